@@ -1,0 +1,48 @@
+# Each target sets up .venv if it is missing; nothing but Python, pip, make and git is needed.
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first fitting one on the PATH is taken.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := gluon_asymmnet symbols tests *.py
+DEMO := demo
+
+.PHONY: demo test test-slow lint format goldens tables clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m "not slow"
+
+# Long and rarely changing checks; not part of `make test` nor of CI.
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+# Rebuild the golden symbols after an intended change of architecture; the diff is the review.
+goldens: $(VENV)/dev.stamp
+	$(BIN)/python symbols/make_goldens.py
+
+# Rewrite the tables in the documents from their data.
+tables: $(VENV)/dev.stamp
+	$(BIN)/python -m gluon_asymmnet.tables
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info
+
+# OpenCV's plain wheel wants libGL, which bare machines lack; the headless one is the same otherwise.
+$(VENV)/%.stamp: setup.py constraints.txt | $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet \
+	  --disable-pip-version-check --no-deps --force-reinstall opencv-python-headless==4.9.0.80
+	@touch $@
+
+$(VENV):
+	@sh tools/make_venv.sh $(VENV) $(PYTHON)

@@ -1,0 +1,31 @@
+"""AsymmNet (arXiv:2104.07770) in MXNet/Gluon.
+
+The public names are resolved when they are first used, so that what needs no MXNet does not
+import it.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "get_model": "registry",
+    "list_models": "registry",
+    "load_weights": "compat.weights",
+    "InputError": "errors",
+    "FormatError": "errors",
+    "RunError": "errors",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_PUBLIC})

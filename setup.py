@@ -1,0 +1,40 @@
+"""Install with ``pip install .``; the exact versions tested together are in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "gluon_asymmnet/__init__.py").read_text())[1]
+
+setup(
+    name="gluon_asymmnet",
+    version=VERSION,
+    description="AsymmNet (arXiv:2104.07770) in MXNet/Gluon: train, evaluate, export",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["gluon_asymmnet", "gluon_asymmnet.*"]),
+    python_requires=">=3.9",
+    install_requires=[
+        "mxnet==1.9.1",
+        "gluoncv==0.10.5.post0",
+        "numpy>=1.23.5,<2",  # MXNet's own bound; newer ones run, see gluon_asymmnet/_environment.py
+        "opencv-python>=4.9,<4.12",  # later ones want NumPy 2
+        "setuptools<81",  # MXNet and GluonCV import distutils, which Python 3.12 left to setuptools
+        "matplotlib",
+        "tensorboardX",
+        "tqdm",
+    ],
+    extras_require={
+        "demo": ["scikit-learn"],
+        "dev": ["scikit-learn", "pytest", "hypothesis", "ruff"],
+    },
+    entry_points={"console_scripts": ["asymmnet = gluon_asymmnet.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
