@@ -1,0 +1,41 @@
+"""Activations of the mobile networks."""
+
+from gluon_asymmnet._environment import mx
+
+nn = mx.gluon.nn
+
+
+def _hard_sigmoid(F, x):
+    # One operator where GluonCV's form takes four (add, clip, divide by 6); equal to rounding.
+    return F.hard_sigmoid(x, alpha=1 / 6, beta=0.5)
+
+
+class HardSigmoid(mx.gluon.HybridBlock):
+    """``clip(x / 6 + 1/2, 0, 1)``.  Any shape.  Source: arXiv:1905.02244, section 5.2."""
+
+    def hybrid_forward(self, F, x):
+        return _hard_sigmoid(F, x)
+
+
+class HardSwish(mx.gluon.HybridBlock):
+    """``x * hard_sigmoid(x)``.  Any shape.  Source: arXiv:1905.02244, section 5.2."""
+
+    def hybrid_forward(self, F, x):
+        return x * _hard_sigmoid(F, x)
+
+
+_ACTIVATIONS = {
+    "relu": lambda prefix: nn.Activation("relu", prefix=prefix),
+    "hard_swish": lambda prefix: HardSwish(prefix=prefix),
+    "hard_sigmoid": lambda prefix: HardSigmoid(prefix=prefix),
+}
+
+
+def activation(name: str):
+    """Return a new activation block; ``name`` as in a ``BlockSpec``."""
+    try:
+        return _ACTIVATIONS[name](f"{name}_")
+    except KeyError:
+        raise ValueError(
+            f"unknown activation {name!r}: expected one of {', '.join(_ACTIVATIONS)}"
+        ) from None

@@ -1,0 +1,148 @@
+"""The asymmetrical bottleneck and the pieces it is made of."""
+
+import inspect
+from typing import Optional
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.arch import BlockPlan
+from gluon_asymmnet.nn.activations import activation
+from gluon_asymmnet.nn.attention import SqueezeExcite
+
+nn = mx.gluon.nn
+
+
+class NormFactory:
+    """Make the normalisation layers of a network from GluonCV's ``norm_layer, norm_kwargs``."""
+
+    def __init__(self, layer=None, kwargs: Optional[dict] = None):
+        self.layer = nn.BatchNorm if layer is None else layer
+        self.kwargs = dict(kwargs or {})
+        # GroupNorm alone takes no in_channels
+        self._sized = "in_channels" in inspect.signature(self.layer.__init__).parameters
+
+    def __call__(self, channels: int, *, zero_gamma: bool = False):
+        kwargs = dict(self.kwargs)
+        if self._sized:
+            kwargs["in_channels"] = channels
+        if zero_gamma:
+            kwargs["gamma_initializer"] = "zeros"
+        return self.layer(prefix="norm_", **kwargs)
+
+
+class ConvNorm(mx.gluon.HybridBlock):
+    """Convolution without bias, normalisation and, if named, an activation.
+
+    Shapes: ``(N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: Optional[str] = None,
+        norm: Optional[NormFactory] = None,
+        *,
+        zero_gamma: bool = False,
+        prefix=None,
+        params=None,
+    ):
+        super().__init__(prefix=prefix, params=params)
+        norm = norm or NormFactory()
+        with self.name_scope():
+            self.conv = nn.Conv2D(
+                channels, kernel, stride, kernel // 2, groups=groups, use_bias=False,
+                in_channels=in_channels, prefix="conv_",
+            )  # fmt: skip
+            self.norm = norm(channels, zero_gamma=zero_gamma)
+            self.act = activation(act) if act else None
+
+    def hybrid_forward(self, F, x):
+        x = self.norm(self.conv(x))
+        return self.act(x) if self.act is not None else x
+
+
+class ChannelShuffle(mx.gluon.HybridBlock):
+    """Deal the channels of ``groups`` groups out in turn.
+
+    Shapes: ``(N, C, H, W) -> (N, C, H, W)``; channel ``g * C/groups + i`` goes to
+    ``i * groups + g``.  Source: arXiv:1707.01083, section 3.1.
+    """
+
+    def __init__(self, groups: int, *, prefix=None, params=None):
+        super().__init__(prefix=prefix, params=params)
+        self.groups = groups
+
+    def hybrid_forward(self, F, x):
+        x = F.reshape(x, shape=(0, -4, self.groups, -1, -2))
+        return F.reshape(F.swapaxes(x, 1, 2), shape=(0, -3, -2))
+
+
+class AsymmBottleneck(mx.gluon.HybridBlock):
+    """Inverted bottleneck that reuses its input in place of part of the expansion.
+
+    Of the ``E`` channels of an inverted bottleneck, ``r*C`` are the input itself and only
+    ``E - r*C`` are computed; the input is then joined once more on the other side::
+
+        [x]*r ++ conv1x1(x) ++ [x]*r   ->  E + r*C channels
+        depthwise k x k -> optional squeeze-excite -> linear 1x1 -> + x if it fits
+
+    Shapes: ``(N, C, H, W) -> (N, plan.out, ceil(H / s), ceil(W / s))``, s the stride.
+
+    Args:
+        plan: the block with every decision taken, from ``arch.plan_block``.
+        norm: makes the normalisation layers; batch normalisation by default.
+        last_gamma: start the residual branch at zero, where there is a shortcut to carry x.
+
+    Source: arXiv:2104.07770, figure 2.
+    """
+
+    def __init__(
+        self,
+        plan: BlockPlan,
+        norm: Optional[NormFactory] = None,
+        *,
+        last_gamma: bool = False,
+        prefix=None,
+        params=None,
+    ):
+        super().__init__(prefix=prefix, params=params)
+        wide = plan.wide
+        self.rate = plan.rate
+        self.shortcut = plan.shortcut
+        with self.name_scope():
+            self.expand = (
+                ConvNorm(plan.in_channels, plan.computed, 1, 1, 1, plan.act, norm, prefix="expand_")
+                if plan.computed
+                else None
+            )
+            self.shuffle = (
+                ChannelShuffle(plan.shuffle_groups, prefix="shuffle_")
+                if plan.shuffle_groups
+                else None
+            )
+            self.depthwise = ConvNorm(
+                wide, wide, plan.kernel, plan.stride, wide, plan.act, norm, prefix="depthwise_"
+            )
+            self.se = SqueezeExcite(wide, plan.se_hidden, prefix="se_") if plan.se_hidden else None
+            self.project = ConvNorm(
+                wide, plan.out, norm=norm, zero_gamma=last_gamma and plan.shortcut,
+                prefix="project_",
+            )  # fmt: skip
+
+    def hybrid_forward(self, F, x):
+        y = x if self.expand is None else self.expand(x)
+        if self.rate:
+            copies = [x] * self.rate
+            # dim=-3, not 1: oneDNN's backward of the join fails in MXNet 1.9.1 where channel
+            # counts are no multiples of 16; a negative axis takes the path that works.
+            y = F.concat(*copies, y, *copies, dim=-3)
+        if self.shuffle is not None:
+            y = self.shuffle(y)
+        y = self.depthwise(y)
+        if self.se is not None:
+            y = self.se(y)
+        y = self.project(y)
+        return x + y if self.shortcut else y
