@@ -1,0 +1,1 @@
+"""The authors' files: names, formats, checkpoint."""

@@ -1,0 +1,118 @@
+"""The names that one network's parameters have in four places.
+
+All four hold the same arrays in the same order, so converting is renaming:
+
+- ``ours``: attribute paths of this package's net;
+- ``released``: the authors' ``models/asymmnet.py``;
+- ``published``: their checkpoint, which their own code cannot load (and GluonCV's MobileNetV3);
+- ``torch``: a state_dict of their PyTorch port, whose classifier is a Linear layer;
+- ``exported``: ours with underscores, as arguments of an exported symbol.
+"""
+
+from typing import NamedTuple
+
+from gluon_asymmnet.arch import ConvLayer, NetPlan, conv_layers
+
+
+class Entry(NamedTuple):
+    """One array of a network."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class _Layout(NamedTuple):
+    """Where the modules of a network stand; ``{i}`` and ``{n}``: the block and their number."""
+
+    stem: tuple[str, str]  # convolution, normalisation
+    block: str
+    children: dict[str, str]  # our name of a block's child -> theirs
+    conv_norm: tuple[str, str]  # the same two inside a block's child
+    squeeze: tuple[str, str]
+    hidden: str
+    output: str
+    norm_names: tuple[str, ...]
+
+
+_GLUON_NORM = ("gamma", "beta", "running_mean", "running_var")
+_RELEASED = _Layout(
+    stem=("features.0", "features.1"),
+    block="features.{i3}",
+    children={
+        "expand": "expand",
+        "depthwise": "dw_conv",
+        "se.reduce": "se.conv1",
+        "se.restore": "se.conv2",
+        "project": "pw_conv_linear",
+    },
+    conv_norm=("conv", "bn"),
+    squeeze=("features.{n3}", "features.{n4}"),
+    hidden="features.{n7}",
+    output="output.0",
+    norm_names=_GLUON_NORM,
+)
+_LAYOUTS = {
+    "ours": _Layout(
+        stem=("features.stem.conv", "features.stem.norm"),
+        block="features.blocks.{i}",
+        children={name: name for name in _RELEASED.children},
+        conv_norm=("conv", "norm"),
+        squeeze=("features.squeeze.conv", "features.squeeze.norm"),
+        hidden="features.hidden",
+        output="output",
+        norm_names=_GLUON_NORM,
+    ),
+    "released": _RELEASED,
+    "published": _RELEASED._replace(
+        children={**_RELEASED.children, "depthwise": "conv1", "project": "conv2"}
+    ),
+    "torch": _RELEASED._replace(
+        stem=("first_block.0", "first_block.1"),
+        block="asymm_block.{i}",
+        children={**_RELEASED.children, "se.reduce": "se.out.0", "se.restore": "se.out.2"},
+        squeeze=("last_block.0", "last_block.1"),
+        hidden="last_block.4",
+        output="output",
+        norm_names=("weight", "bias", "running_mean", "running_var"),
+    ),
+}
+LAYOUTS = tuple(_LAYOUTS)
+
+
+def entries(plan: NetPlan, classes: int = 1000, layout: str = "ours") -> list[Entry]:
+    """List the arrays of a network in file order, with the names of ``layout``."""
+    table, count = _LAYOUTS[layout], len(plan.blocks)
+    return [e for layer in conv_layers(plan, classes) for e in _layer_entries(table, layer, count)]
+
+
+def exported_names(prefix: str, plan: NetPlan, classes: int = 1000) -> list[str]:
+    """List the argument names of an exported symbol in the same order."""
+    return [prefix + e.name.replace(".", "_") for e in entries(plan, classes)]
+
+
+def _layer_entries(table: _Layout, layer: ConvLayer, blocks: int) -> list[Entry]:
+    conv, norm = _modules(table, layer, blocks)
+    kernel = (layer.kernel, layer.kernel)
+    shape = (layer.channels, layer.in_channels // layer.groups, *kernel)
+    if layer.path == "output" and table.norm_names[0] == "weight":
+        shape = shape[:2]  # the port's classifier is a Linear layer
+    found = [Entry(f"{conv}.weight", shape)]
+    if layer.bias:
+        found.append(Entry(f"{conv}.bias", (layer.channels,)))
+    if layer.norm:
+        found += [Entry(f"{norm}.{name}", (layer.channels,)) for name in table.norm_names]
+    return found
+
+
+def _modules(table: _Layout, layer: ConvLayer, blocks: int) -> tuple[str, str]:
+    """Return the paths of the convolution and of the normalisation behind it."""
+    if layer.path.startswith("features.blocks."):
+        _, _, index, child = layer.path.split(".", 3)
+        path = table.block.format(i=index, i3=int(index) + 3) + "." + table.children[child]
+        return (f"{path}.{table.conv_norm[0]}" if layer.norm else path), (
+            f"{path}.{table.conv_norm[1]}"
+        )
+    field = getattr(table, layer.path.rsplit(".", 1)[-1])
+    conv, norm = field if isinstance(field, tuple) else (field, "")
+    numbers = {"n3": blocks + 3, "n4": blocks + 4, "n7": blocks + 7}
+    return conv.format(**numbers), norm.format(**numbers)

@@ -1,0 +1,124 @@
+"""Load parameter files of every layout into our net."""
+
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.arch import LARGE, plan_net
+from gluon_asymmnet.compat.layouts import entries, exported_names
+from gluon_asymmnet.compat.params_file import read_params, strip_prefixes
+from gluon_asymmnet.compat.published import fetch
+from gluon_asymmnet.data.constants import IMAGENET_CLASSES
+from gluon_asymmnet.errors import FormatError, InputError
+
+_GLUON_LAYOUTS = ("ours", "released", "published")
+_SHOWN = 4  # names listed of each kind in an error
+
+
+def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = False) -> str:
+    """Read a Gluon parameter file into ``net``, whichever layout its names have.
+
+    Known are our own names, those of the authors' released code, those of the published
+    checkpoint (and GluonCV's MobileNetV3), and those of a symbol exported from this net.
+
+    Args:
+        net: a classifier of ours; initialised here where it is not.
+        path: the file.
+        ctx: device or devices for a net that is not initialised; the CPU by default.
+        skip_output: leave the classifier as it is, to fine-tune on other classes.
+
+    Returns: the name of the layout found.
+    Raises:
+        FormatError: if the file is damaged or holds another net; missing, unexpected and wrongly
+            shaped entries are listed apart.  The net is then unchanged.
+        FileNotFoundError: if there is no such file.
+    """
+    found = strip_prefixes(read_params(path))
+    layout, names = _recognise(net, found, path)
+    params = net._collect_params_with_prefix()
+    ours = {e.name: name for e, name in zip(entries(net.plan, net.output._channels), names)}
+    if skip_output:
+        dropped = [ours.pop(name) for name in ("output.weight", "output.bias")]
+        found = {name: value for name, value in found.items() if name not in dropped}
+    _check(path, layout, {theirs: params[our].shape for our, theirs in ours.items()}, found)
+    for our, theirs in ours.items():
+        _set(params[our], found[theirs], ctx)
+    if skip_output:
+        for name in ("output.weight", "output.bias"):
+            if params[name]._data is None:
+                params[name].initialize(ctx=ctx, default_init=mx.init.MSRAPrelu())
+    return layout
+
+
+def _recognise(net, found: dict[str, np.ndarray], path):
+    """Return the layout that shares most names with the file, and the net's names in it."""
+    plan, classes = net.plan, net.output._channels
+    candidates = {
+        layout: [e.name for e in entries(plan, classes, layout)] for layout in _GLUON_LAYOUTS
+    }
+    candidates["exported"] = exported_names(net.prefix, plan, classes)
+    shared = {layout: sum(n in found for n in names) for layout, names in candidates.items()}
+    layout = max(shared, key=shared.get)
+    if 2 * shared[layout] < min(len(found), len(candidates[layout])):
+        first = next(iter(found), "nothing")
+        raise FormatError(
+            f"{path}: not a parameter file of {net.prefix.rstrip('_')}: its names "
+            f"({first}, ...) are none of the layouts {', '.join(candidates)}"
+        )
+    return layout, candidates[layout]
+
+
+def _check(path, layout, expected: dict[str, tuple], found: dict[str, np.ndarray]) -> None:
+    problems = []
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    shapes = [
+        f"{name} is {found[name].shape} in the file, {shape} in the net"
+        for name, shape in expected.items()
+        if name in found and found[name].shape != tuple(shape)
+    ]
+    for what, names in (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("wrongly shaped", shapes),
+    ):
+        if names:
+            problems.append(f"{len(names)} {what}: {_some(names)}")
+    if problems:
+        raise FormatError(f"{path} ({layout} layout) does not fit the net: {'; '.join(problems)}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _set(param, value: np.ndarray, ctx) -> None:
+    if param._data is None:
+        param.initialize(init=mx.init.Zero(), ctx=ctx, force_reinit=True)
+    param.set_data(mx.nd.array(value, dtype=param.dtype))
+
+
+def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> None:
+    """Load the authors' published checkpoint, downloading it if it is not in the cache.
+
+    Args:
+        net: ``asymmnet_large`` at width 1 and rate 1; nothing else was published.
+        root: cache folder.
+        skip_output: leave the classifier as it is, to fine-tune on other classes.
+
+    Raises: InputError if ``net`` is another network; RunError if the download fails.
+    """
+    if net.plan != plan_net(LARGE):
+        raise InputError(
+            f"no published weights for {net.prefix.rstrip('_')}: only asymmnet_large at width 1.0 "
+            f"and rate 1, without shuffle, was published"
+        )
+    classes = net.output._channels
+    if classes != IMAGENET_CLASSES and not skip_output:
+        raise InputError(
+            f"the published weights have {IMAGENET_CLASSES} classes, the net {classes}: build it "
+            f"with classes={IMAGENET_CLASSES}, or load all but the classifier"
+        )
+    load_weights(net, fetch(root=root), ctx=ctx, skip_output=skip_output)
