@@ -1,0 +1,284 @@
+"""``asymmnet records``: build, verify, count, split record files, and write the demo set."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_BUILD = """\
+The folder holds one folder per class, and each of those JPEG or PNG files:
+
+    photos/cat/0001.jpg
+    photos/dog/0001.jpg
+
+Written are PREFIX.rec, PREFIX.idx, PREFIX.lst and PREFIX.classes.txt: all of them, or none.
+Every image is decoded once, so a damaged one is found now and not in the middle of a training.
+
+examples:
+  asymmnet records build photos/train data/train --resize 256 --shuffle-seed 0
+  asymmnet records build photos/val data/val --resize 256 --classes data/train.classes.txt
+"""
+_VERIFY = """\
+Decodes every image and looks at every label.  Prints one line per bad record:
+position in the index, key, what is wrong.  Exit status: 0 all good, 1 bad records found.
+
+examples:
+  asymmnet records verify data/train.rec
+  asymmnet records verify train.rec --idx other.idx --classes 1000 --json bad.json
+"""
+_STATS = """\
+example:
+  asymmnet records stats data/val.rec
+"""
+_SPLIT = """\
+Deals the records out at random, in the same proportions inside each class.
+Keys and images stay as they are; the source is left alone.
+
+example:
+  asymmnet records split all.rec data/train=0.9 data/val=0.1 --seed 0
+"""
+_DEMO = """\
+1,348 training and 449 validation images of the digits 0 to 9, from scikit-learn; no download.
+
+example:
+  asymmnet records demo demo && asymmnet records stats demo/train.rec
+"""
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Add ``records`` and its commands; each sets ``run`` to a function(args) -> exit status."""
+    parser = subparsers.add_parser(
+        "records", help="build, verify, count and split record files", description=__doc__
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_build(commands)
+    _add_verify(commands)
+    _add_stats(commands)
+    _add_split(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _command(commands, name: str, run, summary: str, epilog: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_build(commands) -> None:
+    summary = "pack a folder of images into a record file"
+    parser = _command(commands, "build", _build, summary, _BUILD)
+    parser.add_argument("folder", help="folder of class folders")
+    parser.add_argument("prefix", help="where to write, without extension")
+    parser.add_argument(
+        "--resize", type=int, default=0, metavar="PIXELS", help="shorter side (default: keep)"
+    )
+    parser.add_argument(
+        "--quality", type=int, default=95, help="of JPEGs that are re-encoded (default: 95)"
+    )
+    parser.add_argument(
+        "--encoding", choices=(".jpg", ".png"), default=".jpg", help="(default: .jpg)"
+    )
+    parser.add_argument(
+        "--classes", metavar="FILE", help="class names in label order (default: folders, sorted)"
+    )
+    parser.add_argument(
+        "--shuffle-seed", type=int, metavar="N", help="shuffle the records (default: keep order)"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out unreadable images and list them"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    _add_threads(parser)
+
+
+def _add_verify(commands) -> None:
+    summary = "find records that cannot be used"
+    parser = _command(commands, "verify", _verify, summary, _VERIFY)
+    _add_rec(parser)
+    parser.add_argument(
+        "--classes", type=int, metavar="N", help="labels must be below N (default: .classes.txt)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+    _add_threads(parser)
+
+
+def _add_stats(commands) -> None:
+    summary = "count records, classes and image sizes"
+    parser = _command(commands, "stats", _stats, summary, _STATS)
+    _add_rec(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+
+
+def _add_split(commands) -> None:
+    summary = "deal a record file out to several new ones"
+    parser = _command(commands, "split", _split, summary, _SPLIT)
+    _add_rec(parser)
+    parser.add_argument(
+        "parts", nargs="+", type=_part, metavar="PREFIX=FRACTION", help="fractions add up to 1"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    parser.add_argument(
+        "--no-stratify", action="store_true", help="ignore the classes; needed for several labels"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+
+def _add_demo(commands) -> None:
+    summary = "write handwritten digits as JPEGs and records"
+    parser = _command(commands, "demo", _demo, summary, _DEMO)
+    parser.add_argument("out", help="folder to write; must not exist")
+    parser.add_argument(
+        "--size", type=int, default=32, metavar="PIXELS", help="of a side (default: 32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--exist-ok", action="store_true", help="reuse a complete set")
+
+
+def _add_rec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rec", help="record file")
+    parser.add_argument("--idx", metavar="FILE", help="its index (default: the .idx beside it)")
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, metavar="N", help="(default: one per processor)")
+
+
+def _part(text: str) -> tuple[str, float]:
+    prefix, _, fraction = text.rpartition("=")
+    if not prefix:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected PREFIX=FRACTION, e.g. train=0.9")
+    try:
+        return prefix, float(fraction)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{fraction!r} is no number: {text!r}") from None
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator:
+    """A bar on a terminal; in a log file it would be a thousand lines, so nothing there."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=" images", leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+def _write_json(path: str, result: dict) -> None:
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def _build(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data import records
+    from gluon_asymmnet.data.class_names import load_class_names
+
+    with _progress("packing") as progress:
+        report = records.build(
+            args.folder,
+            args.prefix,
+            resize=args.resize,
+            quality=args.quality,
+            encoding=args.encoding,
+            classes=load_class_names(args.classes) if args.classes else None,
+            threads=args.threads,
+            shuffle_seed=args.shuffle_seed,
+            skip_bad=args.skip_bad,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
+    print(f"{args.prefix}.rec: {report.records} records, {len(report.classes)} classes")
+    for path, reason in report.skipped:
+        print(f"skipped {path}: {reason}")
+    if report.ignored:
+        print(f"ignored {report.ignored} files that are not named .jpg, .jpeg or .png")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data import records
+
+    with _progress("verifying") as progress:
+        report = records.verify(
+            args.rec, args.idx, classes=args.classes, threads=args.threads, progress=progress
+        )
+    for position, key, reason in report.bad:
+        print(reason if position is None else f"record {position} (key {key}): {reason}")
+    print(f"{args.rec}: {report.records} records, {len(report.bad)} bad")
+    if args.json:
+        bad = [entry._asdict() for entry in report.bad]
+        _write_json(args.json, {"file": args.rec, "records": report.records, "bad": bad})
+    return 1 if report.bad else 0
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data import records
+
+    with _progress("reading") as progress:
+        found = records.stats(args.rec, args.idx, progress=progress)
+    print(f"{args.rec}: {found.records} records, {found.bytes:,} bytes")
+    for side in ("width", "height"):
+        least, median, most = getattr(found, side)
+        print(f"{side:8} {least} to {most} pixels, median {median:g}")
+    print(f"channels {_counts(found.channels)}")
+    print(f"formats  {_counts(found.formats)}")
+    if found.several_labels:
+        print(f"{found.several_labels} records have several labels")
+    for label, name, count in found.classes:
+        print(f"{label:6g} {count:8} {name or ''}".rstrip())
+    if args.json:
+        result = found._asdict()
+        result["classes"] = [entry._asdict() for entry in found.classes]
+        result["width"], result["height"] = found.width._asdict(), found.height._asdict()
+        _write_json(args.json, {"file": args.rec, **result})
+    return 0
+
+
+def _counts(counts: dict) -> str:
+    return ", ".join(f"{value}: {count}" for value, count in counts.items())
+
+
+def _split(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data import records
+    from gluon_asymmnet.errors import InputError
+
+    parts = dict(args.parts)
+    if len(parts) < len(args.parts):
+        raise InputError(f"each prefix may be named once, got {[p for p, _ in args.parts]}")
+    counts = records.split(
+        args.rec,
+        parts,
+        idx=args.idx,
+        seed=args.seed,
+        stratified=not args.no_stratify,
+        overwrite=args.overwrite,
+    )
+    for prefix, count in counts.items():
+        print(f"{prefix}.rec: {count} records")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data import demo
+
+    found = demo.write_digits(args.out, size=args.size, seed=args.seed, exist_ok=args.exist_ok)
+    print(f"{found.train}: {demo.TRAIN_IMAGES} records")
+    print(f"{found.val}: {demo.VAL_IMAGES} records")
+    return 0

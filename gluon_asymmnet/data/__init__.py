@@ -1,0 +1,1 @@
+"""Records, folders, augmentation and batches."""

@@ -1,0 +1,127 @@
+"""Images to network input: the authors' training augmentation, and the validation crop.
+
+Pictures are ``(height, width, 3)`` uint8 RGB; results are ``(3, size, size)`` float32,
+normalised.  Randomness comes from the generator passed in and from nowhere else.
+"""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+
+_GREY = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as OpenCV's RGB2GRAY
+# Eigenvectors (columns) and eigenvalues of ImageNet's RGB values, 0 to 255.
+# Source: Krizhevsky et al. 2012, section 4.1, in the numbers MXNet's image_aug_default.cc has.
+_PCA = np.float32([
+    [55.46 * -0.5675, 4.794 * 0.7192, 1.148 * 0.4009],
+    [55.46 * -0.5808, 4.794 * -0.0045, 1.148 * -0.8140],
+    [55.46 * -0.5836, 4.794 * -0.6948, 1.148 * 0.4203],
+])  # fmt: skip
+
+
+class Normalization(NamedTuple):
+    """What is subtracted from and divides R, G, B; units 0 to 255."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """Return ``(3, H, W)`` float32 of ``(H, W, 3)``."""
+        scaled = (rgb - np.float32(self.mean)) * (1 / np.float32(self.std))
+        return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+class Augmentation(NamedTuple):
+    """How strongly training images are changed; the defaults are the authors'."""
+
+    min_area: float = 0.08  # smallest share of the image that a random crop takes
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
+    mirror: bool = True
+    jitter: float = 0.4  # brightness, contrast and saturation change by up to this share
+    pca_noise: float = 0.1
+
+
+def validation_resize(input_size: int, crop_ratio: float) -> int:
+    """Return the length of the shorter side before the crop, pixels; 256 for 224 and 0.875."""
+    return math.ceil(input_size / crop_ratio)
+
+
+def validation_crop(rgb: np.ndarray, input_size: int, crop_ratio: float) -> np.ndarray:
+    """Resize the shorter side and cut out the centre, as ImageRecordIter does.
+
+    Bilinear without anti-aliasing, the longer side rounded down.
+    Returns: ``(input_size, input_size, 3)`` uint8.
+    Source: MXNet's src/io/image_aug_default.cc with the authors' ``resize`` and ``data_shape``.
+    """
+    height, width = rgb.shape[:2]
+    shorter = validation_resize(input_size, crop_ratio)
+    if height > width:
+        size = (shorter, shorter * height // width)
+    else:
+        size = (shorter * width // height, shorter)
+    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+    top, left = (size[1] - input_size) // 2, (size[0] - input_size) // 2
+    return resized[top : top + input_size, left : left + input_size]
+
+
+def training_image(
+    rgb: np.ndarray,
+    size: int,
+    how: Augmentation,
+    normalize: Normalization,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Crop, mirror, jitter and normalise one picture for training."""
+    top, left, height, width = random_area(*rgb.shape[:2], how, rng)
+    crop = rgb[top : top + height, left : left + width]
+    crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+    if how.mirror and rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    return normalize(_recolour(crop, how, rng))
+
+
+def random_area(height: int, width: int, how: Augmentation, rng: np.random.Generator):
+    """Return ``(top, left, height, width)`` of a random part, pixels.
+
+    The share of the area and the aspect ratio are uniform; after ten that do not fit, the
+    largest central part with an allowed aspect ratio is taken.
+    Source: arXiv:1409.4842, section 6, as MXNet's image_aug_default.cc does it.
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(how.min_area, 1)
+        ratio = rng.uniform(*how.aspect)
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    low, high = how.aspect
+    w, h = min(width, max(1, round(height * high))), min(height, max(1, round(width / low)))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _recolour(rgb: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and saturation in random order, then colour noise, as one affine map.
+
+    MXNet rounds to 8 bits after each step; here the values are clipped once, at the end.
+    """
+    if not how.jitter and not how.pca_noise:
+        return rgb
+    matrix, offset = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
+    mean = rgb.mean(axis=(0, 1), dtype=np.float32)
+    for step in rng.permutation(3) if how.jitter else ():
+        alpha = np.float32(1 + rng.uniform(-how.jitter, how.jitter))
+        if step == 2:  # saturation: towards each pixel's own grey
+            towards = (1 - alpha) * np.tile(_GREY, (3, 1))
+            change = alpha * np.eye(3, dtype=np.float32) + towards
+            matrix, offset = change @ matrix, change @ offset
+            continue
+        matrix, offset = alpha * matrix, alpha * offset  # brightness, or
+        if step == 1:  # contrast: towards the grey of the whole picture
+            grey = _GREY @ (matrix @ mean + offset) / alpha
+            offset = offset + (1 - alpha) * grey
+    if how.pca_noise:
+        offset = offset + _PCA @ rng.normal(0, how.pca_noise, 3).astype(np.float32)
+    affine = np.hstack([matrix, offset[:, None]])
+    return np.clip(cv2.transform(rgb.astype(np.float32), affine), 0, 255)

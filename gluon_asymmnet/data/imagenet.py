@@ -1,0 +1,159 @@
+"""Training batches from records or folders, in an order that a resumed run repeats.
+
+An input yields the batches of one epoch; which images are in batch ``k`` of epoch ``e`` depends on
+the seed, ``e`` and ``k`` alone.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from gluon_asymmnet.data.augment import Augmentation, Normalization, training_image
+from gluon_asymmnet.data.images import decode
+from gluon_asymmnet.errors import FormatError
+
+_PREFETCH = 3  # batches decoded ahead of the one in use
+
+
+class Batch(NamedTuple):
+    """One step's images, all devices together."""
+
+    data: object  # (N, 3, H, W) float32, normalised; NumPy or MXNet array
+    label: object  # (N,) float32
+
+
+class Shard(NamedTuple):
+    """Which part of the records this worker reads."""
+
+    index: int = 0
+    count: int = 1
+
+
+def epoch_order(
+    images: int, steps: int, batch: int, seed: int, epoch: int, shard: Shard = Shard()
+) -> np.ndarray:
+    """Return ``(steps, batch)`` positions of one worker in one epoch.
+
+    Over all workers each image comes at most once; the ``images - steps * batch * workers`` left
+    over change from epoch to epoch.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(images)
+    mine = order[shard.index : steps * batch * shard.count : shard.count]
+    return mine.reshape(steps, batch)
+
+
+class ThreadedInput:
+    """Read, decode and augment with OpenCV on threads.
+
+    Every image has its own generator, seeded with ``(seed, epoch, position)``, so batches are
+    bit-equal for any number of threads, and an epoch can start at any step.
+    """
+
+    def __init__(
+        self,
+        source,
+        batch_size: int,
+        size: int,
+        *,
+        steps: int,
+        augmentation: Augmentation = Augmentation(),
+        normalization: Normalization = Normalization(),
+        seed: int = 0,
+        threads: int = 4,
+        shard: Shard = Shard(),
+    ):
+        self.source, self.batch_size, self.size = source, batch_size, size
+        self.augmentation, self.normalization = augmentation, normalization
+        self.seed, self.threads, self.shard = seed, threads, shard
+        self.steps = steps
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step ``first_step`` on."""
+        # One OpenCV thread per picture: the pool already fills the processors.
+        cv2.setNumThreads(0)
+        order = epoch_order(
+            len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
+        )
+        with ThreadPoolExecutor(self.threads) as pool:
+            waiting: deque = deque()
+            try:
+                for positions in order[first_step:]:
+                    waiting.append([pool.submit(self._image, epoch, p) for p in positions])
+                    if len(waiting) > _PREFETCH:
+                        yield _stack(waiting.popleft())
+                while waiting:
+                    yield _stack(waiting.popleft())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _image(self, epoch: int, position: int):
+        record = self.source.read(position)
+        try:
+            rgb = decode(record.image)
+        except FormatError as error:
+            raise FormatError(
+                f"{self.source.name(position)}: {error}; find all of them with "
+                f"`asymmnet records verify`"
+            ) from None
+        rng = np.random.default_rng([self.seed, epoch, int(position), 1])
+        image = training_image(rgb, self.size, self.augmentation, self.normalization, rng)
+        return image, record.label
+
+
+def _stack(futures) -> Batch:
+    images, labels = zip(*(future.result() for future in futures))
+    return Batch(np.stack(images), np.asarray(labels, np.float32))
+
+
+class RecordIterInput:
+    """MXNet's ImageRecordIter, the authors' reader, rebuilt for each epoch.
+
+    Rebuilding is what makes its order follow the epoch: ``reset`` goes on where the last pass
+    wrapped, and a resumed run would start with the first epoch's order.  Its augmentation draws
+    from one generator per decoding thread, so only one thread repeats exactly; a start in mid-epoch
+    decodes and drops the batches before.
+    """
+
+    def __init__(
+        self,
+        rec: str,
+        idx: str,
+        batch_size: int,
+        size: int,
+        *,
+        steps: int,
+        augmentation: Augmentation = Augmentation(),
+        normalization: Normalization = Normalization(),
+        seed: int = 0,
+        threads: int = 4,
+        shard: Shard = Shard(),
+    ):
+        self.steps, self.seed = steps, seed
+        jitter, (low, high) = augmentation.jitter, augmentation.aspect
+        self._arguments = dict(
+            path_imgrec=os.fspath(rec), path_imgidx=os.fspath(idx), preprocess_threads=threads,
+            shuffle=True, batch_size=batch_size, data_shape=(3, size, size), label_width=1,
+            num_parts=shard.count, part_index=shard.index,
+            **dict(zip(("mean_r", "mean_g", "mean_b"), normalization.mean)),
+            **dict(zip(("std_r", "std_g", "std_b"), normalization.std)),
+            rand_mirror=augmentation.mirror, random_resized_crop=True,
+            min_random_area=augmentation.min_area, max_random_area=1.0,
+            min_aspect_ratio=low, max_aspect_ratio=high,
+            brightness=jitter, contrast=jitter, saturation=jitter,
+            pca_noise=augmentation.pca_noise, verbose=False,
+        )  # fmt: skip
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step ``first_step`` on."""
+        from gluon_asymmnet._environment import mx
+
+        seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))
+        batches = mx.io.ImageRecordIter(**self._arguments, seed=seed)
+        for step, batch in zip(range(self.steps), batches):
+            if step >= first_step:
+                yield Batch(batch.data[0], batch.label[0])

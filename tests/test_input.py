@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+
+from gluon_asymmnet.data.augment import Augmentation
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.data.imagenet import RecordIterInput, Shard, ThreadedInput, epoch_order
+from gluon_asymmnet.data.record_writer import RecordWriter
+from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
+from gluon_asymmnet.errors import FormatError, InputError
+
+PLAIN = Augmentation(min_area=1, aspect=(1, 1), mirror=False, jitter=0, pca_noise=0)
+
+
+def batches(source, epoch=0, first=0, *, steps=5, threads=2, seed=0, how=Augmentation(), **kwargs):
+    made = ThreadedInput(
+        source, 8, 32, steps=steps, seed=seed, threads=threads, augmentation=how, **kwargs
+    )
+    return list(made.epoch(epoch, first))
+
+
+def equal(a, b):
+    return len(a) == len(b) and all(
+        np.array_equal(x.data, y.data) and np.array_equal(x.label, y.label) for x, y in zip(a, b)
+    )
+
+
+@pytest.fixture(scope="module")
+def source(digits):
+    return open_source(rec=digits.train)
+
+
+def test_batches_do_not_depend_on_the_number_of_threads(source):
+    assert equal(batches(source, threads=1), batches(source, threads=5))
+
+
+def test_an_epoch_can_start_at_any_step(source):
+    assert equal(batches(source)[3:], batches(source, first=3))
+
+
+def test_epochs_and_seeds_differ(source):
+    first = batches(source)
+    assert not equal(first, batches(source, epoch=1))
+    assert not equal(first, batches(source, seed=1))
+    assert equal(first, batches(source))
+
+
+def test_order_by_hand():
+    """103 images, 3 workers, batches of 8: 4 steps each, 96 different images, 7 left over."""
+    parts = [epoch_order(103, 4, 8, 0, 5, Shard(i, 3)) for i in range(3)]
+    assert all(p.shape == (4, 8) for p in parts)
+    assert len(set(np.concatenate(parts).ravel())) == 96
+    over = [set(range(103)) - set(epoch_order(103, 12, 8, 0, e).ravel()) for e in range(4)]
+    assert all(len(o) == 7 for o in over)
+    assert len(set.union(*over)) > 7  # not the same ones left out in every epoch
+
+
+def test_without_augmentation_the_record_itself_arrives(source):
+    batch = batches(source, how=PLAIN, steps=1)[0]
+    i = int(epoch_order(len(source), 1, 8, 0, 0)[0, 0])
+    from gluon_asymmnet.data.augment import Normalization
+    from gluon_asymmnet.data.images import decode
+
+    record = source.read(i)
+    np.testing.assert_array_equal(batch.data[0], Normalization()(decode(record.image)))
+    assert batch.label[0] == record.label
+
+
+def test_folders_give_what_their_records_give(digits, source):
+    tree = FolderTree(digits.root / "images/train")
+    assert tree.class_names == source.class_names
+    assert len(tree) == len(source)
+    assert sorted(tree.read(i).image for i in range(len(tree))) == sorted(
+        source.read(i).image for i in range(len(source))
+    )
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    with RecordWriter(tmp_path / "a.rec", tmp_path / "a.idx") as writer:
+        for i in range(8):
+            writer.write(i, 0.0, b"\xff\xd8 no jpeg")
+    with pytest.raises(FormatError, match=r"a\.rec, record \d.*asymmnet records verify"):
+        batches(open_source(rec=tmp_path / "a.rec"), steps=1)
+
+
+def record_iter(digits, seed=0, threads=1, steps=6, **kwargs):
+    return RecordIterInput(
+        digits.train, digits.train.with_suffix(".idx"), 16, 32, steps=steps, seed=seed,
+        threads=threads, **kwargs,
+    )  # fmt: skip
+
+
+def arrays(iterator):
+    return [(b.data.asnumpy(), b.label.asnumpy()) for b in iterator]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(
+        np.array_equal(x, y) for p, q in zip(a, b) for x, y in zip(p, q)
+    )
+
+
+def test_record_iter_repeats_and_resumes_with_one_thread(digits):
+    made = record_iter(digits)
+    first = arrays(made.epoch(3))
+    assert len(first) == 6
+    assert same(first, arrays(record_iter(digits).epoch(3)))
+    assert same(first[4:], arrays(record_iter(digits).epoch(3, 4)))
+
+
+def test_record_iter_has_a_new_order_in_every_epoch(digits):
+    labels = [
+        np.concatenate([y for _, y in arrays(record_iter(digits).epoch(e))]) for e in range(3)
+    ]
+    assert not np.array_equal(labels[0], labels[1])
+    assert not np.array_equal(labels[1], labels[2])
+    other = np.concatenate([y for _, y in arrays(record_iter(digits, seed=1).epoch(0))])
+    assert not np.array_equal(labels[0], other)
+
+
+def test_record_iter_and_ours_agree_without_augmentation(digits, source):
+    """Same images, another order: the sets of pictures of one whole epoch are equal."""
+    steps = len(source) // 16
+    theirs = record_iter(digits, steps=steps, augmentation=PLAIN)
+    ours = ThreadedInput(source, 16, 32, steps=steps, augmentation=PLAIN)
+
+    def labels(made):
+        found = {}
+        for batch in made.epoch(0):
+            for image, label in zip(_numpy(batch.data), _numpy(batch.label)):
+                rgb = image.transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN
+                found[np.round(rgb).astype(np.uint8).tobytes()] = float(label)
+        return found
+
+    a, b = labels(theirs), labels(ours)
+    shared = set(a) & set(b)
+    assert len(shared) > 0.98 * len(a)  # each leaves out 4 of 1,348
+    assert all(a[k] == b[k] for k in shared)
+
+
+def _numpy(array):
+    return array if isinstance(array, np.ndarray) else array.asnumpy()
+
+
+def test_labels_are_checked(tmp_path, source):
+    assert check_labels(source) == 10
+    with pytest.raises(
+        InputError, match=r"label \d is not one of the 5 classes \(0 to 4\); \d+ of"
+    ):
+        check_labels(source, 5)
+    with RecordWriter(tmp_path / "m.rec", tmp_path / "m.idx") as writer:
+        writer.write(0, [1.0, 2.0], b"x")
+    with pytest.raises(InputError, match="has 2 labels; a classifier takes one"):
+        check_labels(open_source(rec=tmp_path / "m.rec"))
