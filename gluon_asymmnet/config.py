@@ -1,0 +1,310 @@
+"""Settings as frozen dataclasses, and the command lines made from them.
+
+A setting is declared once, as a field; its flag, type, default and help follow, so no flag can
+be unread.  Flag names are those of GluonCV's and the authors' scripts where these have one.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.recipes import RECIPES
+
+REFUSED = "refused"  # group of flags that exist elsewhere and are declined here, with the reason
+
+
+def option(default, help_text: str, *flags: str, group: str = "run", **argparse_kwargs):
+    """Declare one setting; ``flags`` replace the flag made from the field's name."""
+    metadata = {"help": help_text, "flags": flags, "group": group, **argparse_kwargs}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def refused(reason: str, *flags: str, switch: bool = False):
+    """Declare a flag of GluonCV's or the authors' scripts that is declined, and why."""
+    return option(False if switch else None, reason, *flags, group=REFUSED)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+    """Everything that decides a training run of a classifier."""
+
+    # model
+    model: str = option("", "model to train, e.g. asymmnet_large (required)", group="model")
+    width: float = option(1.0, "width multiplier", "--width-scale", "--width", group="model")
+    rate: int = option(
+        1, "copies of a block's input joined on each side", "--asymmrate", "--rate", group="model"
+    )
+    doshuffle: bool = option(False, "shuffle channels after the join", group="model")
+    shuffle_group: int = option(2, "groups of the channel shuffle", group="model")
+    stem: str = option(
+        "authors", "graph of the first block: see README", group="model",
+        choices=("authors", "scaled"),
+    )  # fmt: skip
+    dropout: float = option(0.2, "dropout before the classifier", group="model")
+    last_gamma: bool = option(
+        False, "start the last gamma of blocks with a shortcut at zero", group="model"
+    )
+    use_gn: bool = option(False, "group normalisation instead of batch", group="model")
+    use_pretrained: bool = option(False, "start from the published weights", group="model")
+    resume_params: str = option("", "start from this .params file, any layout", group="model")
+    resume_states: str = option(
+        "", "with it, these optimizer states (trainer.params)", group="model"
+    )
+    resume_epoch: int = option(0, "with it, the epoch to go on from", group="model")
+
+    # data
+    dataset: str = option(
+        "imagenet", "sets the number of classes and training images; custom: both from the records",
+        group="data", choices=("imagenet", "imagenet200", "custom"),
+    )  # fmt: skip
+    rec_train: str = option("./dataset/imagenet/rec/train.rec", "training records", group="data")
+    rec_train_idx: str = option("./dataset/imagenet/rec/train.idx", "their index", group="data")
+    rec_val: str = option("./dataset/imagenet/rec/val.rec", "validation records", group="data")
+    rec_val_idx: str = option("./dataset/imagenet/rec/val.idx", "their index", group="data")
+    data_dir: str = option(
+        "", "folder with train/ and val/, each with one folder per class, instead", group="data"
+    )
+    use_rec: bool = option(False, "read the records although --data-dir is given", group="data")
+    data_backend: str = option(
+        "auto", "mxnet: ImageRecordIter, the authors' reader (records only); opencv: the same "
+        "augmentation, reproducible with any number of workers; auto: mxnet for records",
+        group="data", choices=("auto", "mxnet", "opencv", "dali-gpu", "dali-cpu"),
+    )  # fmt: skip
+    num_workers: int = option(
+        4, "decoding threads", "-j", "--num-data-workers", "--num-workers", group="data"
+    )
+    input_size: int = option(224, "height and width of the input, pixels", group="data")
+    crop_ratio: float = option(
+        0.875, "validation: input size over the resized shorter side", group="data"
+    )
+    rgb_mean: tuple[float, ...] = option(IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data")
+    rgb_std: tuple[float, ...] = option(IMAGENET_STD, "deviation of R, G, B", group="data")
+    min_random_area: float = option(
+        0.08, "random crop: smallest share of the image's area", group="data"
+    )
+    no_mirror: bool = option(False, "do not mirror at random", group="data")
+    jitter: float = option(0.4, "random brightness, contrast, saturation", group="data")
+    pca_noise: float = option(0.1, "deviation of AlexNet's colour noise", group="data")
+    num_training_samples: int = option(
+        0, "images per epoch if not those of the records", group="data"
+    )
+
+    # optimisation
+    batch_size: int = option(32, "images per step and device", group="optimisation")
+    num_epochs: int = option(120, "epochs in all", group="optimisation")
+    lr: float = option(0.1, "peak learning rate, for the global batch", group="optimisation")
+    lr_base_batch: int = option(
+        0, "scale --lr by global batch over this one; 0: take --lr as it is", group="optimisation"
+    )
+    momentum: float = option(0.9, "momentum of NAG", group="optimisation")
+    wd: float = option(0.0001, "weight decay", group="optimisation")
+    no_wd: bool = option(False, "no weight decay on beta, gamma and bias", group="optimisation")
+    lr_mode: str = option(
+        "step", "schedule after the warm-up", group="optimisation",
+        choices=("step", "poly", "cosine"),
+    )  # fmt: skip
+    lr_decay: float = option(0.1, "step: factor", group="optimisation")
+    lr_decay_period: int = option(
+        0, "step: every so many epochs; 0: at --lr-decay-epoch", group="optimisation"
+    )
+    lr_decay_epoch: tuple[int, ...] = option((40, 60), "step: epochs", group="optimisation")
+    warmup_lr: float = option(0.0, "learning rate before the first update", group="optimisation")
+    warmup_epochs: int = option(5, "epochs of linear warm-up", group="optimisation")
+    label_smoothing: bool = option(False, "smooth labels by 0.1", group="optimisation")
+    mixup: bool = option(False, "mix pairs of images", group="optimisation")
+    mixup_alpha: float = option(0.2, "parameter of mixup's beta distribution", group="optimisation")
+    mixup_off_epoch: int = option(0, "last epochs without mixup", group="optimisation")
+    dtype: str = option(
+        "float32", "float16 needs a GPU", group="optimisation",
+        choices=("float32", "float16", "bfloat16"),
+    )  # fmt: skip
+
+    # run
+    recipe: str = option("", "start from a whole recipe; other flags override it",
+                         choices=("", *RECIPES))  # fmt: skip
+    num_gpus: int = option(0, "GPUs to train on; 0: CPU")
+    threads: int = option(0, "MXNet's CPU threads; 0: one per processor")
+    mode: str = option("hybrid", "hybrid: compiled graph; imperative: for debugging",
+                       choices=("hybrid", "imperative", "symbolic"))  # fmt: skip
+    seed: int = option(0, "decides weights, order, augmentation and dropout")
+    save_dir: str = option("checkpoints", "runs are written to SAVE_DIR/DATASET/MODEL_TAG")
+    tag_name: str = option("baseline", "names the run")
+    resume: str = option("auto", "auto: go on where a run of the same command stopped; "
+                         "never: refuse a run directory that exists",
+                         choices=("auto", "never"))  # fmt: skip
+    save_frequency: int = option(10, "keep the weights of every so many epochs; 0: best and last")
+    checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
+    log_interval: int = option(50, "steps between log lines; 0: none")
+    logging_file: str = option("log.txt", "log file in the run directory")
+    dry_run: int = option(0, "time so many forward passes, then stop")
+
+    # declined, with the reason
+    use_se: bool = refused("the model's table says where squeeze-and-excite stands", "--use_se",
+                           switch=True)  # fmt: skip
+    batch_norm: bool = refused("every model here has batch normalisation", switch=True)
+    teacher: Optional[str] = refused("distillation is not offered yet")
+    temperature: Optional[str] = refused("distillation is not offered yet")
+    hard_weight: Optional[str] = refused("distillation is not offered yet")
+
+    @property
+    def shuffle_groups(self) -> int:
+        """Groups of the channel shuffle that is really done."""
+        return self.shuffle_group if self.doshuffle else 0
+
+    def check(self) -> "ClassifierConfig":
+        """Return self, or raise InputError for a setting that cannot be meant."""
+        if not self.model:
+            raise InputError("--model is required, e.g. --model asymmnet_large")
+        for name in ("batch_size", "num_epochs", "num_workers", "input_size"):
+            _at_least(self, name, 1)
+        for name in (
+            "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "dry_run",
+            "warmup_epochs", "mixup_off_epoch", "num_training_samples", "lr_base_batch", "lr",
+            "momentum", "wd", "warmup_lr", "jitter", "pca_noise", "lr_decay_period", "seed",
+            "resume_epoch",
+        ):  # fmt: skip
+            _at_least(self, name, 0)
+        for name in ("crop_ratio", "min_random_area"):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise InputError(f"{flag_of(self, name)} must be in (0, 1], got {value}")
+        for name in ("rgb_mean", "rgb_std"):
+            if len(getattr(self, name)) != 3:
+                raise InputError(f"{flag_of(self, name)} takes three numbers: R,G,B")
+        if min(self.rgb_std) <= 0:
+            raise InputError(f"--rgb-std must be above 0, got {self.rgb_std}")
+        if self.mixup and self.mixup_alpha <= 0:
+            raise InputError(f"--mixup-alpha must be above 0, got {self.mixup_alpha}")
+        if self.warmup_epochs >= self.num_epochs:
+            raise InputError(
+                f"--warmup-epochs {self.warmup_epochs} leaves nothing of the {self.num_epochs} "
+                f"epochs; set it below --num-epochs"
+            )
+        if self.data_backend.startswith("dali"):
+            raise InputError(
+                "--data-backend dali is declined: DALI's MXNet plugin is gone; use mxnet or opencv"
+            )
+        if self.mode == "symbolic":
+            raise InputError("--mode symbolic is declined: Gluon's hybrid mode compiles the graph")
+        if self.dtype == "bfloat16":
+            raise InputError(
+                "--dtype bfloat16 is declined: MXNet 1.9.1's conversion to it fails on the concat "
+                "of the asymmetrical bottleneck; use float32"
+            )
+        if self.dtype == "float16" and not self.num_gpus:
+            raise InputError(
+                "--dtype float16 needs a GPU (--num-gpus 1 or more): oneDNN has no half precision; "
+                "use float32 on the CPU"
+            )
+        if (self.resume_states or self.resume_epoch) and not self.resume_params:
+            raise InputError("--resume-states and --resume-epoch go with --resume-params")
+        if self.resume_epoch >= self.num_epochs:
+            raise InputError(
+                f"--resume-epoch {self.resume_epoch} is not below --num-epochs {self.num_epochs}"
+            )
+        if self.use_pretrained and self.resume_params:
+            raise InputError("give --use-pretrained or --resume-params, not both")
+        return self
+
+
+def _at_least(config, name: str, bound) -> None:
+    if getattr(config, name) < bound:
+        raise InputError(
+            f"{flag_of(config, name)} must be at least {bound}, got {getattr(config, name)}"
+        )
+
+
+def flag_of(config, name: str) -> str:
+    """Return the flag that sets a field."""
+    field = next(f for f in dataclasses.fields(config) if f.name == name)
+    return _flags(field)[0]
+
+
+def _flags(field) -> Sequence[str]:
+    return field.metadata["flags"] or ("--" + field.name.replace("_", "-"),)
+
+
+def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
+    """Give ``parser`` a flag for every field.  Flags that are not given stay unset."""
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(config_class):
+        meta = dict(field.metadata)
+        group = meta.pop("group")
+        if group not in groups:
+            title = "declined (of GluonCV's and the authors' flags)" if group == REFUSED else group
+            groups[group] = parser.add_argument_group(title)
+        kwargs = {"dest": field.name, "default": argparse.SUPPRESS, "help": meta.pop("help")}
+        flags = meta.pop("flags") or _flags(field)
+        if isinstance(field.default, bool):
+            kwargs["action"] = "store_true"
+        elif group == REFUSED:
+            kwargs["metavar"] = "..."
+        else:
+            kwargs["help"] += _shown_default(field.default)
+            kwargs["type"] = _parser_of(field.default)
+            kwargs["metavar"] = _metavar(field.default)
+            if "choices" in meta:
+                kwargs.pop("metavar")
+        groups[group].add_argument(*flags, **kwargs, **meta)
+
+
+def _shown_default(default) -> str:
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    return f" (default {default})" if default not in ("", None) else ""
+
+
+def _metavar(default) -> str:
+    return {int: "N", float: "X", tuple: "X,..."}.get(type(default), "TEXT")
+
+
+def _parser_of(default):
+    if not isinstance(default, tuple):
+        return type(default)
+    element = type(default[0])
+
+    def numbers(text: str):
+        return tuple(element(part) for part in text.split(",") if part.strip())
+
+    numbers.__name__ = f"comma-separated {element.__name__}"
+    return numbers
+
+
+def resolve(config_class, given: dict[str, Any]):
+    """Return defaults, overridden by the recipe, overridden by what was given; checked."""
+    names = {f.name: f for f in dataclasses.fields(config_class)}
+    for name, value in given.items():
+        if names[name].metadata["group"] == REFUSED and value not in (None, False):
+            raise InputError(
+                f"{_flags(names[name])[0]} is declined: {names[name].metadata['help']}"
+            )
+    recipe = given.get("recipe", "")
+    settings = {**(RECIPES[recipe].settings if recipe else {}), **given}
+    return config_class(**settings).check()
+
+
+def parse_config(config_class, argv=None, *, prog: Optional[str] = None, description: str = ""):
+    """Read a command line into a checked config."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    add_flags(parser, config_class)
+    return resolve(config_class, vars(parser.parse_args(argv)))
+
+
+def to_json(config) -> str:
+    """Write a config as JSON, one setting a line."""
+    return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
+
+
+def from_json(config_class, path: Path):
+    """Read a config that ``to_json`` wrote."""
+    try:
+        settings = json.loads(Path(path).read_text())
+        tuples = {f.name for f in dataclasses.fields(config_class) if isinstance(f.default, tuple)}
+        return config_class(**{k: tuple(v) if k in tuples else v for k, v in settings.items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not the configuration of a run: {error}") from None

@@ -1,0 +1,299 @@
+"""Train an image classifier."""
+
+import time
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.card import Card
+from gluon_asymmnet.compat.weights import load_published, load_weights
+from gluon_asymmnet.complexity import count
+from gluon_asymmnet.config import ClassifierConfig
+from gluon_asymmnet.data.augment import Augmentation, Normalization
+from gluon_asymmnet.data.constants import (
+    IMAGENET200_CLASSES,
+    IMAGENET200_TRAIN_IMAGES,
+    IMAGENET_CLASSES,
+    IMAGENET_TRAIN_IMAGES,
+)
+from gluon_asymmnet.data.imagenet import RecordIterInput, ThreadedInput
+from gluon_asymmnet.data.sources import check_labels, open_source
+from gluon_asymmnet.doctor import environment
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.evaluate import evaluate
+from gluon_asymmnet.registry import get_model, parse_name
+from gluon_asymmnet.train.checkpoint import load_trainer
+from gluon_asymmnet.train.loop import Result, run
+from gluon_asymmnet.train.run_directory import RunDirectory
+from gluon_asymmnet.train.schedule import make_schedule
+
+SMOOTHING = 0.1  # fixed in the authors' train.py
+FP16_LOSS_SCALE = 128  # keeps small gradients above half precision's smallest number
+
+_DATASETS = {
+    "imagenet": (IMAGENET_CLASSES, IMAGENET_TRAIN_IMAGES),
+    "imagenet200": (IMAGENET200_CLASSES, IMAGENET200_TRAIN_IMAGES),
+    "custom": (None, None),
+}
+
+
+def train(config: ClassifierConfig) -> Result:
+    """Train as ``config`` says, or go on where a run of the same config stopped.
+
+    Raises:
+        InputError: for data, weights or settings that do not fit together.
+        RunError: if the loss is not finite.
+    """
+    devices = _devices(config.num_gpus)
+    task = ClassifierTask(config, devices)
+    if config.dry_run:
+        return _dry_run(task, config)
+    name = f"{config.model}_{config.tag_name}"
+    directory = RunDirectory(Path(config.save_dir) / config.dataset / name, config, environment())
+    try:
+        task.card.save(directory.path / "card.json")
+        return run(task, config, directory, task.describe)
+    finally:
+        directory.close()
+
+
+class ClassifierTask:
+    """The network, its data and its update, for ``loop.run``."""
+
+    def __init__(self, config: ClassifierConfig, devices):
+        self.config, self.devices = config, devices
+        self.images_per_step = config.batch_size * len(devices)
+        self.metric = "RMSE" if config.mixup else "accuracy"
+        source = _training_source(config)
+        expected, images = _DATASETS[config.dataset]
+        self.classes = check_labels(source, expected)
+        self.class_names = source.class_names
+        images = config.num_training_samples or len(source)
+        if images > len(source):
+            raise InputError(
+                f"--num-training-samples {images}: the training set has only {len(source)} images"
+            )
+        if images < self.images_per_step:
+            raise InputError(
+                f"a batch of {self.images_per_step} images ({config.batch_size} on each of "
+                f"{len(devices)} devices) is larger than the training set of {images}: lower "
+                f"--batch-size"
+            )
+        self.steps_per_epoch = images // self.images_per_step
+        self.first_step = config.resume_epoch * self.steps_per_epoch
+        self._input = _training_input(config, source, self.images_per_step, self.steps_per_epoch)
+        self._validation = _validation_source(config)
+        if self._validation is not None:
+            check_labels(self._validation, self.classes)
+        scale = self.images_per_step / config.lr_base_batch if config.lr_base_batch else 1
+        self.peak_lr = config.lr * scale
+        self.schedule = make_schedule(config, self.steps_per_epoch, self.peak_lr)
+        self.loss_scale = FP16_LOSS_SCALE if config.dtype == "float16" else 1
+        self._loss = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
+        self.net = self._make_net()
+        self.trainer = self._make_trainer()
+        self._judged = self._new_net()
+        self._judged.initialize(ctx=devices[0])
+
+    @property
+    def card(self) -> Card:
+        """What an evaluation or an export of this run has to know."""
+        config = self.config
+        name, width, rate = parse_name(config.model, config.width, config.rate)
+        cost = count(self.net.plan, classes=self.classes, input_size=config.input_size)
+        return Card(
+            model=name, width=width, rate=rate,
+            shuffle_groups=config.shuffle_groups, stem=config.stem, classes=self.classes,
+            norm="group" if config.use_gn else "batch", class_names=self.class_names,
+            input_size=config.input_size, crop_ratio=config.crop_ratio,
+            rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
+            parameters=cost.parameters, macs=cost.macs,
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        """Return the first line of the log."""
+        config = self.config
+        scaled = ""
+        if config.lr_base_batch:
+            scaled = (
+                f" (= {config.lr:g} x {self.images_per_step} / {config.lr_base_batch}, "
+                f"scaled by the global batch)"
+            )
+        return (
+            f"{config.model}: {self.classes} classes, {self.steps_per_epoch} steps of "
+            f"{self.images_per_step} images per epoch on {len(self.devices)} "
+            f"{self.devices[0].device_type}(s), peak lr {self.peak_lr:g}{scaled}"
+        )
+
+    def batches(self, epoch: int, first_step: int):
+        """Yield an epoch's batches from a step on."""
+        return self._input.epoch(epoch, first_step)
+
+    def step(self, batch, epoch: int, rng: np.random.Generator):
+        """Do one update; return the sums of loss and metric, not waited for."""
+        split = mx.gluon.utils.split_and_load
+        images = split(mx.nd.array(batch.data), self.devices)
+        labels = split(mx.nd.array(batch.label), self.devices)
+        share = self._mixup_share(epoch, rng)
+        outputs, losses = [], []
+        with mx.autograd.record():
+            for image, label in zip(images, labels):
+                mixed = image if share == 1 else share * image + (1 - share) * image[::-1]
+                logits = self.net(mixed.astype(self.config.dtype, copy=False))
+                target = self._target(label, share)
+                loss = self._loss(logits, target.astype(self.config.dtype, copy=False))
+                losses.append(loss * self.loss_scale)
+                outputs.append((logits, label, target, loss))
+        mx.autograd.backward(losses)
+        self.trainer.step(self.images_per_step * self.loss_scale)
+        return self._sums(outputs)
+
+    def _mixup_share(self, epoch: int, rng: np.random.Generator) -> float:
+        config = self.config
+        if not config.mixup or epoch >= config.num_epochs - config.mixup_off_epoch:
+            return 1
+        return float(rng.beta(config.mixup_alpha, config.mixup_alpha))
+
+    def _target(self, label, share: float):
+        """Return ``(N, classes)`` probabilities: smoothed, and mixed with the batch reversed."""
+        eta = SMOOTHING if self.config.label_smoothing else 0
+        low = eta / self.classes
+        target = label.one_hot(self.classes, on_value=1 - eta + low, off_value=low)
+        return target if share == 1 else share * target + (1 - share) * target[::-1]
+
+    def _sums(self, outputs):
+        pairs = []
+        for logits, label, target, loss in outputs:
+            if self.config.mixup:
+                error = mx.nd.softmax(logits.astype("float32")) - target
+                metric = mx.nd.sqrt(mx.nd.mean(error**2)) * len(label)
+            else:
+                metric = (logits.argmax(axis=1) == label).sum()
+            pair = mx.nd.stack(loss.astype("float32").sum(), metric.astype("float32").sum())
+            pairs.append(pair.reshape(2).as_in_context(self.devices[0]))
+        return mx.nd.add_n(*pairs)
+
+    def validate(self, epoch: int) -> Optional[dict[str, float]]:
+        """Return top-1, top-5 and loss on the validation set.
+
+        A copy of the net is judged: in inference oneDNN changes the layout of the weights it meets,
+        in the background, and training after it would no longer repeat bit for bit.
+        """
+        if self._validation is None:
+            return None
+        trained = self.net._collect_params_with_prefix()
+        for name, param in self._judged._collect_params_with_prefix().items():
+            param.set_data(trained[name].data(self.devices[0]))
+        result = evaluate(
+            self._predict, self._validation, classes=self.classes,
+            preprocessing=self.card.preprocessing, batch_size=self.config.batch_size,
+            threads=self.config.num_workers,
+        )  # fmt: skip
+        return {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+
+    def _predict(self, images: np.ndarray) -> np.ndarray:
+        batch = mx.nd.array(images, ctx=self.devices[0], dtype=self.config.dtype)
+        return self._judged(batch).astype("float32").asnumpy()
+
+    def _new_net(self):
+        config = self.config
+        extra = {"norm_layer": mx.gluon.nn.GroupNorm} if config.use_gn else {}
+        if config.use_gn:
+            extra["norm_kwargs"] = {"num_groups": 8}  # divides every channel count here
+        net = get_model(
+            config.model, width=config.width, rate=config.rate,
+            shuffle_groups=config.shuffle_groups, stem=config.stem, classes=self.classes,
+            dropout=config.dropout, last_gamma=config.last_gamma, **extra,
+        )  # fmt: skip
+        net.cast(config.dtype)
+        if config.mode == "hybrid":
+            net.hybridize(static_alloc=True, static_shape=True)
+        return net
+
+    def _make_net(self):
+        config, net = self.config, self._new_net()
+        mx.random.seed(config.seed)
+        net.initialize(mx.init.MSRAPrelu(), ctx=self.devices)
+        if config.use_pretrained:
+            load_published(net, skip_output=self.classes != IMAGENET_CLASSES)
+        elif config.resume_params:
+            load_weights(net, config.resume_params)
+        if config.no_wd:
+            for param in net.collect_params(".*beta|.*gamma|.*bias").values():
+                param.wd_mult = 0.0
+        return net
+
+    def _make_trainer(self):
+        config = self.config
+        trainer = mx.gluon.Trainer(
+            self.net.collect_params(), "nag",
+            {"wd": config.wd, "momentum": config.momentum, "learning_rate": self.schedule(1),
+             "multi_precision": config.dtype == "float16"},
+            update_on_kvstore=False,
+        )  # fmt: skip
+        if config.resume_states:
+            if config.resume_states.endswith(".states"):
+                raise InputError(
+                    f"--resume-states {config.resume_states}: .states files are pickles, which can "
+                    f"run code, and are numbered by position, which differs between versions of "
+                    f"MXNet; give a trainer.params of a checkpoint, or --resume-params alone"
+                )
+            load_trainer(config.resume_states, self.net, trainer)
+        return trainer
+
+
+def _devices(num_gpus: int) -> list:
+    found = mx.context.num_gpus()
+    if num_gpus > found:
+        built = "CUDA" in [f.name for f in mx.runtime.feature_list() if f.enabled]
+        why = f"this machine offers {found}" if built else "this MXNet is built without CUDA"
+        raise InputError(f"--num-gpus {num_gpus}: {why}; use --num-gpus {found}")
+    return [mx.gpu(i) for i in range(num_gpus)] or [mx.cpu()]
+
+
+def _training_source(config: ClassifierConfig):
+    if config.data_dir and not config.use_rec:
+        if config.data_backend == "mxnet":
+            raise InputError(
+                "--data-dir needs --data-backend opencv: ImageRecordIter reads records"
+            )
+        return open_source(folder=str(Path(config.data_dir) / "train"))
+    return open_source(rec=config.rec_train, idx=config.rec_train_idx)
+
+
+def _validation_source(config: ClassifierConfig):
+    if config.data_dir and not config.use_rec:
+        return open_source(folder=str(Path(config.data_dir) / "val"))
+    return open_source(rec=config.rec_val, idx=config.rec_val_idx) if config.rec_val else None
+
+
+def _training_input(config: ClassifierConfig, source, batch: int, steps: int):
+    settings = dict(
+        steps=steps,
+        augmentation=Augmentation(
+            min_area=config.min_random_area, mirror=not config.no_mirror,
+            jitter=config.jitter, pca_noise=config.pca_noise,
+        ),
+        normalization=Normalization(config.rgb_mean, config.rgb_std),
+        seed=config.seed,
+        threads=config.num_workers,
+    )  # fmt: skip
+    if config.data_backend == "opencv" or (config.data_dir and not config.use_rec):
+        return ThreadedInput(source, batch, config.input_size, **settings)
+    return RecordIterInput(
+        config.rec_train, config.rec_train_idx, batch, config.input_size, **settings
+    )
+
+
+def _dry_run(task: ClassifierTask, config: ClassifierConfig) -> Result:
+    size = config.input_size
+    batch = mx.nd.random.normal(shape=(1, 3, size, size), ctx=task.devices[0], dtype=config.dtype)
+    task.net(batch).wait_to_read()
+    begun = time.perf_counter()
+    for _ in range(config.dry_run):
+        task.net(batch).wait_to_read()
+    milliseconds = (time.perf_counter() - begun) * 1000 / config.dry_run
+    print(f"speed: {milliseconds:.3f} ms per image, {config.dry_run} passes")
+    return Result("", True, 0, None, None, "")

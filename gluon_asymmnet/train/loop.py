@@ -1,0 +1,297 @@
+"""The training loop: what every task shares.
+
+A task brings a network, a trainer, an input and three functions; the loop brings the order of
+events: learning rate, seeds, log lines, validation, checkpoints, resume, signals.
+
+Everything random is a function of the seed and the number of the step, so a run that was killed
+and resumed repeats what an undisturbed one does.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Callable, NamedTuple, Optional, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.atomic import new_file
+from gluon_asymmnet.compat.params_file import write_params
+from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.train import checkpoint as checkpoints
+from gluon_asymmnet.train.curves import draw_curves
+from gluon_asymmnet.train.run_directory import RunDirectory, logging_to
+
+_IN_FLIGHT = 2  # steps whose results are not read yet: keeps MXNet's queue filled, and bounded
+_KEPT = 3  # resumable checkpoints
+
+
+class Task(Protocol):
+    """What the loop trains."""
+
+    net: object
+    trainer: object
+    metric: str  # name of what ``step`` counts, for the log: accuracy, RMSE
+    images_per_step: int
+    steps_per_epoch: int
+    first_step: int  # steps done before this run, of weights that were trained elsewhere
+    schedule: Callable[[int], float]  # learning rate of an update, counted from 1
+
+    def batches(self, epoch: int, first_step: int) -> Iterator:
+        """Yield an epoch's batches from a step on."""
+
+    def step(self, batch, epoch: int, rng: np.random.Generator):
+        """Do one update; return a (2,) array not waited for: sums of loss and of the metric."""
+
+    def validate(self, epoch: int) -> Optional[dict[str, float]]:
+        """Return the metrics on the validation set, ``top1`` first, or None if there is none."""
+
+
+class Result(NamedTuple):
+    """How a run ended."""
+
+    run_dir: str
+    finished: bool  # False: stopped by a signal, to be continued
+    steps: int
+    best: Optional[float]  # the best first metric of a validation
+    best_epoch: Optional[int]
+    weights: str  # the best parameters, or the last if nothing was validated
+
+
+class _Sums:
+    """Loss and metric of the running epoch, read some steps late."""
+
+    def __init__(self, images_per_step: int, loss=0.0, metric=0.0, steps=0):
+        self.images_per_step = images_per_step
+        self.loss, self.metric, self.steps = loss, metric, steps
+        self._waiting: deque = deque()
+
+    def add(self, step: int, sums) -> None:
+        self._waiting.append((step, sums))
+        while len(self._waiting) > _IN_FLIGHT:
+            self._read()
+
+    def drain(self) -> None:
+        while self._waiting:
+            self._read()
+
+    def _read(self) -> None:
+        step, sums = self._waiting.popleft()
+        loss, metric = (float(value) for value in sums.asnumpy())
+        if not np.isfinite(loss):
+            raise _NotFiniteError(step, loss)
+        self.loss, self.metric, self.steps = self.loss + loss, self.metric + metric, self.steps + 1
+
+    def mean(self) -> tuple:
+        images = max(self.steps, 1) * self.images_per_step
+        return self.loss / images, self.metric / images
+
+
+class _NotFiniteError(RunError):
+    def __init__(self, step: int, loss: float):
+        super().__init__(f"the loss is {loss} at step {step}")
+        self.step = step
+
+
+def run(task: Task, config, directory: RunDirectory, describe: Callable[[], str]) -> Result:
+    """Train until the last epoch, from the newest checkpoint if there is one.
+
+    Args:
+        describe: returns the line that names the run, for the log.
+
+    Raises:
+        RunError: if the loss is not finite; the last good checkpoint is kept and named.
+    """
+    with logging_to(directory.path / config.logging_file) as log, _Signals() as signals:
+        log.info(describe())
+        return _Run(task, config, directory, log, signals)()
+
+
+class _Run:
+    """One call of ``run``."""
+
+    def __init__(self, task, config, directory, log, signals):
+        self.task, self.config, self.directory = task, config, directory
+        self.log, self.signals = log, signals
+        self.best: Optional[float] = None
+        self.best_epoch: Optional[int] = None
+        self.step = task.first_step
+        self.sums = _Sums(task.images_per_step)
+        self.board = None
+
+    def __call__(self) -> Result:
+        from tensorboardX import SummaryWriter
+
+        task, per_epoch = self.task, self.task.steps_per_epoch
+        if self.directory.latest:
+            self._resume(self.directory.latest)
+        self.board = SummaryWriter(str(self.directory.path), purge_step=self.step or None)
+        try:
+            for epoch in range(self.step // per_epoch, self.config.num_epochs):
+                if not self._epoch(epoch):
+                    return self._result(finished=False)
+            self._copy_weights("last.params")
+            return self._result(finished=True)
+        except _NotFiniteError as error:
+            raise RunError(self._explain(error, task)) from None
+        finally:
+            self.board.close()
+
+    def _explain(self, error, task) -> str:
+        kept = checkpoints.latest(self.directory.checkpoints)
+        epoch, batch = divmod(error.step - 1, task.steps_per_epoch)
+        return (
+            f"{error} (epoch {epoch}, batch {batch}, lr {task.schedule(error.step):g}): lower --lr "
+            f"or lengthen --warmup-epochs; last good checkpoint: {kept.path if kept else 'none'}"
+        )
+
+    def _resume(self, found) -> None:
+        state = checkpoints.load(found, self.task.net, self.task.trainer)
+        self.step = state["step"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.sums = _Sums(self.task.images_per_step, **state["sums"])
+        self.directory.forget_after(self.step)
+        self.log.info("resumed from %s", found.path)
+
+    def _epoch(self, epoch: int) -> bool:
+        """Train and validate one epoch; return False if a signal stopped it."""
+        task, config, per_epoch = self.task, self.config, self.task.steps_per_epoch
+        done = self.step - epoch * per_epoch
+        begun = tick = time.time()
+        bar = tqdm(
+            total=per_epoch, initial=done, desc=f"epoch {epoch}", unit="step", leave=False,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        with bar:
+            for number, batch in enumerate(task.batches(epoch, done), start=done):
+                lr = self._step(batch, epoch)
+                bar.update()
+                if config.log_interval and (number + 1) % config.log_interval == 0:
+                    self.sums.drain()
+                    now = time.time()
+                    speed = task.images_per_step * config.log_interval / (now - tick)
+                    loss, metric = self.sums.mean()
+                    self.log.info(
+                        "Epoch[%d] Batch [%d]\tSpeed: %f samples/sec\t%s=%f\tlr=%f",
+                        epoch, number, speed, task.metric, metric, lr,
+                    )  # fmt: skip
+                    bar.set_postfix(loss=f"{loss:.3f}", **{task.metric: f"{metric:.3f}"})
+                    tick = now
+                last = number + 1 == per_epoch
+                due = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
+                if self.signals.stop or (due and not last):
+                    self._save()
+                    if self.signals.stop:
+                        return False
+        self.sums.drain()
+        if self.step < (epoch + 1) * per_epoch:
+            raise RunError(
+                f"the input ended after {self.step - epoch * per_epoch} of {per_epoch} steps of "
+                f"epoch {epoch}"
+            )
+        self._finish_epoch(epoch, (per_epoch - done) * task.images_per_step, begun)
+        return True
+
+    def _step(self, batch, epoch: int) -> float:
+        self.step += 1
+        lr = self.task.schedule(self.step)
+        self.task.trainer.set_learning_rate(lr)
+        rng = np.random.default_rng([self.config.seed, self.step])
+        mx.random.seed(int(rng.integers(2**31)))  # dropout
+        self.sums.add(self.step, self.task.step(batch, epoch, rng))
+        return lr
+
+    def _finish_epoch(self, epoch: int, images: int, begun: float) -> None:
+        task, log = self.task, self.log
+        loss, metric = self.sums.mean()
+        trained = time.time()
+        validation = task.validate(epoch) or {}
+        seconds = time.time() - begun
+        log.info("[Epoch %d] training: %s=%f", epoch, task.metric, metric)
+        log.info("[Epoch %d] speed: %d samples/sec\ttime cost: %f",
+                 epoch, images / (trained - begun), seconds)  # fmt: skip
+        improved = False
+        if validation:
+            log.info("[Epoch %d] validation: %s",
+                     epoch, " ".join(f"{k}={v:f}" for k, v in validation.items()))  # fmt: skip
+            score = next(iter(validation.values()))
+            improved = self.best is None or score > self.best
+            if improved:
+                self.best, self.best_epoch = score, epoch
+        row = {
+            "lr": task.schedule(self.step),
+            "train_loss": loss,
+            f"train_{task.metric}": metric,
+            **{f"val_{name}": value for name, value in validation.items()},
+        }
+        self.directory.add_metrics(
+            step=self.step, epoch=epoch, seconds=round(seconds, 3), images=images, **row
+        )
+        for name, value in row.items():
+            self.board.add_scalar(name, value, epoch)
+        draw_curves(self.directory.read_metrics(), self.directory.path / "curves.png")
+        self.sums = _Sums(task.images_per_step)
+        if improved:
+            self._copy_weights("best.params")
+        frequency = self.config.save_frequency
+        if frequency and (epoch + 1) % frequency == 0:
+            self._copy_weights(f"{self.config.dataset}-{self.config.model}-{epoch:04d}.params")
+        self._save()
+
+    def _save(self) -> None:
+        self.sums.drain()
+        sums = {"loss": self.sums.loss, "metric": self.sums.metric, "steps": self.sums.steps}
+        state = {"best": self.best, "best_epoch": self.best_epoch, "sums": sums,
+                 "seed": self.config.seed, "lr": self.task.schedule(max(self.step, 1))}  # fmt: skip
+        if checkpoints.latest(self.directory.checkpoints) is not None and (
+            checkpoints.latest(self.directory.checkpoints).step == self.step
+        ):
+            return
+        checkpoints.save(
+            self.directory.checkpoints,
+            self.step,
+            self.task.net,
+            self.task.trainer,
+            state,
+            keep=_KEPT,
+        )
+
+    def _copy_weights(self, name: str) -> None:
+        with new_file(self.directory.path / name) as scratch:
+            write_params(scratch, checkpoints.net_arrays(self.task.net))
+
+    def _result(self, finished: bool) -> Result:
+        name = "best.params" if self.best is not None else "last.params"
+        if not finished and not (self.directory.path / name).exists():
+            name = str(checkpoints.latest(self.directory.checkpoints).params)
+        return Result(
+            str(self.directory.path), finished, self.step, self.best, self.best_epoch,
+            str(self.directory.path / name),
+        )  # fmt: skip
+
+
+class _Signals:
+    """Turn the first Ctrl-C or SIGTERM into a flag; a second Ctrl-C stops at once."""
+
+    def __init__(self):
+        self.stop = False
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, _frame):
+        if self.stop and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.stop = True

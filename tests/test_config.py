@@ -1,0 +1,126 @@
+import dataclasses
+import re
+
+import pytest
+
+from gluon_asymmnet.config import (
+    REFUSED,
+    ClassifierConfig,
+    flag_of,
+    from_json,
+    parse_config,
+    resolve,
+    to_json,
+)
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.recipes import RECIPES
+
+README_COMMAND = (
+    "--rec-train ./train.rec --rec-train-idx ./train.idx --rec-val ./val.rec "
+    "--rec-val-idx ./val.idx --batch-size 256 --num-gpus 8 -j 48 --model asymmnet_large "
+    "--mode hybrid --wd 0.00003 --lr 2.6 "
+    "--lr-mode cosine --num-epochs 360 --warmup-epochs 5 --no-wd --last-gamma --label-smoothing "
+    "--width-scale 1.0 --dtype float16 --dropout 0.1 --log-interval 100"
+)
+
+
+def parse(line):
+    return parse_config(ClassifierConfig, line.split())
+
+
+def test_the_authors_readme_command():
+    config = parse(README_COMMAND)
+    assert (config.batch_size, config.num_gpus, config.num_workers) == (256, 8, 48)
+    assert (config.width, config.dropout, config.wd) == (1.0, 0.1, 3e-5)
+    assert config.no_wd
+    assert config.last_gamma
+    assert config.label_smoothing
+
+
+def test_the_readme_recipe_is_that_command():
+    paths = {"rec_train", "rec_train_idx", "rec_val", "rec_val_idx", "recipe", "tag_name"}
+    recipe, command = parse("--recipe readme"), parse(README_COMMAND)
+    differing = {
+        f.name for f in dataclasses.fields(recipe)
+        if getattr(recipe, f.name) != getattr(command, f.name)
+    }  # fmt: skip
+    assert differing <= paths
+
+
+def test_the_published_recipe_is_the_logs_first_line():
+    """What checkpoints/log.txt line 1 says; see facts in docs/reproduction.md."""
+    config = parse("--recipe published")
+    assert (config.num_gpus * config.batch_size, config.dtype, config.lr) == (2048, "float32", 2.6)
+    assert (config.wd, config.momentum, config.dropout) == (3e-5, 0.9, 0.2)
+    assert (config.num_epochs, config.warmup_epochs, config.lr_mode) == (360, 5, "cosine")
+    assert (config.last_gamma, config.mixup, config.doshuffle) == (False, False, False)
+    assert (config.no_wd, config.label_smoothing) == (True, True)
+    assert (config.input_size, config.crop_ratio) == (224, 0.875)
+    assert (config.log_interval, config.save_frequency) == (50, 10)
+
+
+def test_flags_override_the_recipe():
+    config = parse("--recipe published --num-gpus 0 --lr 0.1")
+    assert (config.num_gpus, config.lr, config.num_epochs) == (0, 0.1, 360)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_hold_known_settings(recipe):
+    names = {f.name for f in dataclasses.fields(ClassifierConfig)}
+    assert set(RECIPES[recipe].settings) <= names
+
+
+def test_json_round_trip(tmp_path):
+    config = parse(README_COMMAND)
+    (tmp_path / "config.json").write_text(to_json(config))
+    assert from_json(ClassifierConfig, tmp_path / "config.json") == config
+    (tmp_path / "config.json").write_text('{"model": 1, "nonsense": 2}')
+    with pytest.raises(InputError, match="not the configuration of a run"):
+        from_json(ClassifierConfig, tmp_path / "config.json")
+
+
+def test_every_refused_flag_says_why():
+    refused = [f for f in dataclasses.fields(ClassifierConfig) if f.metadata["group"] == REFUSED]
+    assert refused
+    for field in refused:
+        with pytest.raises(InputError, match=re.escape(field.metadata["help"])):
+            resolve(ClassifierConfig, {"model": "asymmnet_small", field.name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "--model is required"),
+        ("--model a --batch-size 0", "--batch-size must be at least 1, got 0"),
+        ("--model a --lr -1", "--lr must be at least 0, got -1.0"),
+        ("--model a --crop-ratio 1.5", r"--crop-ratio must be in \(0, 1\], got 1.5"),
+        ("--model a --rgb-mean 1,2", "--rgb-mean takes three numbers"),
+        ("--model a --rgb-std 1,2,0", "--rgb-std must be above 0"),
+        ("--model a --mixup --mixup-alpha 0", "--mixup-alpha must be above 0"),
+        ("--model a --num-epochs 5", "--warmup-epochs 5 leaves nothing of the 5 epochs"),
+        ("--model a --data-backend dali-gpu", "--data-backend dali is declined"),
+        ("--model a --mode symbolic", "--mode symbolic is declined"),
+        ("--model a --dtype bfloat16", "fails on the concat"),
+        ("--model a --dtype float16", "float16 needs a GPU"),
+        ("--model a --resume-epoch 3", "go with --resume-params"),
+        ("--model a --use-pretrained --resume-params x", "not both"),
+    ],
+)
+def test_settings_that_cannot_be_meant(line, message):
+    with pytest.raises(InputError, match=message):
+        parse(line)
+
+
+def test_every_field_is_read_somewhere():
+    """A setting nobody reads is a dead flag, as ten of the authors' are."""
+    from tests.conftest import ROOT
+
+    code = "".join(
+        p.read_text() for p in (ROOT / "gluon_asymmnet").rglob("*.py") if p.name != "recipes.py"
+    )
+    unread = [
+        f.name for f in dataclasses.fields(ClassifierConfig)
+        if f.metadata["group"] != REFUSED and not re.search(rf"(config|self)\.{f.name}\b", code)
+    ]  # fmt: skip
+    assert unread == ["recipe"]  # read by ``resolve``, before there is a config
+    assert flag_of(ClassifierConfig(), "rate") == "--asymmrate"

@@ -1,0 +1,389 @@
+"""Training: its mathematics, and real runs in processes of their own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.compat.params_file import read_params
+from gluon_asymmnet.config import ClassifierConfig, resolve
+from gluon_asymmnet.data.imagenet import Batch
+from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.train import checkpoint
+from gluon_asymmnet.train.classifier import ClassifierTask, train
+from tests.conftest import ROOT, run_python
+from tests.test_config import README_COMMAND
+
+TINY = {
+    "model": "asymmnet_small", "width": 0.35, "dataset": "custom", "input_size": 32,
+    "crop_ratio": 1.0, "batch_size": 64, "lr": 0.1, "lr_mode": "cosine", "num_epochs": 3,
+    "warmup_epochs": 1, "data_backend": "opencv", "log_interval": 5, "threads": 1,
+    "num_workers": 1, "dropout": 0.3, "label_smoothing": True,
+}  # fmt: skip
+
+
+def paths(digits):
+    return {
+        "rec_train": str(digits.train), "rec_train_idx": str(digits.train.with_suffix(".idx")),
+        "rec_val": str(digits.val), "rec_val_idx": str(digits.val.with_suffix(".idx")),
+    }  # fmt: skip
+
+
+def config(digits, **changes):
+    return resolve(ClassifierConfig, {**TINY, **paths(digits), **changes})
+
+
+def command(digits, save_dir, **changes):
+    settings = {**TINY, **paths(digits), "save_dir": str(save_dir), **changes}
+    settings["width-scale"] = settings.pop("width")
+    line = [str(ROOT / "train_imagenet.py")]
+    for name, value in settings.items():
+        flag = "--" + name.replace("_", "-")
+        line += [flag] if value is True else [flag, str(value)]
+    return line
+
+
+def read_metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def run_dir(save_dir):
+    return save_dir / "custom/asymmnet_small_baseline"
+
+
+# --- Mathematics -----------------------------------------------------------------------------
+
+
+def one_batch(digits, size=8):
+    rng = np.random.default_rng(0)
+    return Batch(rng.normal(size=(size, 3, 32, 32)).astype(np.float32),
+                 rng.integers(0, 10, size).astype(np.float32))  # fmt: skip
+
+
+def test_smoothed_and_mixed_targets_by_hand(digits):
+    task = ClassifierTask(config(digits, batch_size=2), [mx.cpu()])
+    label = mx.nd.array([3, 7])
+    expected = np.full((2, 10), 0.01)
+    expected[0, 3] = expected[1, 7] = 0.91  # 1 - 0.1 + 0.1 / 10
+    np.testing.assert_allclose(task._target(label, 1).asnumpy(), expected, rtol=1e-6)
+    mixed = 0.7 * expected + 0.3 * expected[::-1]
+    np.testing.assert_allclose(task._target(label, 0.7).asnumpy(), mixed, rtol=1e-6)
+
+
+def test_mixup_is_off_in_the_last_epochs(digits):
+    task = ClassifierTask(config(digits, mixup=True, mixup_off_epoch=1), [mx.cpu()])
+    rng = np.random.default_rng(0)
+    assert task._mixup_share(2, rng) == 1
+    shares = [task._mixup_share(1, rng) for _ in range(2000)]
+    # Beta(0.2, 0.2): mean 1/2, variance 1 / (4 * 1.4)
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
+    assert np.var(shares) == pytest.approx(1 / 5.6, abs=0.01)
+
+
+@pytest.mark.parametrize("no_wd", [False, True])
+def test_one_update_is_nesterov_with_weight_decay(digits, no_wd):
+    """v = m v + lr (g + wd w); w -= m v + lr (g + wd w), from the gradients MXNet left.
+
+    Source: Sutskever et al. 2013, section 2, in the form of ``mx.optimizer.NAG``: the rate is
+    inside the velocity, which matters once it changes.  MXNet 1.9.1's kernel reads the weight
+    again after writing it, so the decay inside the velocity is that of the new weight.
+    """
+    task = ClassifierTask(
+        config(digits, batch_size=8, wd=0.01, momentum=0.9, dropout=0.0, no_wd=no_wd), [mx.cpu()]
+    )
+    names = [n for n, p in task.net._collect_params_with_prefix().items() if p.grad_req != "null"]
+    arrays = task.net._collect_params_with_prefix()
+    weight = {n: arrays[n].data().asnumpy() for n in names}
+    velocity = dict.fromkeys(names, 0)
+    for step, lr in ((1, 0.05), (2, 0.02)):
+        task.trainer.set_learning_rate(lr)
+        task.step(one_batch(digits), 0, np.random.default_rng(step)).wait_to_read()
+        for n in names:
+            decay = 0 if no_wd and re.search("beta|gamma|bias", n) else 0.01
+            gradient = arrays[n].grad().asnumpy() / 8
+            change = lr * (gradient + decay * weight[n])
+            weight[n] = weight[n] - (0.9 * (0.9 * velocity[n] + change) + change)
+            velocity[n] = 0.9 * velocity[n] + lr * (gradient + decay * weight[n])
+            np.testing.assert_allclose(arrays[n].data().asnumpy(), weight[n], rtol=2e-4, atol=1e-6)
+
+
+def test_sums_are_loss_and_hits(digits):
+    task = ClassifierTask(config(digits, batch_size=8, dropout=0.0), [mx.cpu()])
+    batch = one_batch(digits)
+    with mx.autograd.train_mode():
+        logits = task.net(mx.nd.array(batch.data)).asnumpy().astype(np.float64)
+    log_share = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    target = np.full((8, 10), 0.01)
+    target[np.arange(8), batch.label.astype(int)] = 0.91
+    loss, hits = task.step(batch, 0, np.random.default_rng(0)).asnumpy()
+    assert loss == pytest.approx(-(target * log_share).sum(), rel=1e-4)
+    assert hits == (logits.argmax(axis=1) == batch.label).sum()
+
+
+def test_loss_scale_leaves_the_update_as_it_is(digits):
+    """What half precision needs; checked in single precision, where it must change nothing."""
+    results = []
+    for scale in (1, 128):
+        task = ClassifierTask(config(digits, batch_size=8, dropout=0.0), [mx.cpu()])
+        task.loss_scale = scale
+        task.step(one_batch(digits), 0, np.random.default_rng(0)).wait_to_read()
+        results.append(checkpoint.net_arrays(task.net))
+    for name, value in results[0].items():
+        np.testing.assert_allclose(results[1][name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_two_devices_do_what_one_does(digits):
+    """Two CPU contexts stand for two GPUs: same update where batch statistics are fixed."""
+    settings = {"use_gn": True, "dropout": 0.0}
+    one = ClassifierTask(config(digits, batch_size=8, **settings), [mx.cpu()])
+    two = ClassifierTask(config(digits, batch_size=4, **settings), [mx.cpu(0), mx.cpu(1)])
+    assert two.images_per_step == 8
+    for (_, p), (_, q) in zip(*(sorted(t.net._collect_params_with_prefix().items())
+                                for t in (one, two))):  # fmt: skip
+        q.set_data(p.data())
+    sums = [t.step(one_batch(digits), 0, np.random.default_rng(0)).asnumpy() for t in (one, two)]
+    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-4)
+    a, b = (checkpoint.net_arrays(t.net) for t in (one, two))
+    for name in a:
+        np.testing.assert_allclose(b[name], a[name], rtol=1e-4, atol=1e-6)
+
+
+def test_learning_rate_scales_with_the_global_batch_on_request(digits):
+    task = ClassifierTask(config(digits, lr=2.6, lr_base_batch=2048), [mx.cpu()])
+    assert task.peak_lr == pytest.approx(2.6 * 64 / 2048)
+    assert "scaled by the global batch" in task.describe()
+    assert ClassifierTask(config(digits, lr=2.6), [mx.cpu()]).peak_lr == 2.6
+
+
+# --- Checkpoints -----------------------------------------------------------------------------
+
+
+def test_checkpoint_round_trip_and_all_or_nothing(digits, tmp_path, monkeypatch):
+    task = ClassifierTask(config(digits, batch_size=8, dropout=0.0), [mx.cpu()])
+    task.step(one_batch(digits), 0, np.random.default_rng(0)).wait_to_read()
+    saved = checkpoint.save(tmp_path, 1, task.net, task.trainer, {"best": None})
+    other = ClassifierTask(config(digits, batch_size=8, dropout=0.0, seed=5), [mx.cpu()])
+    assert checkpoint.load(saved, other.net, other.trainer)["step"] == 1
+    for collect in (lambda t: checkpoint.net_arrays(t.net),
+                    lambda t: checkpoint.trainer_arrays(t.net, t.trainer)):  # fmt: skip
+        a, b = collect(task), collect(other)
+        assert a.keys() == b.keys()
+        assert all(np.array_equal(a[n], b[n]) for n in a)
+    for t in (task, other):  # the next update is the same, too
+        t.step(one_batch(digits), 0, np.random.default_rng(1)).wait_to_read()
+    a, b = checkpoint.net_arrays(task.net), checkpoint.net_arrays(other.net)
+    assert all(np.array_equal(a[n], b[n]) for n in a)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "trainer_arrays", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, 2, task.net, task.trainer, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000001"]
+
+
+def test_only_the_newest_checkpoints_stay(digits, tmp_path):
+    task = ClassifierTask(config(digits, batch_size=8), [mx.cpu()])
+    for step in range(1, 6):
+        checkpoint.save(tmp_path, step, task.net, task.trainer, {}, keep=2)
+    assert [c.step for c in checkpoint.list_checkpoints(tmp_path)] == [4, 5]
+
+
+def test_state_of_another_network_is_refused(digits, tmp_path):
+    task = ClassifierTask(config(digits, batch_size=8), [mx.cpu()])
+    task.step(one_batch(digits), 0, np.random.default_rng(0)).wait_to_read()
+    saved = checkpoint.save(tmp_path, 1, task.net, task.trainer, {})
+    wider = ClassifierTask(config(digits, batch_size=8, width=0.75), [mx.cpu()])
+    with pytest.raises(FormatError, match="lacks the state 0 of features"):
+        checkpoint.load_trainer(saved.path / "trainer.params", wider.net, wider.trainer)
+
+
+# --- Whole runs ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits, tmp_path_factory):
+    """A run of three epochs that nothing happened to."""
+    save_dir = tmp_path_factory.mktemp("undisturbed")
+    done = run_python(*command(digits, save_dir))
+    assert done.returncode == 0, done.stderr
+    return run_dir(save_dir), done
+
+
+def test_run_directory(undisturbed):
+    folder, done = undisturbed
+    steps = 1348 // 64
+    lines = (folder / "log.txt").read_text().splitlines()
+    number = r"[-\d.e]+"
+    assert re.fullmatch(
+        rf"Epoch\[0\] Batch \[4\]\tSpeed: {number} samples/sec\taccuracy={number}\tlr={number}",
+        lines[1],
+    )
+    assert re.search(rf"\n\[Epoch 2\] training: accuracy={number}\n"
+                     rf"\[Epoch 2\] speed: \d+ samples/sec\ttime cost: {number}\n"
+                     rf"\[Epoch 2\] validation: top1={number} top5={number} loss={number}$",
+                     "\n".join(lines))  # fmt: skip
+    rows = read_metrics(folder)
+    assert [row["step"] for row in rows] == [steps, 2 * steps, 3 * steps]
+    assert rows[2]["train_loss"] < rows[0]["train_loss"]
+    assert json.loads((folder / "config.json").read_text())["lr"] == 0.1
+    assert json.loads((folder / "environment.json").read_text())["packages"]["mxnet"] == "1.9.1"
+    assert json.loads((folder / "card.json").read_text())["class_names"] == list("0123456789")
+    assert cv2.imread(str(folder / "curves.png")).shape[1] > 800
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert done.stdout.splitlines()[-1].startswith("best top-1 ")
+    weights = mx.nd.load(str(folder / "last.params"))  # an ordinary Gluon file
+    assert weights.keys() == read_params(folder / "last.params").keys()
+
+
+def equal_weights(a, b):
+    x, y = (read_params(folder / "last.params") for folder in (a, b))
+    return x.keys() == y.keys() and all(np.array_equal(x[n], y[n]) for n in x)
+
+
+@pytest.mark.parametrize("delay", [0.4, 1.7, 2.9])
+def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(digits, undisturbed, tmp_path, delay):
+    folder = run_dir(tmp_path)
+    line = command(digits, tmp_path, checkpoint_steps=7)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, *line], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and not list(folder.glob("checkpoints/step-*")):
+        time.sleep(0.02)  # until there is something to resume; then a moment later
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = run_python(*line)
+    assert done.returncode == 0, done.stderr
+    assert equal_weights(folder, undisturbed[0])
+    rows = [
+        [(r["step"], r["train_loss"], r["val_top1"]) for r in read_metrics(f)]
+        for f in (folder, undisturbed[0])
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(digits, undisturbed, tmp_path):
+    folder = run_dir(tmp_path)
+    line = command(digits, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, *line], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        for text in process.stdout:
+            if text.startswith("Epoch[1]"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 0
+    assert re.search(r"stopped after step \d+; go on with: .*train_imagenet\.py --model", rest)
+    assert run_python(*line).returncode == 0
+    assert equal_weights(folder, undisturbed[0])
+
+
+def test_a_finished_run_is_left_alone_and_another_config_refused(digits, undisturbed):
+    folder, _ = undisturbed
+    before = (folder / "last.params").stat().st_mtime_ns, (folder / "config.json").read_text()
+    save_dir = folder.parent.parent
+    again = run_python(*command(digits, save_dir))
+    assert again.returncode == 0, again.stderr
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+    changed = run_python(*command(digits, save_dir, lr=0.2))
+    assert changed.returncode == 2
+    assert "holds a run with other settings (lr 0.1 -> 0.2)" in changed.stderr
+    never = run_python(*command(digits, save_dir, resume="never"))
+    assert never.returncode == 2
+    assert "holds a run already" in never.stderr
+    assert (folder / "config.json").read_text() == before[1]
+
+
+def test_loss_that_is_not_finite_stops_the_run(digits, tmp_path):
+    """A rate of 1e30 in the second epoch; the first ends with a good checkpoint."""
+    settings = config(digits, lr=1e30, lr_mode="step", warmup_epochs=2, num_epochs=3,
+                      save_dir=str(tmp_path), checkpoint_steps=1)  # fmt: skip
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d, batch \d+"):
+        train(settings)
+    kept = checkpoint.latest(run_dir(tmp_path) / "checkpoints")
+    assert kept is None or all(np.isfinite(v).all() for v in read_params(kept.params).values())
+
+
+def test_two_processes_do_not_share_a_run(digits, tmp_path):
+    from gluon_asymmnet.train.run_directory import RunDirectory
+
+    settings = config(digits, save_dir=str(tmp_path))
+    first = RunDirectory(run_dir(tmp_path), settings, {})
+    with pytest.raises(InputError, match="another process is working on this run"):
+        RunDirectory(run_dir(tmp_path), settings, {})
+    first.close()
+    RunDirectory(run_dir(tmp_path), settings, {}).close()
+
+
+def test_the_authors_readme_command_trains(digits, tmp_path):
+    """Their command as it stands, but for paths, size, batch and what this machine lacks."""
+    line = README_COMMAND.split()
+    changes = {
+        "--rec-train": digits.train, "--rec-train-idx": digits.train.with_suffix(".idx"),
+        "--rec-val": digits.val, "--rec-val-idx": digits.val.with_suffix(".idx"),
+        "--num-gpus": 0, "--batch-size": 128, "--num-epochs": 2, "--warmup-epochs": 1,
+        "--dtype": "float32", "-j": 2, "--log-interval": 5,
+    }  # fmt: skip
+    for flag, value in changes.items():
+        line[line.index(flag) + 1] = str(value)
+    # 2.6 is the rate for 2,048 images per step
+    extra = ["--input-size", "32", "--save-dir", str(tmp_path), "--lr-base-batch", "2048"]
+    done = run_python(ROOT / "train_imagenet.py", *line, *extra)
+    assert done.returncode == 0, done.stderr
+    assert "[Epoch 1] validation: top1=" in done.stdout
+
+
+def test_folders_train_as_records_do(digits, tmp_path):
+    line = command(digits, tmp_path, data_dir=digits.root / "images", num_epochs=2)
+    done = run_python(*line)
+    assert done.returncode == 0, done.stderr
+
+
+def test_fine_tuning_starts_from_the_weights_given(digits, undisturbed, tmp_path):
+    """One epoch more from trained weights starts better than it did from nothing."""
+    folder, _ = undisturbed
+    settings = config(digits, resume_params=str(folder / "last.params"), num_epochs=1,
+                      warmup_epochs=0, lr=0.01, save_dir=str(tmp_path))  # fmt: skip
+    train(settings)
+    first = json.loads((run_dir(tmp_path) / "metrics.jsonl").read_text())
+    scratch = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["train_loss"] < scratch["train_loss"] - 0.2
+
+
+def test_dry_run_times_the_forward_pass(digits, tmp_path):
+    done = run_python(*command(digits, tmp_path, dry_run=3))
+    assert re.search(r"speed: [\d.]+ ms per image, 3 passes", done.stdout), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_gpus": 8}, "--num-gpus 8: this MXNet is built without CUDA; use --num-gpus 0"),
+        ({"batch_size": 5000}, "a batch of 5000 images .* is larger than the training set of 1348"),
+        ({"num_training_samples": 5000}, "--num-training-samples 5000: the training set has only"),
+        ({"rec_train": "/nowhere/a.rec"}, "/nowhere/a.rec"),
+        ({"data_dir": "/nowhere"}, "/nowhere/train"),
+        ({"resume_params": "/nowhere/a.params"}, "/nowhere/a.params"),
+        ({"model": "asymmnet_smal"}, "did you mean 'asymmnet_small'"),
+        ({"rate": 3}, "rates that fit: 0, 1"),
+        ({"data_dir": "x", "data_backend": "mxnet"}, "--data-dir needs --data-backend opencv"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_says_why_and_writes_nothing(digits, tmp_path, changes, message):
+    with pytest.raises((InputError, FileNotFoundError), match=message):
+        train(config(digits, save_dir=str(tmp_path / "out"), **changes))
+    assert not (tmp_path / "out").exists()
