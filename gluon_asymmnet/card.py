@@ -1,0 +1,64 @@
+"""The card of a model: what a user of its files has to know, as JSON beside them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Optional
+
+from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.data.augment import Normalization
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.evaluate import Preprocessing
+
+CARD_FILE = "card.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """Which network, on which input, for which classes."""
+
+    model: str = "asymmnet_large"
+    width: float = 1.0
+    rate: int = 1
+    shuffle_groups: int = 0
+    stem: str = "authors"
+    classes: int = 1000
+    norm: str = "batch"  # or "group"
+    class_names: Optional[list[str]] = None
+    input_size: int = 224  # pixels
+    crop_ratio: float = 0.875
+    rgb_mean: tuple[float, ...] = IMAGENET_MEAN
+    rgb_std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    parameters: Optional[int] = None
+    macs: Optional[int] = None
+    parity: Optional[dict] = None  # how far exported files are from the net, and on what
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What has to be done to a picture."""
+        return Preprocessing(
+            self.input_size, self.crop_ratio, Normalization(self.rgb_mean, self.rgb_std)
+        )
+
+    def save(self, path) -> None:
+        """Write the card, all or nothing."""
+        write_text(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+
+def read_card(path) -> Card:
+    """Read a card that ``Card.save`` wrote."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the card of an exported model")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        known = {field.name: settings[field.name] for field in dataclasses.fields(Card)}
+        for name in ("rgb_mean", "rgb_std"):
+            known[name] = tuple(float(value) for value in known[name])
+        return Card(**known)
+    except KeyError as error:
+        raise FormatError(f"{path}: not the card of a model: it lacks {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path}: not the card of a model: {error}") from None

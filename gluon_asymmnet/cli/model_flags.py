@@ -1,0 +1,51 @@
+"""Flags that say which network a bare parameter file holds."""
+
+# flag, field of the card, type, help
+_FLAGS = (
+    (("--model",), "model", str, "for a bare .params file: e.g. asymmnet_large_0.5"),
+    (("--width-scale", "--width"), "width", float, "its width multiplier"),
+    (("--asymmrate", "--rate"), "rate", int, "its rate"),
+    (("--shuffle-groups",), "shuffle_groups", int, "its channel shuffle"),
+    (("--stem",), "stem", str, "its first block's graph: authors or scaled"),
+    (("--classes",), "classes", int, "its number of classes"),
+    (("--input-size",), "input_size", int, "input, pixels"),
+    (("--crop-ratio",), "crop_ratio", float, "input size over the resized shorter side"),
+)
+
+
+def add_model_flags(parser) -> None:
+    """Add the path of a model and the flags of ``_FLAGS``."""
+    import argparse
+
+    parser.add_argument(
+        "path", help="run directory, exported folder or -symbol.json, or .params file"
+    )
+    group = parser.add_argument_group("model")
+    for flags, field, kind, text in _FLAGS:
+        group.add_argument(*flags, dest=field, type=kind, default=argparse.SUPPRESS, help=text)
+
+
+def open_from(args):
+    """Open the model a command line names; flags override its card."""
+    import dataclasses
+
+    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.errors import InputError
+    from gluon_asymmnet.registry import parse_name
+    from gluon_asymmnet.saved import open_model
+
+    given = {f: getattr(args, f) for _, f, _, _ in _FLAGS if hasattr(args, f)}
+    for name in ("input_size", "classes"):
+        if given.get(name, 1) < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {given[name]}")
+    if not 0 < given.get("crop_ratio", 1) <= 1:
+        raise InputError(f"--crop-ratio must be above 0 and at most 1, got {given['crop_ratio']}")
+    if "model" not in given:
+        fixed = sorted(set(given) - {"input_size", "crop_ratio"})
+        if fixed:
+            raise InputError(f"--{fixed[0].replace('_', '-')} goes with --model and a .params file")
+        model = open_model(args.path)
+        return model._replace(card=dataclasses.replace(model.card, **given))
+    variant = parse_name(given.pop("model"), given.get("width", 1.0), given.get("rate", 1))
+    given.update(model=variant.name, width=variant.width, rate=variant.rate)
+    return open_model(args.path, Card(**given))

@@ -1,0 +1,1 @@
+"""From a network to files, compared before they are put in place."""

@@ -1,0 +1,56 @@
+"""Write the golden symbols and ``manifest.json``; run it by ``make goldens``.
+
+Each golden is a static graph: a change of architecture shows as a diff of its JSON.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from gluon_asymmnet import get_model
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.complexity import count
+from gluon_asymmnet.registry import Variant, plan_model, variant_id
+
+HERE = Path(__file__).parent
+VARIANTS = (
+    Variant("asymmnet_large", 1.0, 1),
+    Variant("asymmnet_large", 0.5, 1),
+    Variant("asymmnet_small", 1.0, 1),
+    Variant("asymmnet_small", 0.5, 1),
+    Variant("asymmnet_large", 1.0, 0),
+)
+INPUT_SIZE = 224
+
+
+def symbol_json(variant: Variant) -> str:
+    """Return the static graph of a variant as MXNet writes it."""
+    return get_model(**variant._asdict())(mx.sym.var("data")).tojson() + "\n"
+
+
+def manifest_entry(variant: Variant, text: str) -> dict:
+    """Return what the manifest says of a golden."""
+    _, plan = plan_model(**variant._asdict())
+    cost = count(plan, input_size=INPUT_SIZE)
+    return {
+        "input_shape": [1, 3, INPUT_SIZE, INPUT_SIZE],
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def main() -> None:
+    """Write every golden."""
+    entries = {}
+    for variant in VARIANTS:
+        text, name = symbol_json(variant), variant_id(variant)
+        (HERE / f"{name}-symbol.json").write_text(text)
+        entries[name] = manifest_entry(variant, text)
+    made = "symbols/make_goldens.py: hybridized graph of gluon_asymmnet.get_model, 1000 classes"
+    manifest = {"made_by": made, "mxnet": mx.__version__, "symbols": entries}
+    (HERE / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pytest
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.card import Card, read_card
+from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.export import symbol as exporter
+from gluon_asymmnet.export.parity import compare, sample_images
+from gluon_asymmnet.export.symbol import export_symbol
+from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.saved import SavedModel, open_model
+from symbols.asymmnet import get_symbol
+from symbols.make_goldens import VARIANTS, manifest_entry, symbol_json
+from tests.conftest import ROOT, run_python
+
+
+def model(tmp_path, **changes):
+    card = Card(
+        **{"model": "asymmnet_small", "width": 0.5, "classes": 7, "input_size": 32, **changes}
+    )
+    net = get_model(card.model, width=card.width, rate=card.rate, classes=card.classes)
+    mx.random.seed(0)
+    net.initialize(mx.init.MSRAPrelu())
+    net.hybridize()
+    return SavedModel(card, net, tmp_path / "net.params")
+
+
+@pytest.mark.parametrize("rate", [0, 1, 2])
+def test_exported_reloaded_equal(tmp_path, rate):
+    made = model(tmp_path, rate=rate)
+    out = export_symbol(made, tmp_path / "out")
+    assert sorted(p.name for p in out.iterdir()) == [
+        f"asymmnet_small_w0.5_r{rate}-0000.params", f"asymmnet_small_w0.5_r{rate}-symbol.json",
+        "card.json",
+    ]  # fmt: skip
+    images = sample_images(3, 32, seed=9)
+    found = compare(made.predict(images), open_model(out).predict(images))
+    assert found.relative < 1e-5
+    assert found.top1_agreement == 1
+    card = read_card(out / "card.json")
+    assert card.parity["Module"]["relative"] < 1e-5
+    assert card.parameters == sum(
+        p.data().size for p in made.net.collect_params().values() if p.grad_req != "null"
+    )
+
+
+def test_a_difference_is_refused_and_nothing_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "_module_predict", lambda prefix, x: np.ones((len(x), 7)))
+    with pytest.raises(RunError, match=r"symbol in mx\.mod\.Module differs .* nothing was written"):
+        export_symbol(model(tmp_path), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_good_is_overwritten(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="out exists already"):
+        export_symbol(model(tmp_path), tmp_path / "out")
+
+
+def test_the_command(tmp_path):
+    made = model(tmp_path)
+    made.net.save_parameters(str(made.weights))
+    done = run_python(
+        ROOT / "export.py", "symbol", made.weights, tmp_path / "out", "--model",
+        "asymmnet_small_0.5", "--classes", 7, "--input-size", 32,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "same best class on 100 % of 4 images" in done.stdout
+    assert done.stderr == ""
+
+
+def test_damaged_exports_are_named(tmp_path):
+    out = export_symbol(model(tmp_path), tmp_path / "out")
+    symbol, weights = sorted(out.glob("asymm*"), reverse=True)
+    good = weights.read_bytes()
+    weights.write_bytes(good[:1000])
+    with pytest.raises(FormatError, match=r"0000\.params"):
+        open_model(out)
+    weights.write_bytes(good)
+    symbol.write_text("{}")
+    with pytest.raises(FormatError, match=r"symbol\.json: MXNet cannot read it"):
+        open_model(out)
+    (out / "card.json").write_text(json.dumps({"model": "asymmnet_small"}))
+    with pytest.raises(FormatError, match="not the card of a model: it lacks 'width'"):
+        open_model(out)
+    for path, message in ((tmp_path / "none", "no such file"), (tmp_path, "neither a run nor an")):
+        with pytest.raises((FileNotFoundError, InputError), match=message):
+            open_model(path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v.name}_w{v.width}_r{v.rate}")
+def test_golden_symbols(variant):
+    """A change of architecture shows here: the first node that differs is named."""
+    name = f"{variant.name}_w{variant.width}_r{variant.rate}"
+    golden = (ROOT / "symbols" / f"{name}-symbol.json").read_text()
+    rebuilt = symbol_json(variant)
+    for old, new in zip(json.loads(golden)["nodes"], json.loads(rebuilt)["nodes"]):
+        assert new == old, f"{name}: node {old['name']} changed"
+    assert json.loads(golden) == json.loads(rebuilt)
+    manifest = json.loads((ROOT / "symbols/manifest.json").read_text())["symbols"]
+    assert manifest[name] == manifest_entry(variant, golden)
+    assert len(manifest) == len(VARIANTS)
+
+
+def test_get_symbol_trains_in_a_module(tmp_path):
+    symbol = get_symbol(5, "asymmnet_small", width=0.35)
+    module = mx.mod.Module(symbol, context=mx.cpu())
+    data = mx.io.NDArrayIter(
+        np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32),
+        np.arange(8) % 5, batch_size=8, label_name="softmax_label",
+    )  # fmt: skip
+    metric = mx.metric.Accuracy()
+    module.fit(data, num_epoch=30, eval_metric=metric, initializer=mx.init.MSRAPrelu(),
+               optimizer_params={"learning_rate": 0.05})  # fmt: skip
+    assert metric.get()[1] == 1.0
+    assert symbol.list_outputs() == ["softmax_output"]
