@@ -3,6 +3,7 @@
 Everything else writes ``from gluon_asymmnet._environment import mx`` (or ``gluoncv``).
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -64,6 +65,19 @@ def _quiet_import(name: str):
     return sys.modules[name]
 
 
+@contextlib.contextmanager
+def _without(name: str):
+    """Make ``import name`` fail for a while: GluonCV refuses to load beside PyTorch 2."""
+    there = sys.modules.pop(name, None)
+    sys.modules[name] = None
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if there is not None:
+            sys.modules[name] = there
+
+
 # One line on every symbol that is bound, otherwise.
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
 mx = _quiet_import("mxnet")
@@ -71,6 +85,6 @@ mx = _quiet_import("mxnet")
 
 def __getattr__(name: str):
     if name == "gluoncv":
-        _quiet_import("mxnet.contrib.amp")
-        return _quiet_import("gluoncv")
+        with _without("torch"):
+            return _quiet_import("gluoncv")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,15 @@ def test_mxnet_runs_with_the_names_put_back():
     assert mx.nd.ones((2, 2)).sum().asscalar() == 4
 
 
+def test_gluoncv_loads_beside_a_new_torch():
+    code = (
+        "import torch; from gluon_asymmnet._environment import gluoncv; import sys, torch as again;"
+        "sys.exit(not (again is torch and torch.__version__ >= '2' and gluoncv.model_zoo))"
+    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_threads_are_set_before_mxnet_loads():
     code = (
         "import os, sys; os.environ.pop('OMP_NUM_THREADS', None)\n"

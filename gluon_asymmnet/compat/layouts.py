@@ -1,14 +1,16 @@
-"""The names that one network's parameters have in four places.
+"""The names that one network's parameters have in six places.
 
-All four hold the same arrays in the same order, so converting is renaming:
+All hold the same arrays in the same order, so converting is renaming:
 
 - ``ours``: attribute paths of this package's net;
 - ``released``: the authors' ``models/asymmnet.py``;
 - ``published``: their checkpoint, which their own code cannot load (and GluonCV's MobileNetV3);
 - ``torch``: a state_dict of their PyTorch port, whose classifier is a Linear layer;
+- ``torch-ours``: a state_dict of :mod:`gluon_asymmnet.torch`, ours but for the norms' names;
 - ``exported``: ours with underscores, as arguments of an exported symbol.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from gluon_asymmnet.arch import ConvLayer, NetPlan, conv_layers
@@ -32,9 +34,11 @@ class _Layout(NamedTuple):
     hidden: str
     output: str
     norm_names: tuple[str, ...]
+    linear_output: bool = False  # the classifier's weight has two dimensions
 
 
 _GLUON_NORM = ("gamma", "beta", "running_mean", "running_var")
+_TORCH_NORM = ("weight", "bias", "running_mean", "running_var")
 _RELEASED = _Layout(
     stem=("features.0", "features.1"),
     block="features.{i3}",
@@ -51,17 +55,18 @@ _RELEASED = _Layout(
     output="output.0",
     norm_names=_GLUON_NORM,
 )
+_OURS = _Layout(
+    stem=("features.stem.conv", "features.stem.norm"),
+    block="features.blocks.{i}",
+    children={name: name for name in _RELEASED.children},
+    conv_norm=("conv", "norm"),
+    squeeze=("features.squeeze.conv", "features.squeeze.norm"),
+    hidden="features.hidden",
+    output="output",
+    norm_names=_GLUON_NORM,
+)
 _LAYOUTS = {
-    "ours": _Layout(
-        stem=("features.stem.conv", "features.stem.norm"),
-        block="features.blocks.{i}",
-        children={name: name for name in _RELEASED.children},
-        conv_norm=("conv", "norm"),
-        squeeze=("features.squeeze.conv", "features.squeeze.norm"),
-        hidden="features.hidden",
-        output="output",
-        norm_names=_GLUON_NORM,
-    ),
+    "ours": _OURS,
     "released": _RELEASED,
     "published": _RELEASED._replace(
         children={**_RELEASED.children, "depthwise": "conv1", "project": "conv2"}
@@ -73,10 +78,31 @@ _LAYOUTS = {
         squeeze=("last_block.0", "last_block.1"),
         hidden="last_block.4",
         output="output",
-        norm_names=("weight", "bias", "running_mean", "running_var"),
+        norm_names=_TORCH_NORM,
+        linear_output=True,
     ),
+    "torch-ours": _OURS._replace(norm_names=_TORCH_NORM),
 }
 LAYOUTS = tuple(_LAYOUTS)
+
+
+class Format(NamedTuple):
+    """A kind of file, and the names in it."""
+
+    container: str  # "params", "state_dict", "safetensors" or "npz"
+    layout: str
+
+
+FORMATS = {
+    "ours": Format("params", "ours"),
+    "released": Format("params", "released"),
+    "published": Format("params", "published"),
+    "torch": Format("state_dict", "torch"),
+    "torch-ours": Format("state_dict", "torch-ours"),
+    "safetensors": Format("safetensors", "ours"),
+    "npz": Format("npz", "ours"),
+}
+_SHOWN = 4  # names listed of each kind of difference
 
 
 def entries(plan: NetPlan, classes: int = 1000, layout: str = "ours") -> list[Entry]:
@@ -90,12 +116,33 @@ def exported_names(prefix: str, plan: NetPlan, classes: int = 1000) -> list[str]
     return [prefix + e.name.replace(".", "_") for e in entries(plan, classes)]
 
 
+def differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]) -> str:
+    """Say how the shapes by name of a file differ from those of a net; empty if they do not.
+
+    Missing, unexpected and wrongly shaped arrays are listed apart.
+    """
+    kinds = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "wrongly shaped": [
+            f"{name} is {found[name]} in the file, {shape} in the net"
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ],
+    }
+    return "; ".join(f"{len(all_)} {kind}: {_some(all_)}" for kind, all_ in kinds.items() if all_)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
 def _layer_entries(table: _Layout, layer: ConvLayer, blocks: int) -> list[Entry]:
     conv, norm = _modules(table, layer, blocks)
     kernel = (layer.kernel, layer.kernel)
     shape = (layer.channels, layer.in_channels // layer.groups, *kernel)
-    if layer.path == "output" and table.norm_names[0] == "weight":
-        shape = shape[:2]  # the port's classifier is a Linear layer
+    if layer.path == "output" and table.linear_output:
+        shape = shape[:2]
     found = [Entry(f"{conv}.weight", shape)]
     if layer.bias:
         found.append(Entry(f"{conv}.bias", (layer.channels,)))

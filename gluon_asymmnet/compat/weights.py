@@ -7,14 +7,13 @@ import numpy as np
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.arch import LARGE, plan_net
-from gluon_asymmnet.compat.layouts import entries, exported_names
+from gluon_asymmnet.compat.layouts import differences, entries, exported_names
 from gluon_asymmnet.compat.params_file import read_params, strip_prefixes
 from gluon_asymmnet.compat.published import fetch
 from gluon_asymmnet.data.constants import IMAGENET_CLASSES
 from gluon_asymmnet.errors import FormatError, InputError
 
 _GLUON_LAYOUTS = ("ours", "released", "published")
-_SHOWN = 4  # names listed of each kind in an error
 
 
 def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = False) -> str:
@@ -71,27 +70,9 @@ def _recognise(net, found: dict[str, np.ndarray], path):
 
 
 def _check(path, layout, expected: dict[str, tuple], found: dict[str, np.ndarray]) -> None:
-    problems = []
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    shapes = [
-        f"{name} is {found[name].shape} in the file, {shape} in the net"
-        for name, shape in expected.items()
-        if name in found and found[name].shape != tuple(shape)
-    ]
-    for what, names in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("wrongly shaped", shapes),
-    ):
-        if names:
-            problems.append(f"{len(names)} {what}: {_some(names)}")
+    problems = differences(expected, {name: array.shape for name, array in found.items()})
     if problems:
-        raise FormatError(f"{path} ({layout} layout) does not fit the net: {'; '.join(problems)}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        raise FormatError(f"{path} ({layout} layout) does not fit the net: {problems}")
 
 
 def _set(param, value: np.ndarray, ctx) -> None:
