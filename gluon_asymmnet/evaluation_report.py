@@ -66,7 +66,7 @@ def draw_confusion(result: Evaluation, classes: int, names: Optional[list[str]],
         figure.savefig(scratch, format="png", dpi=120)
 
 
-def write_json(result: Evaluation, model, args, path) -> None:
+def write_json(result: Evaluation, model, args, path, walk: Optional[dict] = None) -> None:
     """Write everything but the per-image arrays."""
     low, high = result.interval
     matrix = result.confusion(model.card.classes)
@@ -88,6 +88,8 @@ def write_json(result: Evaluation, model, args, path) -> None:
             for i in np.flatnonzero(matrix.sum(axis=1))
         ],
     }
+    if walk:
+        content["walk"] = walk
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 

@@ -1,0 +1,108 @@
+"""``asymmnet reproduce``: the published accuracy, measured again."""
+
+from gluon_asymmnet.cli.walk_flags import BATCH_SIZE
+
+
+def add_parser(subparsers) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "reproduce",
+        help="measure the published weights and compare with the published accuracy",
+        description="Score every validation record once with the authors' weights, then count the "
+        "result as their validation did after epoch 358, and compare that with their log: "
+        "top-1 0.754232, top-5 0.925090.  Exit status 1: compared, and not reproduced.",
+        epilog="example: asymmnet reproduce --rec-val val.rec --rec-val-idx val.idx "
+        "--json reproduction.json",
+    )
+    parser.add_argument("--rec-val", required=True, help="validation records")
+    parser.add_argument("--rec-val-idx", default="", help="their index (default: the .idx beside)")
+    parser.add_argument(
+        "--params", default="", metavar="FILE",
+        help="weights of asymmnet_large, any layout (default: the published ones, fetched)",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=64, help="speed only (default 64)")
+    parser.add_argument(
+        "--walk-batch-size", type=int, default=BATCH_SIZE, metavar="N",
+        help=f"images per step of the authors' validation (default {BATCH_SIZE}, theirs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-j", "--num-data-workers", "--num-workers", dest="num_workers", type=int, default=2,
+        help="decoding threads (default 2)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    parser.add_argument("--json", default="", metavar="FILE", help="write the result")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Measure, compare and print."""
+    import sys
+
+    from gluon_asymmnet.errors import InputError
+    from gluon_asymmnet.threads import set_threads
+
+    for name in ("batch_size", "num_workers"):
+        if getattr(args, name) < 1:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    set_threads(args.threads)
+    from tqdm import tqdm
+
+    from gluon_asymmnet import evaluation_report
+    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.compat import published_evaluation as published
+    from gluon_asymmnet.compat.published import fetch
+    from gluon_asymmnet.compat.walk import walk
+    from gluon_asymmnet.data.sources import check_labels, open_source
+    from gluon_asymmnet.evaluate import evaluate
+    from gluon_asymmnet.saved import open_weights
+
+    source, card = open_source(rec=args.rec_val, idx=args.rec_val_idx), Card()
+    passes = published.PUBLISHED.number + 1
+    walk(len(source), args.walk_batch_size, passes)  # refused now, not after hours
+    check_labels(source, card.classes)
+    model = open_weights(args.params or fetch(), card)
+    with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
+        result = evaluate(
+            model.predict, source, classes=card.classes, preprocessing=card.preprocessing,
+            batch_size=args.batch_size, threads=args.num_workers,
+            progress=lambda done, _: bar.update(done - bar.n),
+        )  # fmt: skip
+    reading = published.readings(result, args.walk_batch_size, passes)[-1]
+    print(evaluation_report.line(result))
+    print(published.comparison(result, reading))
+    if args.json:
+        _write_json(args, model.weights, result, reading)
+    return 1 if published.judge(reading).word == "not reproduced" else 0
+
+
+def _write_json(args, weights, result, reading) -> None:
+    import json
+
+    from gluon_asymmnet.atomic import write_text
+    from gluon_asymmnet.compat import published_evaluation as published
+    from gluon_asymmnet.compat.published import BLOB_ID, git_blob_id
+    from gluon_asymmnet.doctor import environment
+
+    verdict, blob_id = published.judge(reading), git_blob_id(weights)
+    content = {
+        "verdict": verdict.word,
+        "band": published.BAND,
+        "top1_difference": verdict.top1_difference,
+        "top5_difference": verdict.top5_difference,
+        "weights": str(weights),
+        "git_blob_id": blob_id,
+        "published_weights": blob_id == BLOB_ID,
+        "records": args.rec_val,
+        "exact": {
+            "images": result.images,
+            "top1": result.top1,
+            "top1_95": result.interval,
+            "top5": result.top5,
+            "loss": result.loss,
+        },
+        "walk": {"batch_size": args.walk_batch_size, **reading.as_dict()},
+        "published": {"batch_size": published.BATCH_SIZE, **published.PUBLISHED.as_dict()},
+        "environment": environment(),
+    }
+    write_text(args.json, json.dumps(content, indent=1) + "\n")
