@@ -1,6 +1,7 @@
 """Activations of the mobile networks."""
 
 from gluon_asymmnet._environment import mx
+from gluon_asymmnet.nn.forms import Formed, unblocked
 
 nn = mx.gluon.nn
 
@@ -17,10 +18,12 @@ class HardSigmoid(mx.gluon.HybridBlock):
         return _hard_sigmoid(F, x)
 
 
-class HardSwish(mx.gluon.HybridBlock):
+class HardSwish(Formed, mx.gluon.HybridBlock):
     """``x * hard_sigmoid(x)``.  Any shape.  Source: arXiv:1905.02244, section 5.2."""
 
     def hybrid_forward(self, F, x):
+        if self.tuned:
+            x = unblocked(F, x)
         return x * _hard_sigmoid(F, x)
 
 

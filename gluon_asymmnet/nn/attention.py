@@ -2,11 +2,12 @@
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.nn.activations import activation
+from gluon_asymmnet.nn.forms import TRAINING, Formed, channel_mean, scale_channels, unblocked
 
 nn = mx.gluon.nn
 
 
-class SqueezeExcite(mx.gluon.HybridBlock):
+class SqueezeExcite(Formed, mx.gluon.HybridBlock):
     """Scale every channel by what a small network makes of all channels' means.
 
     Shapes: ``(N, C, H, W) -> (N, C, H, W)``.
@@ -28,7 +29,7 @@ class SqueezeExcite(mx.gluon.HybridBlock):
             self.gate = activation("hard_sigmoid")
 
     def hybrid_forward(self, F, x):
-        # mean, not GlobalAvgPool2D: the pooling operator's backward is slow on the CPU
-        gate = F.mean(x, axis=(2, 3), keepdims=True)
-        gate = self.gate(self.restore(self.relu(self.reduce(gate))))
-        return F.broadcast_mul(x, gate)
+        gate = self.gate(self.restore(self.relu(self.reduce(channel_mean(F, x, self.form)))))
+        if self.form == TRAINING:
+            return scale_channels(F, x, gate)
+        return F.broadcast_mul(unblocked(F, x) if self.tuned else x, gate)

@@ -7,12 +7,15 @@ from gluon_asymmnet._environment import mx
 from gluon_asymmnet.arch import BlockPlan
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.attention import SqueezeExcite
+from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, Formed, resliced
 
 nn = mx.gluon.nn
 
 
 class NormFactory:
     """Make the normalisation layers of a network from GluonCV's ``norm_layer, norm_kwargs``."""
+
+    folded = False
 
     def __init__(self, layer=None, kwargs: Optional[dict] = None):
         self.layer = nn.BatchNorm if layer is None else layer
@@ -29,7 +32,13 @@ class NormFactory:
         return self.layer(prefix="norm_", **kwargs)
 
 
-class ConvNorm(mx.gluon.HybridBlock):
+class Folded:
+    """In place of a ``NormFactory``: the normalisation is in the convolution's weight and bias."""
+
+    folded = True
+
+
+class ConvNorm(Formed, mx.gluon.HybridBlock):
     """Convolution without bias, normalisation and, if named, an activation.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))``.
@@ -51,16 +60,22 @@ class ConvNorm(mx.gluon.HybridBlock):
     ):
         super().__init__(prefix=prefix, params=params)
         norm = norm or NormFactory()
+        # oneDNN's backward of batch normalisation falls to a slow path behind these
+        self._odd = kernel == 1 and channels % 16 != 0
         with self.name_scope():
             self.conv = nn.Conv2D(
-                channels, kernel, stride, kernel // 2, groups=groups, use_bias=False,
+                channels, kernel, stride, kernel // 2, groups=groups, use_bias=norm.folded,
                 in_channels=in_channels, prefix="conv_",
             )  # fmt: skip
-            self.norm = norm(channels, zero_gamma=zero_gamma)
+            self.norm = None if norm.folded else norm(channels, zero_gamma=zero_gamma)
             self.act = activation(act) if act else None
 
     def hybrid_forward(self, F, x):
-        x = self.norm(self.conv(x))
+        if self._odd and self.form == TRAINING:
+            x = resliced(F, x)
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
         return self.act(x) if self.act is not None else x
 
 
@@ -80,7 +95,7 @@ class ChannelShuffle(mx.gluon.HybridBlock):
         return F.reshape(F.swapaxes(x, 1, 2), shape=(0, -3, -2))
 
 
-class AsymmBottleneck(mx.gluon.HybridBlock):
+class AsymmBottleneck(Formed, mx.gluon.HybridBlock):
     """Inverted bottleneck that reuses its input in place of part of the expansion.
 
     Of the ``E`` channels of an inverted bottleneck, ``r*C`` are the input itself and only
@@ -138,7 +153,7 @@ class AsymmBottleneck(mx.gluon.HybridBlock):
             copies = [x] * self.rate
             # dim=-3, not 1: oneDNN's backward of the join fails in MXNet 1.9.1 where channel
             # counts are no multiples of 16; a negative axis takes the path that works.
-            y = F.concat(*copies, y, *copies, dim=-3)
+            y = F.concat(*copies, y, *copies, dim=1 if self.form == INFERENCE else -3)
         if self.shuffle is not None:
             y = self.shuffle(y)
         y = self.depthwise(y)

@@ -23,6 +23,7 @@ from gluon_asymmnet.data.sources import check_labels, open_source
 from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluate import evaluate
+from gluon_asymmnet.nn.forms import TRAINING, set_form
 from gluon_asymmnet.registry import get_model, parse_name
 from gluon_asymmnet.train.checkpoint import load_trainer
 from gluon_asymmnet.train.loop import Result, run
@@ -214,6 +215,8 @@ class ClassifierTask:
 
     def _make_net(self):
         config, net = self.config, self._new_net()
+        if self.devices[0].device_type == "cpu":
+            set_form(net, TRAINING)
         mx.random.seed(config.seed)
         net.initialize(mx.init.MSRAPrelu(), ctx=self.devices)
         if config.use_pretrained:

@@ -1,0 +1,18 @@
+"""Measure speed and memory; ``--help`` lists the settings."""
+
+import argparse
+import sys
+
+from gluon_asymmnet.cli import bench, guarded
+
+
+def main(argv=None) -> int:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=bench.DESCRIPTION)
+    bench.add_flags(parser)
+    args = parser.parse_args(argv)
+    return guarded(lambda: bench.run(args), parser.prog)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

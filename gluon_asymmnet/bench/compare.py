@@ -1,0 +1,103 @@
+"""Measure contenders in turn, round by round, each in a process of its own."""
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+from typing import NamedTuple, Optional
+
+from gluon_asymmnet.bench.contenders import Case, environment
+from gluon_asymmnet.errors import RunError
+
+
+class Timing(NamedTuple):
+    """Seconds per call, over all rounds."""
+
+    name: str
+    median: float
+    p95: float
+    fastest: float
+    slowest: float
+    calls: int
+    ready: float  # seconds from the start of the process to the end of the first call
+    peak_mb: float
+
+
+def compare(names, case: Case, *, rounds: int, calls: int, progress=None) -> list:
+    """Return a ``Timing`` per contender that could be built, in the order given.
+
+    A round times ``calls`` calls of each contender in turn.  Those whose turn it is not are
+    stopped (SIGSTOP): some libraries spin while they wait.
+
+    Raises: RunError if none could be built.
+    """
+    workers = [w for name in names if (w := _Worker.start(name, case)) is not None]
+    if not workers:
+        raise RunError(f"no contender of {', '.join(names)} could be built")
+    try:
+        for number in range(rounds):
+            for worker in workers:
+                worker.measure(calls)
+            if progress:
+                progress(number + 1, rounds)
+        return [worker.finish() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+class _Worker:
+    def __init__(self, name: str, process, ready: float):
+        self.name, self._process, self._ready = name, process, ready
+        self._seconds: list = []
+
+    @classmethod
+    def start(cls, name: str, case: Case) -> Optional["_Worker"]:
+        """Start a contender; None, with a line on standard error, if it cannot be built."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gluon_asymmnet.bench.worker", name, json.dumps(case._asdict())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(name, case.threads),
+        )  # fmt: skip
+        worker = cls(name, process, 0.0)
+        answer = worker._answer()
+        if answer is None:
+            reason = (process.stderr.read().strip().splitlines() or ["no reason given"])[-1]
+            print(f"left out: {name}: {reason}", file=sys.stderr)
+            worker.kill()
+            return None
+        worker._ready = answer["ready_s"]
+        process.send_signal(signal.SIGSTOP)
+        return worker
+
+    def measure(self, calls: int) -> None:
+        self._process.send_signal(signal.SIGCONT)
+        self._tell(str(calls))
+        answer = self._answer()
+        if answer is None:
+            raise RunError(f"{self.name} ended while it was measured")
+        self._seconds += answer["seconds"]
+        self._process.send_signal(signal.SIGSTOP)
+
+    def finish(self) -> Timing:
+        self._process.send_signal(signal.SIGCONT)
+        self._tell("quit")
+        s = sorted(self._seconds)
+        p95 = s[min(len(s) - 1, int(0.95 * len(s)))]
+        peak = self._answer()["peak_mb"]
+        return Timing(self.name, statistics.median(s), p95, s[0], s[-1], len(s), self._ready, peak)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _tell(self, line: str) -> None:
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> Optional[dict]:
+        for line in self._process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        return None

@@ -1,0 +1,36 @@
+"""Batch normalisation folded into the convolution before it, for inference."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+EPSILON = 1e-5  # of MXNet's and PyTorch's batch normalisation, and of every net here
+
+
+def fold(weight, gamma, beta, mean, variance, epsilon: float = EPSILON):
+    """Return weight and bias of the convolution that does both.
+
+    Shapes: ``(out, in / groups, k, k)`` and ``(out,)``.  In float64, then float32: rounding the
+    factors first would be seen in the logits.
+    """
+    weight, gamma, beta, mean, variance = (
+        np.asarray(a, np.float64) for a in (weight, gamma, beta, mean, variance)
+    )
+    factor = gamma / np.sqrt(variance + epsilon)
+    folded = weight * factor[:, None, None, None]
+    bias = beta - mean * factor
+    return folded.astype(np.float32), bias.astype(np.float32)
+
+
+def fold_all(arrays: Mapping, epsilon: float = EPSILON) -> dict:
+    """Fold every ``X.norm`` of a network's arrays into ``X.conv``; the others stay as they are."""
+    found = {}
+    for name, value in arrays.items():
+        path, _, last = name.rpartition(".conv.weight")
+        if not last and path:
+            norm = (arrays[f"{path}.norm.{part}"] for part in
+                    ("gamma", "beta", "running_mean", "running_var"))  # fmt: skip
+            found[name], found[f"{path}.conv.bias"] = fold(value, *norm, epsilon)
+        elif ".norm." not in name:
+            found[name] = value
+    return found

@@ -1,0 +1,96 @@
+"""The fast forms of a network compute what the plain one does."""
+
+import numpy as np
+import pytest
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.bench.plain import plain_copy
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.folding import fold
+from gluon_asymmnet.nn.asymmnet import inference_form
+from gluon_asymmnet.nn.forms import PLAIN, TRAINING, set_form
+from gluon_asymmnet.registry import get_model
+from tests.test_models import BUILDABLE, images, initialized, relative
+
+
+def unsettled(*args, **kwargs):
+    """A net whose statistics are not 0 and 1, so that a mistake in folding shows."""
+    net, rng = initialized(*args, **kwargs), np.random.default_rng(0)
+    for name, p in net._collect_params_with_prefix().items():
+        if ".norm." in name:
+            low, high = (0.5, 1.5) if name.endswith(("gamma", "var")) else (-0.5, 0.5)
+            p.set_data(mx.nd.array(rng.uniform(low, high, p.shape)))
+    return net
+
+
+def gradients(net, form, x, label):
+    set_form(net, form)
+    net.hybridize(static_alloc=True, static_shape=True)
+    loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    with mx.autograd.record():
+        value = loss(net(x), label)
+    value.backward()
+    found = {n: p.grad().asnumpy().copy() for n, p in net.collect_params().items()
+             if p.grad_req != "null"}  # fmt: skip
+    return value.asnumpy(), found
+
+
+@pytest.mark.parametrize(("name", "width", "rate"), BUILDABLE)
+def test_gradients_of_the_training_form(name, width, rate):
+    """To 1e-4 of all gradients together: some betas' true gradient is 0, and what is seen noise."""
+    net = unsettled(name, width=width, rate=rate, classes=5, dropout=0)
+    size = 33 if rate else 32  # odd sizes, too
+    x, label = images(6, size), mx.nd.arange(6) % 5
+    plain_loss, plain = gradients(net, PLAIN, x, label)
+    tuned_loss, tuned = gradients(net, TRAINING, x, label)
+    np.testing.assert_allclose(tuned_loss, plain_loss, rtol=1e-4)
+    difference = sum(((tuned[n] - plain[n]) ** 2).sum() for n in plain)
+    assert difference**0.5 < 1e-4 * sum((g**2).sum() for g in plain.values()) ** 0.5
+
+
+def test_training_form_keeps_names_and_arrays():
+    net = get_model("asymmnet_small", width=0.5)
+    before = {n: p.shape for n, p in net._collect_params_with_prefix().items()}
+    set_form(net, TRAINING)
+    assert {n: p.shape for n, p in net._collect_params_with_prefix().items()} == before
+    set_form(net, PLAIN)
+    plain = get_model("asymmnet_small", width=0.5)(mx.sym.var("data")).tojson()
+    assert net(mx.sym.var("data")).tojson() == plain
+
+
+@pytest.mark.parametrize(("name", "width", "rate"), BUILDABLE)
+def test_outputs_of_the_inference_form(name, width, rate):
+    net = unsettled(name, width=width, rate=rate, classes=5)
+    folded = inference_form(net)
+    for batch, size in ((1, 64), (3, 45)):
+        x = images(batch, size)
+        assert relative(folded(x), net(x)) < 1e-4
+
+
+@pytest.mark.parametrize("groups", [0, 2])
+def test_optimize_for_inference(groups):
+    net = unsettled("asymmnet_large", width=0.5, shuffle_groups=groups, classes=5)
+    fast = net.optimize_for_inference(images(1, 64))
+    for batch, size in ((1, 64), (4, 64), (2, 96)):  # also other shapes than the sample's
+        x = images(batch, size)
+        assert relative(fast(x), net(x)) < 1e-4
+
+
+def test_group_normalisation_does_not_fold():
+    net = initialized("asymmnet_small", width=0.5, norm_layer=mx.gluon.nn.GroupNorm,
+                      norm_kwargs={"num_groups": 4}, classes=3)  # fmt: skip
+    with pytest.raises(InputError, match="only batch normalisation folds"):
+        net.optimize_for_inference()
+
+
+def test_folding_by_hand():
+    """One channel: 2 * x, mean 1, variance 3 with epsilon 1, gamma 4, beta 5 -> 4 * x + 3."""
+    one = np.ones(1)
+    weight, bias = fold(np.full((1, 1, 1, 1), 2.0), 4 * one, 5 * one, one, 3 * one, epsilon=1)
+    assert (weight.item(), bias.item()) == (4.0, 3.0)
+
+
+@pytest.mark.parametrize("name", ["asymmnet_large", "asymmnet_small", "mobilenetv3_small"])
+def test_the_benchmarks_plain_net_is_the_same_function(name):
+    net, x = unsettled(name, classes=5), images(2, 64)
+    assert relative(plain_copy(net, x)(x), net(x)) < 1e-5
