@@ -29,7 +29,22 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-learn"],
-        "dev": ["scikit-learn", "pytest", "hypothesis", "ruff"],
+        # onnx 1.16.2 runs with NumPy 1.23; the newest pulls NumPy 2, which MXNet refuses
+        "onnx": ["onnx==1.16.2", "onnxruntime>=1.19"],
+        "openvino": ["onnx==1.16.2", "openvino>=2025.3"],
+        "torch": ["torch"],
+        "coco": ["pycocotools"],
+        "dev": [
+            "scikit-learn",
+            "torch",
+            "safetensors",
+            "onnx==1.16.2",
+            "onnxruntime>=1.19",
+            "openvino>=2025.3",
+            "pytest",
+            "hypothesis",
+            "ruff",
+        ],
     },
     entry_points={"console_scripts": ["asymmnet = gluon_asymmnet.cli:main"]},
     classifiers=[

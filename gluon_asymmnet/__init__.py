@@ -12,6 +12,7 @@ _PUBLIC = {
     "get_model": "registry",
     "list_models": "registry",
     "load_weights": "compat.weights",
+    "Predictor": "predict",
     "InputError": "errors",
     "FormatError": "errors",
     "RunError": "errors",

@@ -42,9 +42,13 @@ class Card:
             self.input_size, self.crop_ratio, Normalization(self.rgb_mean, self.rgb_std)
         )
 
+    def text(self) -> str:
+        """Return the card as JSON; ``parse_card`` reads it."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
     def save(self, path) -> None:
         """Write the card, all or nothing."""
-        write_text(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        write_text(path, self.text())
 
 
 def read_card(path) -> Card:
@@ -53,12 +57,39 @@ def read_card(path) -> Card:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the card of an exported model")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: not the card of a model: {error}") from None
+    return parse_card(text, path)
+
+
+def parse_card(text: str, where) -> Card:
+    """Read the JSON of a card that came from ``where``, a file that holds it."""
+    try:
+        settings = json.loads(text)
         known = {field.name: settings[field.name] for field in dataclasses.fields(Card)}
         for name in ("rgb_mean", "rgb_std"):
             known[name] = tuple(float(value) for value in known[name])
-        return Card(**known)
+        return _checked(Card(**known))
     except KeyError as error:
-        raise FormatError(f"{path}: not the card of a model: it lacks {error}") from None
+        raise FormatError(f"{where}: not the card of a model: it lacks {error}") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path}: not the card of a model: {error}") from None
+        raise FormatError(f"{where}: not the card of a model: {error}") from None
+
+
+def _checked(card: Card) -> Card:
+    """Raise ValueError for what would only fail much later, as an array of the wrong shape."""
+    for name in ("classes", "input_size"):
+        value = getattr(card, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a whole number from 1 on")
+    if not 0 < card.crop_ratio <= 1:
+        raise ValueError(f"crop_ratio is {card.crop_ratio}, expected above 0 and at most 1")
+    if len(card.rgb_mean) != 3 or len(card.rgb_std) != 3 or min(card.rgb_std) <= 0:
+        raise ValueError(
+            f"rgb_mean {card.rgb_mean} and rgb_std {card.rgb_std}: expected three values each, "
+            f"the deviations above 0"
+        )
+    if card.class_names is not None and len(card.class_names) != card.classes:
+        raise ValueError(f"{len(card.class_names)} class names for {card.classes} classes")
+    return card

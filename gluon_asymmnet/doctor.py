@@ -75,7 +75,12 @@ def _required() -> list[Finding]:
 
 
 def _optional() -> list[Finding]:
-    tried = (("sklearn", "scikit-learn (demo data)", "pip install 'gluon_asymmnet[demo]'"),)
+    tried = (
+        ("sklearn", "scikit-learn (demo data)", "pip install 'gluon_asymmnet[demo]'"),
+        ("onnx", "ONNX (export)", "pip install 'gluon_asymmnet[onnx]'"),
+        ("onnxruntime", "ONNX Runtime (engine)", "pip install 'gluon_asymmnet[onnx]'"),
+        ("openvino", "OpenVINO (engine)", "pip install 'gluon_asymmnet[openvino]'"),
+    )
     return [_import(*one)._replace(needed=False) for one in tried]
 
 

@@ -35,7 +35,7 @@ def random_model(folder, **settings) -> SavedModel:
     logits.backward()  # it is the backward pass that stores the statistics
     mx.nd.waitall()
     for name, param in net._collect_params_with_prefix().items():
-        if name.endswith(".running_var"):  # channels that are zero on that batch
+        if name.endswith(".running_var"):  # a channel that is still on that batch would be blown up
             param.set_data(param.data() + 0.03 * param.data().mean())
     return SavedModel(card, net, folder / "net.params")
 

@@ -46,6 +46,18 @@ def test_exported_reloaded_equal(tmp_path, rate):
     )
 
 
+@pytest.mark.parametrize("rate", [0, 1, 2])
+def test_optimized_symbol_is_of_stock_operators_and_equal(tmp_path, rate):
+    made = model(tmp_path, rate=rate)
+    out = export_symbol(made, tmp_path / "out", optimized=True)
+    images = sample_images(3, 32, seed=9)
+    assert compare(made.predict(images), open_model(out).predict(images)).relative < 1e-4
+    nodes = json.loads(next(out.glob("*-symbol.json")).read_text())["nodes"]
+    operators = {node["op"] for node in nodes}
+    assert "BatchNorm" not in operators
+    assert not any(name.startswith("_sg_") for name in operators)
+
+
 def test_a_difference_is_refused_and_nothing_written(tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "_module_predict", lambda prefix, x: np.ones((len(x), 7)))
     with pytest.raises(RunError, match=r"symbol in mx\.mod\.Module differs .* nothing was written"):

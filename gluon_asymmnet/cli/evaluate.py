@@ -1,5 +1,7 @@
 """``asymmnet eval``, the same as ``eval.py``."""
 
+_MOST = 256  # images at once; more take memory and nothing else, and give the same result
+
 
 def add_parser(subparsers) -> None:
     """Add the subcommand."""
@@ -10,6 +12,8 @@ def add_parser(subparsers) -> None:
 def add_tasks(parser) -> None:
     """Add the tasks that can be evaluated; also used by ``eval.py``."""
     from gluon_asymmnet.cli.model_flags import add_model_flags
+    from gluon_asymmnet.cli.predict import add_engine_flags
+    from gluon_asymmnet.cli.walk_flags import add_walk_flags
 
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     imagenet = tasks.add_parser(
@@ -20,6 +24,7 @@ def add_tasks(parser) -> None:
         "--rec-val val.rec --rec-val-idx val.idx --json result.json",
     )
     add_model_flags(imagenet)
+    add_engine_flags(imagenet)
     data = imagenet.add_argument_group("data")
     data.add_argument("--rec-val", default="", help="records")
     data.add_argument("--rec-val-idx", default="", help="their index (default: the .idx beside)")
@@ -35,6 +40,7 @@ def add_tasks(parser) -> None:
     out.add_argument("--per-class", action="store_true", help="print a table by class")
     out.add_argument("--predictions", default="", metavar="FILE", help="one CSV line per image")
     out.add_argument("--confusion", default="", metavar="PNG", help="draw the confusion matrix")
+    add_walk_flags(imagenet)
     imagenet.set_defaults(run=run)
 
 
@@ -55,20 +61,23 @@ def run(args) -> int:
     from tqdm import tqdm
 
     from gluon_asymmnet import evaluation_report as report
-    from gluon_asymmnet.cli.model_flags import open_from
+    from gluon_asymmnet.cli.walk_flags import check_walk_flags, report_walk
     from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.evaluate import evaluate
 
     source = open_source(rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir)
-    model = open_from(args)
+    check_walk_flags(args, len(source))  # refused before the work, not after
+    model = _open(args)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
         result = evaluate(
             model.predict, source, classes=model.card.classes,
-            preprocessing=model.card.preprocessing, batch_size=args.batch_size,
+            preprocessing=model.card.preprocessing, batch_size=min(args.batch_size, _MOST),
             threads=args.num_workers, progress=lambda done, _: bar.update(done - bar.n),
         )  # fmt: skip
     names = source.class_names or model.card.class_names
     print(report.line(result))
+    text, walk = report_walk(result, args) if args.walk else ("", None)
+    print(text, end="\n" if text else "")
     if args.per_class:
         print(report.class_table(result, model.card.classes, names))
     if args.predictions:
@@ -76,5 +85,18 @@ def run(args) -> int:
     if args.confusion:
         report.draw_confusion(result, model.card.classes, names, args.confusion)
     if args.json:
-        report.write_json(result, model, args, args.json)
+        report.write_json(result, model, args, args.json, walk)
     return 0
+
+
+def _open(args):
+    """Return the network by the engine that was chosen: what ``card`` and ``predict`` it has."""
+    from pathlib import Path
+
+    from gluon_asymmnet.cli.model_flags import open_from, predictor_from
+    from gluon_asymmnet.errors import InputError
+
+    model = predictor_from(args) if Path(args.path).exists() else None
+    if model is None and args.precision != "f32":
+        raise InputError(f"--precision {args.precision} is for openvino; MXNet computes in f32")
+    return model or open_from(args)

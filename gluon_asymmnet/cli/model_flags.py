@@ -30,9 +30,48 @@ def open_from(args):
     import dataclasses
 
     from gluon_asymmnet.card import Card
-    from gluon_asymmnet.errors import InputError
     from gluon_asymmnet.registry import parse_name
     from gluon_asymmnet.saved import open_model
+
+    given = _given(args)
+    if "model" not in given:
+        _refuse_all_but(given, "input_size", "crop_ratio")
+        model = open_model(args.path)
+        return model._replace(card=dataclasses.replace(model.card, **given))
+    variant = parse_name(given.pop("model"), given.get("width", 1.0), given.get("rate", 1))
+    given.update(model=variant.name, width=variant.width, rate=variant.rate)
+    return open_model(args.path, Card(**given))
+
+
+def predictor_from(args):
+    """Open the exported files a command line names with its engine; None: they are MXNet's.
+
+    An ONNX file or an IR has its input size built in; the crop ratio may be overridden.
+    """
+    import dataclasses
+
+    from gluon_asymmnet.errors import InputError
+    from gluon_asymmnet.predict import Predictor, choose
+
+    engine, _ = choose(args.path, args.engine)
+    if engine == "mxnet":
+        return None
+    given = _given(args)
+    _refuse_all_but(given, "input_size", "crop_ratio")
+    predictor = Predictor(args.path, engine, threads=args.threads, precision=args.precision)
+    built_in = predictor.card.input_size
+    if given.get("input_size", built_in) != built_in:
+        raise InputError(
+            f"{predictor.weights} takes {built_in} pixels, --input-size says "
+            f"{given['input_size']}: export the network at that size"
+        )
+    predictor.card = dataclasses.replace(predictor.card, **given)
+    return predictor
+
+
+def _given(args) -> dict:
+    """Return the fields of the card that flags set."""
+    from gluon_asymmnet.errors import InputError
 
     given = {f: getattr(args, f) for _, f, _, _ in _FLAGS if hasattr(args, f)}
     for name in ("input_size", "classes"):
@@ -40,12 +79,12 @@ def open_from(args):
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {given[name]}")
     if not 0 < given.get("crop_ratio", 1) <= 1:
         raise InputError(f"--crop-ratio must be above 0 and at most 1, got {given['crop_ratio']}")
-    if "model" not in given:
-        fixed = sorted(set(given) - {"input_size", "crop_ratio"})
-        if fixed:
-            raise InputError(f"--{fixed[0].replace('_', '-')} goes with --model and a .params file")
-        model = open_model(args.path)
-        return model._replace(card=dataclasses.replace(model.card, **given))
-    variant = parse_name(given.pop("model"), given.get("width", 1.0), given.get("rate", 1))
-    given.update(model=variant.name, width=variant.width, rate=variant.rate)
-    return open_model(args.path, Card(**given))
+    return given
+
+
+def _refuse_all_but(given: dict, *allowed: str) -> None:
+    from gluon_asymmnet.errors import InputError
+
+    fixed = sorted(set(given) - set(allowed))
+    if fixed:
+        raise InputError(f"--{fixed[0].replace('_', '-')} goes with --model and a .params file")

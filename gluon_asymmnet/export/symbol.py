@@ -1,17 +1,16 @@
 """Export as static symbol and parameters, the form MXNet's other languages read."""
 
-import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from gluon_asymmnet._environment import mx
-from gluon_asymmnet.atomic import new_folder
-from gluon_asymmnet.card import CARD_FILE, Card
-from gluon_asymmnet.complexity import count
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.parity import require, sample_images
+from gluon_asymmnet.export.folder import export_folder
+from gluon_asymmnet.export.parity import Parity, require
+from gluon_asymmnet.nn.asymmnet import inference_form
 from gluon_asymmnet.saved import (
     PARAMS_SUFFIX,
     SYMBOL_SUFFIX,
@@ -21,9 +20,12 @@ from gluon_asymmnet.saved import (
 )
 
 LIMIT = 1e-5  # relative; the reloaded graph runs the same operators
+OPTIMIZED_LIMIT = 1e-4  # relative; batch normalisation is folded
 
 
-def export_symbol(model: SavedModel, out, images: Optional[np.ndarray] = None) -> Path:
+def export_symbol(
+    model: SavedModel, out, images: Optional[np.ndarray] = None, *, optimized: bool = False
+) -> Path:
     """Write ``out/<variant>-symbol.json``, ``-0000.params`` and ``card.json``, all or nothing.
 
     The files are read back with ``SymbolBlock.imports`` and with ``mx.mod.Module`` and compared
@@ -32,44 +34,41 @@ def export_symbol(model: SavedModel, out, images: Optional[np.ndarray] = None) -
     Args:
         model: the network; not itself an exported symbol.
         out: a folder that does not exist yet.
-        images: ``(n, 3, H, W)`` float32 to compare on; made here by default.
+        images: ``(n, 3, S, S)`` float32 to compare on; made here by default.
+        optimized: write the faster graph of ``net.optimize_for_inference()``; stock operators, but
+            no longer for training.
 
     Raises: RunError if a reloaded graph differs; InputError if ``out`` exists.
     """
+    return export_folder(model, out, [partial(write_symbol, optimized=optimized)], images)
+
+
+def write_symbol(
+    model: SavedModel, folder: Path, images: np.ndarray, optimized: bool = False
+) -> dict[str, Parity]:
+    """Write the symbol and its parameters into ``folder``; raise RunError if they differ."""
     if isinstance(model.net, mx.gluon.SymbolBlock):
         raise InputError(f"{model.weights.parent} is an exported symbol already: copy the folder")
-    card, out = model.card, Path(out)
-    if images is None:
-        images = sample_images(4, card.input_size)
-    with new_folder(out) as scratch:
-        prefix = scratch / card_id(card)
-        expected = model.predict(images)
-        model.net.export(str(prefix))
-        symbol, weights = Path(f"{prefix}{SYMBOL_SUFFIX}"), Path(f"{prefix}{PARAMS_SUFFIX}")
-        block = import_symbol(symbol, weights)
-        parity = {
-            "SymbolBlock": require(
-                "the reloaded symbol", expected, lambda x: block(mx.nd.array(x)).asnumpy(),
-                images, LIMIT,
-            ),
-            "Module": require(
-                "the symbol in mx.mod.Module", expected, lambda x: _module_predict(prefix, x),
-                images, LIMIT,
-            ),
-        }  # fmt: skip
-        described(card, model.net, parity, len(images)).save(scratch / CARD_FILE)
-    return out
-
-
-def described(card: Card, net, parity: dict, images: int) -> Card:
-    """Return the card with counts and parity filled in."""
-    cost = count(net.plan, classes=card.classes, input_size=card.input_size)
-    return dataclasses.replace(
-        card,
-        parameters=cost.parameters,
-        macs=cost.macs,
-        parity={name: {"images": images, **p._asdict()} for name, p in parity.items()},
-    )
+    prefix = folder / card_id(model.card)
+    expected = model.predict(images)
+    net, limit = model.net, LIMIT
+    if optimized:
+        net, limit = inference_form(net), OPTIMIZED_LIMIT
+        net.hybridize()
+        net(mx.nd.array(images))
+    net.export(str(prefix))
+    symbol, weights = Path(f"{prefix}{SYMBOL_SUFFIX}"), Path(f"{prefix}{PARAMS_SUFFIX}")
+    block = import_symbol(symbol, weights)
+    return {
+        "SymbolBlock": require(
+            "the reloaded symbol", expected, lambda x: block(mx.nd.array(x)).asnumpy(),
+            images, limit,
+        ),
+        "Module": require(
+            "the symbol in mx.mod.Module", expected, lambda x: _module_predict(prefix, x),
+            images, limit,
+        ),
+    }  # fmt: skip
 
 
 def _module_predict(prefix: Path, images: np.ndarray) -> np.ndarray:

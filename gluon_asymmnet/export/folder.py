@@ -1,0 +1,67 @@
+"""What every form of export shares: a new folder with files that agree, and one card."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable, Optional
+
+import numpy as np
+
+from gluon_asymmnet.atomic import new_folder
+from gluon_asymmnet.card import CARD_FILE, Card
+from gluon_asymmnet.complexity import count
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.parity import Parity, sample_images
+from gluon_asymmnet.registry import plan_model
+
+# write(model, folder, images): put the files of one form into the folder, compare what they give
+# on the images with the network, return the parity by the name of what ran them
+Writer = Callable[[object, Path, np.ndarray], dict[str, Parity]]
+_SAMPLES = 4  # images made where none are given
+
+
+def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.ndarray]) -> Path:
+    """Write the files of every writer and ``card.json`` to the folder ``out``, all or nothing.
+
+    Args:
+        model: the ``SavedModel``.
+        out: a folder that does not exist yet.
+        images: ``(n, 3, S, S)`` float32, S the card's input size, to compare on; made here if None.
+
+    Raises: RunError if a form differs from the network; InputError if ``out`` exists or the images
+        have another shape.
+    """
+    card, out = model.card, Path(out)
+    if out.suffix in (".onnx", ".xml", ".json", ".params"):
+        raise InputError(f"{out} is to be a folder; the files in it are named after the model")
+    side = card.input_size
+    if images is None:
+        images = sample_images(_SAMPLES, side)
+    if images.ndim != 4 or not len(images) or images.shape[1:] != (3, side, side):
+        raise InputError(f"images to compare on must be (n, 3, {side}, {side}), got {images.shape}")
+    with new_folder(out) as scratch:
+        parity = {}
+        for write in writers:
+            parity.update(write(model, scratch, images))
+        described(card, parity, len(images)).save(scratch / CARD_FILE)
+    return out
+
+
+def plan_of(card: Card):
+    """Return the channel counts and decisions of the network a card describes."""
+    _, plan = plan_model(
+        card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
+        stem=card.stem,
+    )  # fmt: skip
+    return plan
+
+
+def described(card: Card, parity: Optional[dict[str, Parity]] = None, images: int = 0) -> Card:
+    """Return the card with counts and, if it is known, parity filled in."""
+    cost = count(plan_of(card), classes=card.classes, input_size=card.input_size)
+    return dataclasses.replace(
+        card,
+        parameters=cost.parameters,
+        macs=cost.macs,
+        parity=parity and {name: {"images": images, **p._asdict()} for name, p in parity.items()},
+    )

@@ -1,0 +1,82 @@
+"""Export as ONNX, compared with the network through ONNX Runtime."""
+
+import functools
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from gluon_asymmnet.compat.layouts import entries, exported_names
+from gluon_asymmnet.export.folder import described, export_folder, plan_of
+from gluon_asymmnet.export.onnx_graph import OnnxForm, build_graph, set_card
+from gluon_asymmnet.export.parity import Parity, require
+from gluon_asymmnet.extras import load_extra
+from gluon_asymmnet.predict.engines import OnnxRuntime
+from gluon_asymmnet.saved import SavedModel, card_id
+
+LIMIT = 1e-4  # relative: other kernels, and the batch normalisation folded
+
+
+def export_onnx(
+    model: SavedModel,
+    out,
+    *,
+    opset: int = 13,
+    ir_version: int = 8,
+    hard_swish: Optional[str] = None,
+    images: Optional[np.ndarray] = None,
+) -> Path:
+    """Write ``out/<variant>.onnx`` and ``card.json``, all or nothing.
+
+    The file takes any batch size and carries the card in its metadata, so it can travel alone.
+
+    Args:
+        model: the network, or an exported symbol.
+        out: a folder that does not exist yet.
+        opset: 13 to 17.
+        ir_version: of the file format; 8 is read by every runtime since 2021.
+        hard_swish: ``op`` (opset 14 on), ``hardsigmoid`` or ``clip``; the best by default.
+        images: ``(n, 3, S, S)`` float32 to compare on; made here by default.
+
+    Raises:
+        InputError: if ``out`` exists, onnx or onnxruntime is missing, the form cannot be written,
+            or the network has group normalisation.
+        RunError: if ONNX Runtime's logits differ by more than 1e-4 of the largest.
+    """
+    form = OnnxForm(opset, ir_version, hard_swish)
+    return export_folder(model, out, [functools.partial(write_onnx, form=form)], images)
+
+
+def write_onnx(
+    model: SavedModel, folder: Path, images: np.ndarray, form: Optional[OnnxForm] = None
+) -> dict[str, Parity]:
+    """Write the ONNX file into ``folder``; raise RunError if it differs from the network."""
+    onnx = load_extra("onnx")
+    load_extra("onnxruntime")
+    proto = to_onnx(model, form)
+    path = folder / f"{card_id(model.card)}.onnx"
+    onnx.save(proto, path)
+    predict = OnnxRuntime(path).predict
+    expected = model.predict(images)
+    parity = {"onnxruntime": require("the ONNX file", expected, predict, images, LIMIT)}
+    set_card(proto, described(model.card, parity, len(images)))
+    onnx.save(proto, path)
+    return parity
+
+
+def to_onnx(model: SavedModel, form: Optional[OnnxForm] = None):
+    """Return the ``onnx.ModelProto`` of a network, its card without parity."""
+    card = described(model.card)
+    return build_graph(plan_of(card), _arrays(model), card, form)
+
+
+def _arrays(model: SavedModel) -> dict[str, np.ndarray]:
+    """Return the network's arrays by their structural names, an exported symbol's as well."""
+    if hasattr(model.net, "plan"):
+        params = model.net._collect_params_with_prefix()
+        return {name: param.data().asnumpy() for name, param in params.items()}
+    card, params = model.card, model.net.collect_params()
+    plan = plan_of(card)
+    names = exported_names(f"{card_id(card)}_", plan, card.classes)
+    ours = [entry.name for entry in entries(plan, card.classes)]
+    return {o: params[n].data().asnumpy() for o, n in zip(ours, names) if n in params}

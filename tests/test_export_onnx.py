@@ -1,0 +1,273 @@
+import functools
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from gluon_asymmnet.arch import plan_net
+from gluon_asymmnet.card import Card, read_card
+from gluon_asymmnet.compat.params_file import read_params
+from gluon_asymmnet.data.constants import IMAGENET_MEAN
+from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.export.bundle import export_all
+from gluon_asymmnet.export.folder import plan_of
+from gluon_asymmnet.export.onnx import export_onnx, to_onnx, write_onnx
+from gluon_asymmnet.export.onnx_graph import OnnxForm, build_graph
+from gluon_asymmnet.export.openvino import export_openvino
+from gluon_asymmnet.export.parity import compare, sample_images
+from gluon_asymmnet.export.symbol import export_symbol
+from gluon_asymmnet.folding import fold_all
+from gluon_asymmnet.predict import Predictor
+from gluon_asymmnet.registry import SPECS
+from gluon_asymmnet.saved import open_model
+from tests.conftest import ROOT, run_python
+from tests.random_nets import random_model
+
+# Every width and every rate of both sizes, though not each with each; both stems; a shuffle; an
+# odd input; the baseline.
+NETS = [
+    dict(model="asymmnet_large", width=0.35),
+    dict(model="asymmnet_large", width=0.5, rate=0),
+    dict(model="asymmnet_large", width=0.75),
+    dict(model="asymmnet_large", width=1.0, rate=2),
+    dict(model="asymmnet_large", width=1.25),
+    dict(model="asymmnet_small", width=0.35),
+    dict(model="asymmnet_small", width=0.5, rate=2, stem="scaled"),
+    dict(model="asymmnet_small", width=0.75, shuffle_groups=4, input_size=49),
+    dict(model="asymmnet_small", width=1.0),
+    dict(model="asymmnet_small", width=1.25, rate=0),
+    dict(model="mobilenetv3_small", width=0.75, rate=0),
+]
+
+
+@pytest.mark.parametrize("net", NETS, ids=lambda n: "-".join(map(str, n.values())))
+def test_every_form_gives_the_networks_logits(tmp_path, net):
+    made = random_model(tmp_path, **{"input_size": 64, "classes": 11, **net})
+    out = export_all(made, tmp_path / "out", form=OnnxForm(opset=15))
+    images = sample_images(3, made.card.input_size, seed=5)
+    expected = made.predict(images)
+    assert np.ptp(expected, axis=0).min() > 0.01 * np.abs(expected).max()  # not all the same
+    for engine in ("mxnet", "onnxruntime", "openvino"):
+        found = compare(expected, Predictor(out, engine).predict(images))
+        assert found.relative < 1e-4, engine
+    parity = read_card(out / "card.json").parity
+    assert list(parity) == ["SymbolBlock", "Module", "onnxruntime", "openvino"]
+    assert all(p["relative"] < 1e-4 and p["top1_agreement"] == 1 for p in parity.values())
+
+
+FORMS = [
+    (o, h) for o in range(13, 18) for h in ("op", "hardsigmoid", "clip") if (o, h) != (13, "op")
+]
+
+
+@pytest.mark.parametrize(("opset", "hard_swish"), FORMS)
+def test_every_opset_and_hard_swish(tmp_path, opset, hard_swish):
+    made = random_model(tmp_path)
+    parity = write_onnx(made, tmp_path, sample_images(2, 32), OnnxForm(opset, 8, hard_swish))
+    assert parity["onnxruntime"].relative < 1e-4
+    model = onnx.load(tmp_path / "asymmnet_small_w0.35_r1.onnx")
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
+    assert model.ir_version == 8
+    operators = {node.op_type for node in model.graph.node}
+    assert ("HardSwish" in operators) == (hard_swish == "op")
+    assert ("Clip" in operators) == (hard_swish == "clip")
+    assert ("HardSigmoid" in operators) == (hard_swish != "clip")  # the gates
+
+
+def test_the_graph_is_plain(tmp_path):
+    """46 convolutions with their normalisation folded, weights inside, names of the modules."""
+    made = random_model(tmp_path, model="asymmnet_large", width=0.35)
+    graph = to_onnx(made).graph
+    assert [i.name for i in graph.input] == ["data"]
+    assert [o.name for o in graph.output] == ["logits"]
+    sizes = [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
+    assert sizes == ["batch", 3, 32, 32]
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names)
+    wanted = {"features.stem.conv", "features.blocks.3.join", "features.blocks.3.se.reduce",
+              "features.blocks.14.project.conv", "features.hidden", "output"}  # fmt: skip
+    assert wanted <= set(names)
+    kinds = [node.op_type for node in graph.node]
+    assert "BatchNormalization" not in kinds
+    # by hand: 15 blocks of depthwise and project, 14 of them with an expansion, 8 with two
+    # convolutions of squeeze-and-excite; stem, squeeze, hidden, output
+    assert kinds.count("Conv") == 15 * 2 + 14 + 8 * 2 + 4
+    join = next(node for node in graph.node if node.name == "features.blocks.3.join")
+    assert list(join.input) == [
+        "features.blocks.2.add", "features.blocks.3.expand.act", "features.blocks.2.add",
+    ]  # fmt: skip
+
+
+def test_a_fold_by_hand():
+    """One channel of the stem: weight 3, gamma 2, beta 5, mean 4, variance 0.25 - epsilon."""
+    card = Card(model="asymmnet_small", width=0.35, classes=2, input_size=32)
+    plan = plan_of(card)
+    arrays = zeros(plan, 2)
+    arrays["features.stem.conv.weight"][0, 0, 0, 0] = 3
+    for name, value in (("gamma", 2), ("beta", 5), ("running_mean", 4),
+                        ("running_var", 0.25 - 1e-5)):  # fmt: skip
+        arrays[f"features.stem.norm.{name}"][0] = value
+    made = build_graph(plan, arrays, card)
+    found = {t.name: onnx.numpy_helper.to_array(t) for t in made.graph.initializer}
+    assert found["features.stem.conv.weight"][0, 0, 0, 0] == pytest.approx(3 * 2 / 0.5)
+    assert found["features.stem.conv.bias"][0] == pytest.approx(5 - 4 * 2 / 0.5)
+
+
+def zeros(plan, classes):
+    from gluon_asymmnet.compat.layouts import entries
+
+    return {e.name: np.zeros(e.shape, np.float32) for e in entries(plan, classes)}
+
+
+def test_a_params_file_becomes_onnx_without_mxnet(tmp_path):
+    made = random_model(tmp_path)
+    made.net.save_parameters(str(made.weights))
+    made.card.save(tmp_path / "card.json")
+    code = (
+        "import sys\n"
+        "from gluon_asymmnet.card import read_card\n"
+        "from gluon_asymmnet.compat.params_file import read_params\n"
+        "from gluon_asymmnet.export.folder import plan_of\n"
+        "from gluon_asymmnet.export.onnx_graph import build_graph\n"
+        "card = read_card(sys.argv[2])\n"
+        "model = build_graph(plan_of(card), read_params(sys.argv[1]), card)\n"
+        "open(sys.argv[3], 'wb').write(model.SerializeToString())\n"
+        "sys.exit('mxnet' in sys.modules)"
+    )
+    done = run_python("-c", code, made.weights, tmp_path / "card.json", tmp_path / "net.onnx")
+    assert done.returncode == 0, done.stderr
+    by_net = build_graph(plan_of(made.card), read_params(made.weights), made.card)
+    assert (tmp_path / "net.onnx").read_bytes() == by_net.SerializeToString()
+
+
+def test_the_card_is_inside(tmp_path):
+    names = ["Käse", 'a "b" <c> & d\\', "cat", "dog", "emu", "fox", "gnu"]
+    made = random_model(tmp_path, class_names=names)
+    out = export_all(made, tmp_path / "out")
+    beside = read_card(out / "card.json")
+    (path,) = out.glob("*.onnx")
+    metadata = {p.key: p.value for p in onnx.load(path).metadata_props}
+    assert json.loads(metadata["card"])["parity"] == {"onnxruntime": beside.parity["onnxruntime"]}
+    assert metadata["class_names"].split("\n") == names
+    assert metadata["input_size"] == "32"
+    assert metadata["crop_ratio"] == "0.875"
+    assert tuple(map(float, metadata["rgb_mean"].split(","))) == IMAGENET_MEAN
+    (out / "card.json").unlink()
+    for engine in ("onnxruntime", "openvino"):
+        inside = Predictor(out, engine).card
+        assert inside.class_names == names
+        assert (inside.parameters, inside.macs) == (beside.parameters, beside.macs)
+    assert Predictor(path, "openvino").card.class_names == names  # an ONNX file in OpenVINO
+
+
+def test_onnxruntime_says_nothing_when_it_loads(tmp_path):
+    for i, form in enumerate((OnnxForm(), OnnxForm(17), OnnxForm(13, hard_swish="clip"))):
+        made = random_model(tmp_path, shuffle_groups=4)
+        (tmp_path / f"{i}.onnx").write_bytes(to_onnx(made, form).SerializeToString())
+    code = "import onnxruntime as o, sys; [o.InferenceSession(p) for p in sys.argv[1:]]"
+    done = run_python("-c", code, *(tmp_path / f"{i}.onnx" for i in range(3)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_exported_symbol_goes_on_to_the_other_forms(tmp_path):
+    made = random_model(tmp_path)
+    symbol = export_symbol(made, tmp_path / "symbol")
+    images = sample_images(2, 32, seed=3)
+    for export, form in ((export_onnx, "onnx"), (export_openvino, "openvino")):
+        out = export(open_model(symbol), tmp_path / form)
+        assert compare(made.predict(images), Predictor(out).predict(images)).relative < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (dict(opset=12), "opset must be 13 to 17, got 12"),
+        (dict(opset=18), "opset must be 13 to 17, got 18"),
+        (dict(hard_swish="op"), "operator came with opset 14, the opset asked for is 13: raise it"),
+        (dict(hard_swish="swish"), "one of op, hardsigmoid, clip, got 'swish'"),
+        (dict(ir_version=3), r"ir_version must be 4 to \d+, got 3"),
+        (dict(ir_version=99), "got 99"),
+    ],
+)
+def test_forms_that_cannot_be_written(tmp_path, form, message):
+    with pytest.raises(InputError, match=message):
+        export_onnx(random_model(tmp_path), tmp_path / "out", **form)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_and_places_that_cannot_be_exported(tmp_path):
+    grouped = random_model(tmp_path, norm="group")
+    with pytest.raises(InputError, match="this network has group normalisation: export it as sym"):
+        export_onnx(grouped, tmp_path / "out")
+    with pytest.raises(InputError, match=r"net\.onnx is to be a folder"):
+        export_onnx(random_model(tmp_path), tmp_path / "net.onnx")
+    with pytest.raises(InputError, match=r"must be \(n, 3, 32, 32\), got \(2, 3, 64, 64\)"):
+        export_onnx(random_model(tmp_path), tmp_path / "out", images=sample_images(2, 64))
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InputError, match="there exists already"):
+        export_openvino(random_model(tmp_path), tmp_path / "there")
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+def test_arrays_that_do_not_fit():
+    card = Card(model="asymmnet_small", width=0.35, classes=2, input_size=32)
+    plan = plan_of(card)
+    missing = zeros(plan, 2)
+    del missing["output.bias"]
+    with pytest.raises(FormatError, match=r"1 missing: output\.bias"):
+        build_graph(plan, missing, card)
+    with pytest.raises(FormatError, match=r"wrongly shaped: output\.weight is \(3, 1280, 1, 1\)"):
+        build_graph(plan, zeros(plan, 3), card)
+    with pytest.raises(FormatError, match="do not fit the network"):
+        build_graph(plan_net(SPECS["asymmnet_large"]), zeros(plan, 2), card)
+
+
+def test_a_difference_is_refused_and_nothing_written(tmp_path, monkeypatch):
+    made = random_model(tmp_path)
+    wrong = functools.partial(fold_all, epsilon=1.0)
+    monkeypatch.setattr("gluon_asymmnet.export.onnx_graph.fold_all", wrong)
+    for export, what in ((export_onnx, "the ONNX file"), (export_openvino, "the IR"),
+                         (export_all, "the ONNX file")):  # fmt: skip
+        with pytest.raises(RunError, match=f"{what} differs from the network by"):
+            export(made, tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("export", "library", "extra"),
+    [
+        (export_onnx, "onnx", "onnx"),
+        (export_onnx, "onnxruntime", "onnx"),
+        (export_openvino, "onnx", "onnx"),
+        (export_openvino, "openvino", "openvino"),
+        (export_all, "onnxruntime", "onnx"),
+        (export_all, "openvino", "openvino"),
+    ],
+)
+def test_a_missing_library_names_its_extra(tmp_path, monkeypatch, export, library, extra):
+    made = random_model(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    message = rf"{library} is not installed: pip install 'gluon_asymmnet\[{extra}\]'"
+    with pytest.raises(InputError, match=message):
+        export(made, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_compares_on_real_images(tmp_path, digits):
+    made = random_model(tmp_path, classes=10)
+    made.net.save_parameters(str(made.weights))
+    named = ("--model", "asymmnet_small_0.35", "--classes", 10, "--input-size", 32)
+    done = run_python(
+        ROOT / "export.py", "all", made.weights, tmp_path / "out", *named, "--rec-val", digits.val,
+        "--opset", 16, "--hard-swish", "clip",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("same best class on 100 % of 16 images") == 4
+    (path,) = (tmp_path / "out").glob("*.onnx")
+    assert onnx.load(path).opset_import[0].version == 16
+    done = run_python(ROOT / "export.py", "onnx", made.weights, tmp_path / "out", *named)
+    assert done.returncode == 2
+    assert "out exists already" in done.stderr

@@ -1,0 +1,100 @@
+"""Safetensors and .pt files against the libraries they come from, and against damage."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from gluon_asymmnet.compat.safetensors_file import read_safetensors, write_safetensors
+from gluon_asymmnet.compat.state_dict_file import read_state_dict, write_state_dict
+from gluon_asymmnet.errors import FormatError, InputError
+
+ARRAYS = {
+    "two": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "none": np.array(7, np.int64),
+    "four": np.linspace(0, 1, 6).reshape(1, 2, 3, 1),
+    "half": np.ones(3, np.float16),
+    "empty": np.zeros((0, 3), np.float32),
+    "big-endian, transposed": np.arange(6, dtype=">f4").reshape(2, 3).T,
+    "é": np.zeros(1, np.float32),
+}
+
+
+def assert_same(found, expected):
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_state_dict_file_both_ways_with_torch(tmp_path):
+    path = tmp_path / "net.pt"
+    write_state_dict(path, ARRAYS)
+    state = torch.load(path, weights_only=True)
+    assert list(state) == list(ARRAYS)
+    assert_same({name: tensor.numpy() for name, tensor in state.items()}, ARRAYS)
+    assert all(tensor.is_contiguous() for tensor in state.values())
+    torch.save({"t": state["two"].t(), "view": state["two"][1:]}, path)
+    assert_same(read_state_dict(path), {"t": ARRAYS["two"].T, "view": ARRAYS["two"][1:]})
+
+
+def test_safetensors_file_both_ways_with_its_library(tmp_path):
+    path = tmp_path / "net.safetensors"
+    write_safetensors(path, ARRAYS)
+    assert_same(safetensors.numpy.load_file(path), ARRAYS)
+    native = {n: np.ascontiguousarray(a, a.dtype.newbyteorder("=")) for n, a in ARRAYS.items()}
+    native.update(bool=np.array([True, False]), byte=np.array([255], np.uint8))
+    safetensors.numpy.save_file(native, path, metadata={"made": "by the library"})
+    assert_same(read_safetensors(path), native)
+
+
+def test_what_the_formats_do_not_have(tmp_path):
+    odd = {"a": np.zeros(1, np.complex64)}
+    for write in (write_safetensors, write_state_dict):
+        with pytest.raises(InputError, match=r"'a' is complex64, expected one of \w+"):
+            write(tmp_path / "net", odd)
+
+
+# ------------------------------------------------------------------- damaged safetensors
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def safetensors_bytes(header, values=bytes(8)):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + values
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"1234567", "it has 7 bytes, the length of the header alone takes 8"),
+    (struct.pack("<Q", 2**63) + b"{}", "its header would take 9223372036854775808 bytes, 2 are"),
+    (safetensors_bytes(b"{"), "its header is no JSON"),
+    (safetensors_bytes(b'{"\xff": 1}'), "its header is no JSON: 'utf-8' codec"),
+    (safetensors_bytes(b"[" * 100_000), "its header is no JSON: maximum recursion"),
+    (safetensors_bytes([]), "its header is a list, expected an object"),
+    (safetensors_bytes(b'{"a": 1, "a": 2}'), "its header repeats a name"),
+    (safetensors_bytes(b'{"a": ' + b"9" * 5000 + b"}"), "a number of more than 20 digits"),
+    (safetensors_bytes({"a": {"dtype": "F32"}}), "'a' does not have the fields dtype, shape"),
+    (safetensors_bytes({"a": 1}), "'a' does not have the fields"),
+    (safetensors_bytes({"a": entry("BF16", (4,))}), "'a' has dtype 'BF16', expected one of F64"),
+    (safetensors_bytes({"a": entry(["F32"])}), r"'a' has dtype \['F32'\]"),
+    (safetensors_bytes({"a": entry(shape=(-2,))}), r"'a' has shape \[-2\] and data_offsets"),
+    (safetensors_bytes({"a": entry(shape=(2.0,))}), r"'a' has shape \[2\.0\]"),
+    (safetensors_bytes({"a": entry(offsets=(0, 8, 8))}), r"data_offsets \[0, 8, 8\]"),
+    (safetensors_bytes({"a": entry(shape=(2**40, 2**40))}), "'a' takes 4835703278458516698824704"),
+    (safetensors_bytes({"a": entry(shape=(0, 2**60, 2**60), offsets=(0, 0))}, b""), "shape"),
+    (safetensors_bytes({"a": entry(offsets=(4, 12))}), "'a' begins at byte 4 of the values, exp"),
+    (safetensors_bytes({"a": entry(), "b": entry(offsets=(4, 12))}), "'b' begins at byte 4 of"),
+    (safetensors_bytes({"a": entry()}, bytes(9)), "arrays take 8 bytes, the file has 9 for them"),
+    (safetensors_bytes({"a": entry()}, bytes(7)), "arrays take 8 bytes, the file has 7 for them"),
+])  # fmt: skip
+def test_damaged_safetensors(tmp_path, data, message):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=rf"net\.safetensors: not a sound .* file: .*{message}"):
+        read_safetensors(path)
