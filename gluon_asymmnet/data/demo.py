@@ -66,7 +66,7 @@ def write_digits(
         if exist_ok:
             return _existing(out, size, seed)
         raise InputError(f"{out} exists; remove it, name another folder, or allow reusing it")
-    digits, labels = _load()
+    digits, labels = read_digits()
     if os.path.lexists(out):
         out.rmdir()  # it is empty
     with new_folder(out) as scratch:
@@ -82,7 +82,7 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _load() -> tuple[np.ndarray, np.ndarray]:
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
     """``(1797, 8, 8)`` values 0 to 16, and labels."""
     try:
         from sklearn.datasets import load_digits

@@ -1,0 +1,240 @@
+"""``asymmnet voc``: check, download, convert and make folders of pictures with boxes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_CHECK = """\
+Reads every annotation and decodes every picture.  Prints one line per problem, then those that
+are repaired on reading: boxes cut at the border, class names in another case.
+Exit status: 0 all usable, 1 problems found.
+
+examples:
+  asymmnet voc check ~/VOC
+  asymmnet voc check ~/VOC --splits 2007_trainval,2012_trainval
+  asymmnet voc check data --splits mine_train --classes classes.txt --json problems.json
+"""
+_DOWNLOAD = """\
+Writes ROOT/VOC2007 and ROOT/VOC2012; the archives (2.9 GB) are kept in ROOT/downloads, and an
+interrupted download continues.  8.4 GB in all.
+
+examples:
+  asymmnet voc download ~/VOC
+  asymmnet voc download ~/VOC --only 2007_trainval,2007_test
+"""
+_FROM_COCO = """\
+OUT is one set, as VOC2007 is: give training and validation a folder each, side by side.
+
+examples:
+  asymmnet voc from-coco train.json photos data/mine-train --split train
+  asymmnet voc check data --splits mine-train_train
+"""
+_DEMO = """\
+Pictures of 1 to 6 handwritten digits from scikit-learn; no download.
+
+example:
+  asymmnet voc demo digits && asymmnet voc check digits
+"""
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Add ``voc`` and its commands; each sets ``run`` to a function(args) -> exit status."""
+    parser = subparsers.add_parser(
+        "voc", help="check, download and make Pascal VOC folders", description=__doc__
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_check(commands)
+    _add_download(commands)
+    _add_from_coco(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _command(commands, name: str, run, summary: str, epilog: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_check(commands) -> None:
+    parser = _command(commands, "check", _check, "find all that is wrong with a VOC folder", _CHECK)
+    parser.add_argument("root", help="the folder of VOC2007")
+    parser.add_argument(
+        "--splits", type=_splits, metavar="YEAR_NAME,...",
+        help="e.g. 2007_test; a folder may stand for the year (default: all there are)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--classes", metavar="FILE", help="one name per line (default: classes.txt, or VOC's 20)"
+    )
+    parser.add_argument(
+        "--headers-only", action="store_true", help="do not decode the pictures: faster"
+    )
+    parser.add_argument("--threads", type=_positive, metavar="N", help="(default: by processors)")
+    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+
+
+def _add_download(commands) -> None:
+    summary = "fetch VOC2007 and VOC2012, check and unpack them"
+    parser = _command(commands, "download", _download, summary, _DOWNLOAD)
+    parser.add_argument("root", help="folder to write to")
+    parser.add_argument(
+        "--only", metavar="NAME,...", help="of 2007_trainval, 2007_test, 2012_trainval"
+    )
+    parser.add_argument("--mirror", metavar="URL", help="a folder with files of the same names")
+
+
+def _add_from_coco(commands) -> None:
+    summary = "convert a COCO JSON and its pictures"
+    parser = _command(commands, "from-coco", _from_coco, summary, _FROM_COCO)
+    parser.add_argument("json", help="with images, annotations and categories")
+    parser.add_argument("images", help="folder that file_name starts from")
+    parser.add_argument("out", help="folder to write; must not exist")
+    parser.add_argument("--split", default="trainval", help="name of the list (default: trainval)")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out empty boxes and list them"
+    )
+
+
+def _add_demo(commands) -> None:
+    summary = "write pictures of handwritten digits with boxes"
+    parser = _command(commands, "demo", _demo, summary, _DEMO)
+    parser.add_argument("out", help="folder to write; must not exist")
+    parser.add_argument(
+        "--images", type=_pair, default=(600, 150), metavar="N,M",
+        help="for training and test (default: 600,150)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+
+
+def _splits(text: str) -> list[tuple]:
+    """``2007_test,mine_train`` -> ``[(2007, "test"), ("mine", "train")]``."""
+    found = []
+    for item in text.split(","):
+        folder, _, name = item.rpartition("_")
+        if not folder or not name:
+            raise argparse.ArgumentTypeError(f"{item!r}: expected YEAR_NAME, e.g. 2007_test")
+        is_year = folder.isascii() and folder.isdigit()
+        found.append((int(folder) if is_year else folder, name))
+    return found
+
+
+def _pair(text: str) -> tuple[int, int]:
+    try:
+        first, second = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected two numbers, e.g. 600,150") from None
+    return first, second
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    return int(text)
+
+
+@contextlib.contextmanager
+def _progress(what: str, unit: str) -> Iterator:
+    """A bar on a terminal; in a log file it would be a thousand lines, so nothing there."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=unit, unit_scale=True, leave=False) as bar:
+
+        def advance(done: int, total) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+def _check(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.atomic import write_text
+    from gluon_asymmnet.data import voc
+    from gluon_asymmnet.data.class_names import load_class_names
+
+    with _progress("checking", " images") as progress:
+        report = voc.check(
+            args.root,
+            args.splits,
+            load_class_names(args.classes) if args.classes else None,
+            pictures=not args.headers_only,
+            threads=args.threads,
+            progress=progress,
+        )
+    for problem in report.problems:
+        print(f"{problem.file}: {problem.message}")
+    for problem in report.repaired:
+        print(f"repaired: {problem.file}: {problem.message}")
+    for name, count in report.classes.items():
+        print(f"{count:8} {name}")
+    print(
+        f"{args.root}: {report.images} images, {report.empty} without objects; {report.objects} "
+        f"objects, {report.difficult} difficult; {len(report.problems)} problems, "
+        f"{len(report.repaired)} repaired"
+    )
+    if args.json:
+        result = report._asdict()
+        for part in ("problems", "repaired"):
+            result[part] = [problem._asdict() for problem in result[part]]
+        text = json.dumps({"root": args.root, **result}, indent=2, ensure_ascii=False)
+        write_text(args.json, text + "\n")
+    return 1 if report.problems else 0
+
+
+def _download(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data.voc_download import ARCHIVES, download_voc
+    from gluon_asymmnet.errors import InputError
+
+    names = args.only.split(",") if args.only else list(ARCHIVES)
+    unknown = [name for name in names if name not in ARCHIVES]
+    if unknown:
+        raise InputError(f"unknown archive {unknown[0]!r}: expected some of {', '.join(ARCHIVES)}")
+    with _progress("downloading", "B") as progress:
+        folders = download_voc(
+            args.root, [ARCHIVES[name] for name in names], mirror=args.mirror, progress=progress
+        )
+    for folder in folders:
+        print(folder)
+    return 0
+
+
+def _from_coco(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data.coco import coco_to_voc
+
+    with _progress("converting", " images") as progress:
+        done = coco_to_voc(
+            args.json,
+            args.images,
+            args.out,
+            split=args.split,
+            bad_boxes="skip" if args.skip_bad else "error",
+            progress=progress,
+        )
+    for reason in done.skipped:
+        print(f"skipped {reason}")
+    print(f"{args.out}: {done.images} images, {done.objects} objects, {len(done.classes)} classes")
+    out = Path(args.out)
+    print(f"to check it: asymmnet voc check {out.parent} --splits {out.name}_{args.split}")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data.digits_voc import FOLDER, SPLITS, write_digits_voc
+
+    write_digits_voc(args.out, images=args.images, seed=args.seed)
+    for split, count in zip(SPLITS, args.images):
+        print(f"{Path(args.out) / FOLDER}, {split}: {count} images")
+    return 0

@@ -1,0 +1,1 @@
+"""Single-shot detectors and their evaluation."""
