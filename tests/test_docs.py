@@ -1,9 +1,11 @@
 """The documents say what the code does."""
 
+import json
 import re
 
 import pytest
 
+from gluon_asymmnet.bench.suite import document
 from gluon_asymmnet.tables import TABLES, updated
 from tests.conftest import ROOT
 
@@ -14,6 +16,12 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "symbols/README
 def test_tables_are_those_of_the_data(document):
     text = (ROOT / document).read_text()
     assert updated(text, TABLES[document]) == text, "run `make tables`"
+
+
+def test_the_page_of_measurements_is_that_of_its_data():
+    folder = ROOT / "benchmarks"
+    measured = json.loads((folder / "measured.json").read_text())
+    assert document(measured) == (folder / "measured.md").read_text()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)

@@ -5,6 +5,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 from typing import NamedTuple, Optional
 
 from gluon_asymmnet.bench.contenders import Case, environment
@@ -48,22 +49,25 @@ def compare(names, case: Case, *, rounds: int, calls: int, progress=None) -> lis
 
 
 class _Worker:
-    def __init__(self, name: str, process, ready: float):
-        self.name, self._process, self._ready = name, process, ready
+    def __init__(self, name: str, process, errors):
+        self.name, self._process, self._errors, self._ready = name, process, errors, 0.0
         self._seconds: list = []
 
     @classmethod
     def start(cls, name: str, case: Case) -> Optional["_Worker"]:
         """Start a contender; None, with a line on standard error, if it cannot be built."""
+        # A file, not a pipe: nobody reads it, and MXNet without oneDNN says more than a pipe holds.
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         process = subprocess.Popen(
             [sys.executable, "-m", "gluon_asymmnet.bench.worker", name, json.dumps(case._asdict())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             env=environment(name, case.threads),
         )  # fmt: skip
-        worker = cls(name, process, 0.0)
+        worker = cls(name, process, errors)
         answer = worker._answer()
         if answer is None:
-            reason = (process.stderr.read().strip().splitlines() or ["no reason given"])[-1]
+            errors.seek(0)
+            reason = (errors.read().strip().splitlines() or ["no reason given"])[-1]
             print(f"left out: {name}: {reason}", file=sys.stderr)
             worker.kill()
             return None
@@ -91,6 +95,7 @@ class _Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
     def _tell(self, line: str) -> None:
         self._process.stdin.write(line + "\n")

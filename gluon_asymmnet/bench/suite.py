@@ -7,9 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.bench import contenders as c
 from gluon_asymmnet.bench.compare import Timing, compare
 from gluon_asymmnet.bench.contenders import Case
+from gluon_asymmnet.complexity import count
+from gluon_asymmnet.doctor import environment
+from gluon_asymmnet.registry import plan_model
 
 MATMUL_OPERATIONS = 2 * 2048**3
 _FAST = 0.1  # seconds: a call below it is timed several times a round
@@ -116,13 +120,6 @@ def _write_records(folder: Path, count: int) -> None:
             writer.write(i, float(i), encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)))
 
 
-def report(rows: list) -> dict:
-    """Return the rows with the machine they were measured on."""
-    from gluon_asymmnet.doctor import environment
-
-    return {"machine": environment(), "rows": rows}
-
-
 def table(rows: list) -> str:
     """Return a table per case: time, ratio to the plain net, peak memory, share of the limit."""
     parts, key = [], ("kind", "model", "width", "size", "batch", "threads")
@@ -133,9 +130,6 @@ def table(rows: list) -> str:
 
 
 def _case_table(case: dict, rows: list) -> str:
-    from gluon_asymmnet.complexity import count
-    from gluon_asymmnet.registry import plan_model
-
     product = next((r for r in rows if r["name"] == "matmul"), None)
     rows = [r for r in rows if r["name"] != "matmul"]
     plain = next((r for r in rows if r["name"] in ("plain", "train_plain")), rows[0])
@@ -165,11 +159,15 @@ def _case_table(case: dict, rows: list) -> str:
 
 
 def write(rows: list, out: str) -> None:
-    """Write ``out.json`` and ``out.md``."""
-    from gluon_asymmnet.atomic import write_text
+    """Write ``out.json``, with the machine, and ``out.md``, made from it."""
+    measured = {"machine": environment(), "rows": rows}
+    write_text(f"{out}.json", json.dumps(measured, indent=1) + "\n")
+    write_text(f"{out}.md", document(measured))
 
-    write_text(f"{out}.json", json.dumps(report(rows), indent=1) + "\n")
-    write_text(f"{out}.md", f"# Measured\n\n{_machine(report(rows)['machine'])}\n\n{table(rows)}\n")
+
+def document(measured: dict) -> str:
+    """Return the page of what ``write`` wrote as JSON."""
+    return f"# Measured\n\n{_machine(measured['machine'])}\n\n{table(measured['rows'])}\n"
 
 
 def _machine(machine: dict) -> str:
