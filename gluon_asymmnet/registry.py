@@ -95,7 +95,19 @@ def plan_model(
     return variant, plan
 
 
-def get_model(
+def get_model(name: str, **settings):
+    """Build a model by name: a detector if it starts with ``ssd``, else a classifier.
+
+    Settings as ``detection.zoo.get_detector`` or ``get_classifier`` have them.
+    """
+    if str(name).lower().startswith("ssd"):
+        from gluon_asymmnet.detection.zoo import get_detector
+
+        return get_detector(name, **settings)
+    return get_classifier(name, **settings)
+
+
+def get_classifier(
     name: str,
     *,
     width: float = 1.0,

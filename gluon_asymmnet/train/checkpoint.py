@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.atomic import new_folder
+from gluon_asymmnet.compat.exact import load_exact
 from gluon_asymmnet.compat.params_file import read_params, write_params
 from gluon_asymmnet.errors import FormatError
 
@@ -58,9 +59,7 @@ def save(folder: Path, step: int, net, trainer, state: dict, *, keep: int = 3) -
 
 def load(checkpoint: Checkpoint, net, trainer) -> dict:
     """Put a checkpoint's arrays into ``net`` and ``trainer`` and return its state."""
-    from gluon_asymmnet.compat.weights import load_weights
-
-    load_weights(net, checkpoint.params)
+    load_exact(net, checkpoint.params)
     load_trainer(checkpoint.path / "trainer.params", net, trainer)
     try:
         return json.loads((checkpoint.path / "state.json").read_text())

@@ -35,7 +35,7 @@ class Task(Protocol):
 
     net: object
     trainer: object
-    metric: str  # name of what ``step`` counts, for the log: accuracy, RMSE
+    metric: str  # name of what ``step`` counts, for the log: accuracy, RMSE, SmoothL1
     images_per_step: int
     steps_per_epoch: int
     first_step: int  # steps done before this run, of weights that were trained elsewhere
@@ -48,7 +48,10 @@ class Task(Protocol):
         """Do one update; return a (2,) array not waited for: sums of loss and of the metric."""
 
     def validate(self, epoch: int) -> Optional[dict[str, float]]:
-        """Return the metrics on the validation set, ``top1`` first, or None if there is none."""
+        """Return the metrics on the validation set, or None if there is none in this epoch.
+
+        The first, top-1 or mAP, decides which weights are the best.
+        """
 
 
 class Result(NamedTuple):

@@ -1,0 +1,57 @@
+"""The card of a detector: what a user of its files has to know, as JSON beside them."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.data.augment import Normalization
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.errors import FormatError
+
+KIND = "detector"
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorCard:
+    """Which detector, on which input, for which classes."""
+
+    model: str  # with dataset, as ``get_model`` takes it: ssd_300_asymmnet_small_custom
+    class_names: tuple[str, ...]
+    input_size: int  # height and width, pixels; the aspect ratio is not kept
+    nms_thresh: float
+    nms_topk: int
+    post_nms: int
+    least_score: float
+    rgb_mean: tuple[float, ...] = IMAGENET_MEAN
+    rgb_std: tuple[float, ...] = IMAGENET_STD
+    parameters: int = 0
+    kind: str = KIND
+
+    @property
+    def normalization(self) -> Normalization:
+        """What is done to the resized picture."""
+        return Normalization(self.rgb_mean, self.rgb_std)
+
+    def save(self, path) -> None:
+        """Write the card, all or nothing."""
+        write_text(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+
+def read_detector_card(path) -> DetectorCard:
+    """Read a card that ``DetectorCard.save`` wrote.
+
+    Raises: FileNotFoundError; FormatError if it is damaged or a classifier's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the card of a detector")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings.get("kind") != KIND:
+            raise ValueError("it is the card of a classifier")
+        for name in ("class_names", "rgb_mean", "rgb_std"):
+            settings[name] = tuple(settings[name])
+        return DetectorCard(**settings)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise FormatError(f"{path}: not the card of a detector: {error}") from None

@@ -1,0 +1,212 @@
+"""The settings of a detector's training; the command line is made from them."""
+
+import dataclasses
+from typing import Optional
+
+from gluon_asymmnet.config import flag_of, option, refused
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.detection.spec import HEADS, parse_detector
+from gluon_asymmnet.errors import InputError
+
+STAGES = 5  # of a backbone: stem and blocks up to stride 2, 4, ... 32
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorConfig:
+    """Everything that decides a training run of a detector."""
+
+    # model
+    network: str = option(
+        "asymmnet_large", "backbone, with a width if wanted: asymmnet_small_0.5", group="model"
+    )
+    data_shape: int = option(300, "height and width of the input, pixels", group="model")
+    head: str = option(
+        "ssd", "predictors; ssdlite: depthwise-separable", group="model", choices=HEADS
+    )
+    pretrained_base: str = option(
+        "", "weights of the backbone: 'published', a .params file, or the directory of a "
+        "classifier's run; otherwise random", group="model",
+    )  # fmt: skip
+    resume_params: str = option(
+        "", "start from this .params file of the detector", "--resume", group="model"
+    )
+    start_epoch: int = option(0, "with --resume, the epoch to go on from", group="model")
+    freeze_stages: int = option(
+        0, "leave so many of the backbone's 5 stages as they are", group="model"
+    )
+    freeze_bn: bool = option(
+        False, "leave the backbone's batch normalisation as it is", group="model"
+    )
+    syncbn: bool = option(False, "batch statistics over all GPUs", "--syncbn", group="model")
+
+    # data
+    dataset: str = option(
+        "voc", "voc: VOC's 20 classes; custom: those of --classes or of the folders' classes.txt",
+        group="data", choices=("voc", "custom", "coco"),
+    )  # fmt: skip
+    dataset_root: str = option("~/.mxnet/datasets/voc", "the folder of VOC2007", group="data")
+    train_splits: str = option(
+        "2007_trainval,2012_trainval", "FOLDER_SPLIT or YEAR_SPLIT, with commas", group="data"
+    )
+    val_splits: str = option("2007_test", "the same, for validation; '' for none", group="data")
+    classes: str = option("", "custom: class names, with commas", group="data")
+    skip_bad: bool = option(
+        False, "leave out objects of other classes and empty boxes instead of refusing them",
+        group="data",
+    )  # fmt: skip
+    use_difficult: bool = option(
+        False, "train on difficult objects; otherwise what covers them is ignored", group="data"
+    )
+    no_mirror: bool = option(False, "do not mirror at random", group="data")
+    max_expansion: float = option(
+        4.0, "random expansion: greatest side of the canvas over the picture's; 1: none",
+        group="data",
+    )  # fmt: skip
+    rgb_mean: tuple[float, ...] = option(IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data")
+    rgb_std: tuple[float, ...] = option(IMAGENET_STD, "deviation of R, G, B", group="data")
+    num_workers: int = option(4, "decoding threads", "-j", "--num-workers", group="data")
+
+    # optimisation
+    batch_size: int = option(32, "images per step, all devices together", group="optimisation")
+    num_epochs: int = option(240, "epochs in all", "--epochs", group="optimisation")
+    lr: float = option(0.001, "peak learning rate", group="optimisation")
+    lr_mode: str = option(
+        "step", "schedule after the warm-up", group="optimisation",
+        choices=("step", "poly", "cosine"),
+    )  # fmt: skip
+    lr_decay: float = option(0.1, "step: factor", group="optimisation")
+    lr_decay_period: int = option(
+        0, "step: every so many epochs; 0: at --lr-decay-epoch", group="optimisation"
+    )
+    lr_decay_epoch: tuple[int, ...] = option((160, 200), "step: epochs", group="optimisation")
+    warmup_lr: float = option(0.0, "learning rate before the first update", group="optimisation")
+    warmup_epochs: int = option(1, "epochs of linear warm-up", group="optimisation")
+    momentum: float = option(0.9, "momentum of SGD", group="optimisation")
+    wd: float = option(0.0005, "weight decay", group="optimisation")
+    no_wd: bool = option(False, "no weight decay on beta, gamma and bias", group="optimisation")
+    negative_ratio: float = option(
+        3.0, "background boxes per matched one of a picture, the hardest", group="optimisation"
+    )
+    min_negatives: int = option(
+        0, "the least number of them in a picture, also without objects", group="optimisation"
+    )
+
+    # run
+    gpus: str = option("", "numbers of the GPUs, with commas")
+    num_gpus: int = option(0, "how many GPUs, instead; 0: CPU")
+    threads: int = option(0, "MXNet's CPU threads; 0: one per processor")
+    seed: int = option(233, "decides weights, order and augmentation")
+    save_prefix: str = option(
+        "checkpoints/", "the run is written to SAVE_PREFIX, the detector's name and TAG_NAME"
+    )
+    tag_name: str = option("", "names the run among those of the same detector")
+    resume: str = option(
+        "auto", "auto: go on where a run of the same command stopped; never: refuse a run "
+        "directory that exists", "--resume-run", choices=("auto", "never"),
+    )  # fmt: skip
+    save_frequency: int = option(
+        10, "keep the weights of every so many epochs; 0: best and last", "--save-interval"
+    )
+    val_interval: int = option(1, "epochs from validation to validation; the last one always")
+    samples: int = option(8, "pictures with boxes, drawn after each validation")
+    checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
+    log_interval: int = option(100, "steps between log lines; 0: none")
+    logging_file: str = option("log.txt", "log file in the run directory")
+
+    # declined, with the reason
+    dali: bool = refused("DALI's MXNet plugin is gone", "--dali", switch=True)
+    amp: bool = refused(
+        "MXNet 1.9.1's automatic mixed precision rewrites its operators for the whole process, and "
+        "was not tried on these networks; training is in single precision", "--amp", switch=True,
+    )  # fmt: skip
+    horovod: bool = refused(
+        "detectors train on the devices of one process", "--horovod", switch=True
+    )
+
+    @property
+    def model(self) -> str:
+        """Name of the detector, as ``get_model`` takes it."""
+        return f"{self.head}_{self.data_shape}_{self.network}_{self.dataset}".lower()
+
+    @property
+    def run_dir(self) -> str:
+        """Where the run is written."""
+        return self.save_prefix + "_".join(filter(None, (self.model, self.tag_name)))
+
+    @property
+    def class_names(self) -> Optional[list[str]]:
+        """The names that were given, or None."""
+        return [name.strip() for name in self.classes.split(",")] if self.classes else None
+
+    def check(self) -> "DetectorConfig":
+        """Return self, or raise InputError for a setting that cannot be meant."""
+        if self.dataset == "coco":
+            raise InputError(
+                "--dataset coco: convert it with `asymmnet voc from-coco`, then --dataset custom"
+            )
+        parse_detector(self.model)
+        for name in ("batch_size", "num_epochs", "num_workers", "val_interval", "max_expansion"):
+            self._at_least(name, 1)
+        for name in (
+            "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "samples",
+            "warmup_epochs", "lr", "momentum", "wd", "warmup_lr", "lr_decay_period", "seed",
+            "start_epoch", "negative_ratio", "min_negatives", "freeze_stages",
+        ):  # fmt: skip
+            self._at_least(name, 0)
+        if len(self.rgb_mean) != 3 or len(self.rgb_std) != 3 or min(self.rgb_std) <= 0:
+            raise InputError(
+                "--rgb-mean and --rgb-std take three numbers, R,G,B, --rgb-std above 0"
+            )
+        if self.warmup_epochs >= self.num_epochs:
+            raise InputError(
+                f"--warmup-epochs {self.warmup_epochs} leaves nothing of the {self.num_epochs} "
+                f"epochs; set it below --epochs"
+            )
+        if self.freeze_stages > STAGES:
+            raise InputError(f"--freeze-stages is at most {STAGES}, got {self.freeze_stages}")
+        if self.start_epoch and not self.resume_params:
+            raise InputError("--start-epoch goes with --resume")
+        if self.start_epoch >= self.num_epochs:
+            raise InputError(
+                f"--start-epoch {self.start_epoch} is not below --epochs {self.num_epochs}"
+            )
+        if self.pretrained_base and self.resume_params:
+            raise InputError("give --pretrained-base or --resume, not both")
+        if self.gpus and self.num_gpus:
+            raise InputError("give --gpus or --num-gpus, not both")
+        if min(self.gpu_numbers, default=0) < 0:
+            raise InputError(f"--gpus takes numbers from 0 on, with commas, got {self.gpus!r}")
+        if self.syncbn and not self.gpu_numbers:
+            raise InputError("--syncbn needs GPUs (--gpus 0,1): a CPU has all statistics anyway")
+        if self.classes and self.dataset == "voc":
+            raise InputError("--classes goes with --dataset custom: voc has its own 20")
+        for name in ("train_splits", "val_splits"):
+            splits_of(getattr(self, name))
+        return self
+
+    def _at_least(self, name: str, bound) -> None:
+        if getattr(self, name) < bound:
+            raise InputError(
+                f"{flag_of(self, name)} must be at least {bound}, got {getattr(self, name)}"
+            )
+
+    @property
+    def gpu_numbers(self) -> list[int]:
+        """Numbers of the GPUs to train on."""
+        if not self.gpus:
+            return list(range(self.num_gpus))
+        try:
+            return [int(part) for part in self.gpus.split(",") if part.strip()]
+        except ValueError:
+            raise InputError(f"--gpus takes numbers, with commas, got {self.gpus!r}") from None
+
+
+def splits_of(text: str) -> list[tuple]:
+    """Read ``2007_test,mine_train`` as ``[(2007, "test"), ("mine", "train")]``."""
+    found = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        folder, _, name = item.rpartition("_")
+        if not folder or not name:
+            raise InputError(f"{item!r} is no split: expected YEAR_NAME or FOLDER_NAME: 2007_test")
+        found.append((int(folder) if folder.isdecimal() else folder, name))
+    return found

@@ -1,0 +1,340 @@
+"""Training of detectors: settings, one update, and real runs in processes of their own."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.card import Card
+from gluon_asymmnet.compat.params_file import read_params
+from gluon_asymmnet.config import REFUSED, from_json, parse_config, resolve, to_json
+from gluon_asymmnet.data.detection_input import DetectionBatch
+from gluon_asymmnet.data.digits_voc import write_digits_voc
+from gluon_asymmnet.data.voc import VOCSource
+from gluon_asymmnet.detection.config import DetectorConfig, splits_of
+from gluon_asymmnet.detection.evaluate import detect, evaluate
+from gluon_asymmnet.detection.zoo import open_detector
+from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.registry import get_classifier
+from gluon_asymmnet.train.checkpoint import net_arrays
+from gluon_asymmnet.train.detector import DetectorTask, train
+from tests.conftest import ROOT, run_python
+
+GLUONCVS = (
+    "--network asymmnet_small --data-shape 320 --batch-size 16 --dataset voc --dataset-root /voc "
+    "-j 3 --gpus 0,1 --epochs 200 --start-epoch 3 --resume a.params --lr 0.002 --lr-decay 0.2 "
+    "--lr-decay-epoch 100,150 --momentum 0.8 --wd 0.001 --log-interval 7 --save-prefix out/ "
+    "--save-interval 5 --val-interval 2 --seed 9 --syncbn"
+)
+TINY = {
+    "network": "asymmnet_small_0.35", "dataset": "custom", "train_splits": "2007_trainval",
+    "val_splits": "2007_test", "batch_size": 4, "epochs": 2, "warmup_epochs": 1,
+    "lr": 0.01, "log_interval": 2, "threads": 1, "num_workers": 1, "samples": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory):
+    """Twelve pictures with digits for training, five for validation."""
+    return write_digits_voc(tmp_path_factory.mktemp("voc") / "digits", images=(12, 5)).root
+
+
+def config(boxes, **changes):
+    settings = {**TINY, "dataset_root": str(boxes), **changes}
+    settings["num_epochs"] = settings.pop("epochs")
+    return resolve(DetectorConfig, settings)
+
+
+def command(boxes, prefix, **changes):
+    line = [str(ROOT / "train_ssd.py")]
+    settings = {**TINY, "dataset_root": boxes, "save_prefix": f"{prefix}/", **changes}
+    for name, value in settings.items():
+        line += ["--" + name.replace("_", "-"), str(value)]
+    return line
+
+
+def run_dir(prefix):
+    return prefix / "ssd_300_asymmnet_small_0.35_custom"
+
+
+# --- Settings --------------------------------------------------------------------------------
+
+
+def test_gluoncvs_flags_do_what_they_say(tmp_path):
+    found = parse_config(DetectorConfig, GLUONCVS.split())
+    assert found.model == "ssd_320_asymmnet_small_voc"
+    assert (found.batch_size, found.num_workers, found.gpu_numbers) == (16, 3, [0, 1])
+    assert (found.num_epochs, found.start_epoch, found.resume_params) == (200, 3, "a.params")
+    assert (found.lr, found.lr_decay, found.lr_decay_epoch) == (0.002, 0.2, (100, 150))
+    assert (found.momentum, found.wd, found.seed, found.syncbn) == (0.8, 0.001, 9, True)
+    assert (found.save_frequency, found.val_interval, found.save_prefix) == (5, 2, "out/")
+    (tmp_path / "config.json").write_text(to_json(found))
+    assert from_json(DetectorConfig, tmp_path / "config.json") == found
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--dali", "--dali is declined: DALI's MXNet plugin is gone"),
+        ("--amp", "--amp is declined: .* single precision"),
+        ("--horovod", "--horovod is declined"),
+        ("--dataset coco", "voc from-coco"),
+        ("--network asymnet_small", "did you mean 'ssd_300_asymmnet_small_voc'"),
+        ("--data-shape 224", "300, 320, 512"),
+        ("--batch-size 0", "--batch-size must be at least 1, got 0"),
+        ("--epochs 1", "--warmup-epochs 1 leaves nothing of the 1 epochs"),
+        ("--start-epoch 3", "--start-epoch goes with --resume"),
+        ("--start-epoch 300 --resume a", "--start-epoch 300 is not below --epochs 240"),
+        ("--resume a --pretrained-base b", "not both"),
+        ("--gpus 0 --num-gpus 1", "not both"),
+        ("--gpus a", "--gpus takes numbers, with commas, got 'a'"),
+        ("--syncbn", "--syncbn needs GPUs"),
+        ("--freeze-stages 6", "--freeze-stages is at most 5, got 6"),
+        ("--classes a,b", "--classes goes with --dataset custom"),
+        ("--train-splits trainval", "'trainval' is no split"),
+        ("--rgb-std 1,1,0", "take three numbers, R,G,B, --rgb-std above 0"),
+    ],
+)
+def test_settings_that_cannot_be_meant(line, message):
+    with pytest.raises(InputError, match=message):
+        parse_config(DetectorConfig, line.split())
+
+
+def test_every_field_is_read_somewhere():
+    code = "".join(p.read_text() for p in (ROOT / "gluon_asymmnet").rglob("*.py"))
+    unread = [
+        f.name for f in dataclasses.fields(DetectorConfig)
+        if f.metadata["group"] != REFUSED and not re.search(rf"(config|self)\.{f.name}\b", code)
+    ]  # fmt: skip
+    assert unread == []
+
+
+def test_splits():
+    assert splits_of("2007_test, my_set_train") == [(2007, "test"), ("my_set", "train")]
+    assert splits_of("") == []
+
+
+# --- One update ------------------------------------------------------------------------------
+
+
+def test_one_update_is_the_gradient_over_the_matched_anchors(boxes, tmp_path):
+    """v = m v - lr (g / matched + wd w), w += v, with the gradients MXNet left."""
+    task = DetectorTask(config(boxes, wd=0.01, momentum=0.9), [mx.cpu()], tmp_path)
+    batch = next(task.batches(0, 0))
+    before = net_arrays(task.net)
+    task.trainer.set_learning_rate(0.05)
+    loss, distance = task.step(batch, 0, np.random.default_rng(0)).asnumpy()
+    assert loss > distance > 0
+    matched = (batch.cls_target > 0).sum()
+    assert matched >= 4
+    for name, param in task.net._collect_params_with_prefix().items():
+        if param.grad_req != "null":
+            gradient = param.grad().asnumpy() / matched
+            expected = before[name] - 0.05 * (gradient + 0.01 * before[name])
+            np.testing.assert_allclose(param.data().asnumpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_two_devices_do_what_one_does(boxes, tmp_path):
+    """Two CPU contexts stand for two GPUs; frozen statistics, as a batch has others than halves."""
+    one = DetectorTask(config(boxes), [mx.cpu()], tmp_path)
+    two = DetectorTask(config(boxes), [mx.cpu(0), mx.cpu(1)], tmp_path)
+    for task in (one, two):
+        task.net.apply(_fixed)
+    for p, q in zip(*(t.net._collect_params_with_prefix().values() for t in (one, two))):
+        q.set_data(p.data())
+    batch = next(one.batches(0, 0))
+    sums = [t.step(batch, 0, np.random.default_rng(0)).asnumpy() for t in (one, two)]
+    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-4)
+    a, b = (net_arrays(t.net) for t in (one, two))
+    for name in a:
+        np.testing.assert_allclose(b[name], a[name], rtol=1e-3, atol=1e-5)
+
+
+def _fixed(block):
+    if isinstance(block, mx.gluon.nn.BatchNorm):
+        block._kwargs["use_global_stats"] = True
+
+
+def test_pictures_without_objects_change_nothing_but_decay(boxes, tmp_path):
+    task = DetectorTask(config(boxes, wd=0.0), [mx.cpu()], tmp_path)
+    batch = next(task.batches(0, 0))
+    empty = DetectionBatch(batch.data, 0 * batch.cls_target, 0 * batch.box_target)
+    before = net_arrays(task.net)
+    assert task.step(empty, 0, np.random.default_rng(0)).asnumpy().tolist() == [0, 0]
+    after = net_arrays(task.net)
+    assert all(np.array_equal(before[n], after[n]) for n in before if "running" not in n)
+
+
+@pytest.mark.parametrize(("stages", "norms"), [(2, False), (0, True)])
+def test_frozen_parts_stay_as_they_are(boxes, tmp_path, stages, norms):
+    task = DetectorTask(config(boxes, freeze_stages=stages, freeze_bn=norms), [mx.cpu()], tmp_path)
+    before = net_arrays(task.net)
+    task.trainer.set_learning_rate(0.1)
+    task.step(next(task.batches(0, 0)), 0, np.random.default_rng(0)).wait_to_read()
+    after = net_arrays(task.net)
+    changed = {n for n in before if not np.array_equal(before[n], after[n])}
+    backbone = {n for n in before if n.startswith("features.backbone.")}
+    early = {n for n in backbone if re.match(r"features\.backbone\.(stem|blocks\.0)\.", n)}
+    frozen = early if stages else {n for n in backbone if ".norm." in n}
+    assert frozen
+    assert not changed & frozen
+    assert changed >= backbone - frozen
+
+
+def test_starts_from_a_classifiers_run_and_from_a_detector(boxes, tmp_path):
+    theirs = get_classifier("asymmnet_small", width=0.35, classes=4)
+    theirs.initialize()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    theirs.save_parameters(str(folder / "best.params"))
+    Card(model="asymmnet_small", width=0.35, classes=4).save(folder / "card.json")
+    task = DetectorTask(config(boxes, pretrained_base=str(folder)), [mx.cpu()], tmp_path)
+    stem = theirs.features.stem.conv.weight.data().asnumpy()
+    np.testing.assert_array_equal(net_arrays(task.net)["features.backbone.stem.conv.weight"], stem)
+    assert str(folder) in task.describe()
+    task.net.save_parameters(str(tmp_path / "detector.params"))
+    again = DetectorTask(
+        config(boxes, resume_params=str(tmp_path / "detector.params"), start_epoch=1),
+        [mx.cpu()], tmp_path,
+    )  # fmt: skip
+    a, b = net_arrays(task.net), net_arrays(again.net)
+    assert all(np.array_equal(a[n], b[n]) for n in a)
+    assert again.first_step == 3
+
+
+# --- Evaluation ------------------------------------------------------------------------------
+
+
+def test_both_kinds_of_pixels_against_gluoncvs_metric(boxes):
+    """Predictions that are the truth, moved: what is a hit depends on the pixels."""
+    from gluon_asymmnet._environment import gluoncv
+
+    source, rng, shown = VOCSource(boxes, [(2007, "trainval")]), np.random.default_rng(0), []
+
+    def predict(images):
+        ids, scores = np.full((len(images), 9, 1), -1.0), rng.random((len(images), 9, 1))
+        found = rng.uniform(-20, 320, (len(images), 9, 4))
+        for row in range(min(len(images), len(source) - len(shown))):
+            truth = source.annotation(len(shown))
+            count, scale = len(truth.boxes), np.tile(300 / np.array(truth.size), 2)
+            ids[row, :count, 0] = truth.labels
+            found[row, :count] = truth.boxes * scale + rng.normal(0, 6, (count, 4))
+            shown.append(truth)
+        return ids, scores, found
+
+    found = list(detect(predict, source, 300, 5, threads=1))
+    assert [one.truth.image_id for one in found] == [source.annotation(i).image_id
+                                                     for i in range(12)]  # fmt: skip
+    result = evaluate(found, source.class_names)
+    for kind in ("original", "resized"):
+        metric = gluoncv.utils.metrics.voc_detection.VOC07MApMetric(class_names=source.class_names)
+        for one in found:
+            scale = one.scale if kind == "resized" else 1
+            columns = (one.boxes * scale, one.labels, one.scores, one.truth.boxes * scale,
+                       one.truth.labels, one.truth.difficult)  # fmt: skip
+            metric.update(*(column[None] for column in columns))
+        ours = getattr(result, kind).mean_ap_11_point
+        assert ours == pytest.approx(metric.get()[1][-1], abs=1e-6)
+        assert 0.2 < ours < 0.98
+
+
+# --- Whole runs ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(boxes, tmp_path_factory):
+    """A run of two epochs that nothing happened to."""
+    prefix = tmp_path_factory.mktemp("runs")
+    done = run_python(*command(boxes, prefix))
+    assert done.returncode == 0, done.stderr
+    return run_dir(prefix), done
+
+
+def read_metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_run_directory(undisturbed):
+    folder, done = undisturbed
+    text, number = (folder / "log.txt").read_text(), r"[-\d.e]+"
+    assert re.search(rf"Epoch\[0\] Batch \[1\]\tSpeed: {number} samples/sec\tSmoothL1=", text)
+    assert re.search(rf"\[Epoch 1\] validation: mAP={number} mAP_area={number} mAP_resized=", text)
+    rows = read_metrics(folder)
+    assert [row["step"] for row in rows] == [3, 6]
+    assert rows[0]["train_loss"] > rows[0]["train_SmoothL1"] > 0
+    assert done.stdout.splitlines()[-1].startswith("best mAP ")
+    card, net = open_detector(folder)
+    assert card.class_names == tuple(net.classes) == tuple("0123456789")
+    assert (card.input_size, card.model) == (300, "ssd_300_asymmnet_small_0.35_custom")
+    best = read_params(folder / "best.params")
+    assert card.parameters == sum(
+        a.size for n, a in best.items() if n != "anchors" and "running" not in n
+    )
+    figures = json.loads((folder / "validation/epoch-0001.json").read_text())
+    assert figures["images"] == 5
+    assert cv2.imread(str(folder / "samples/epoch-0001/01.jpg")) is not None
+    assert cv2.imread(str(folder / "curves.png")) is not None
+
+
+def equal_weights(a, b):
+    x, y = (read_params(folder / "last.params") for folder in (a, b))
+    return x.keys() == y.keys() and all(np.array_equal(x[n], y[n]) for n in x)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.7])
+def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(boxes, undisturbed, tmp_path, delay):
+    folder = run_dir(tmp_path)
+    line = command(boxes, tmp_path, checkpoint_steps=1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, *line], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while time.time() < deadline and not list(folder.glob("checkpoints/step-*")):
+        time.sleep(0.02)  # until there is something to resume; then a moment later
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = run_python(*line)
+    assert done.returncode == 0, done.stderr
+    assert equal_weights(folder, undisturbed[0])
+    rows = [
+        [(r["step"], r["train_loss"], r["val_mAP"]) for r in read_metrics(f)]
+        for f in (folder, undisturbed[0])
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_loss_that_is_not_finite_stops_the_run(boxes, tmp_path):
+    settings = config(
+        boxes, lr=1e30, lr_mode="step", warmup_epochs=0, val_splits="",
+        save_prefix=f"{tmp_path}/", checkpoint_steps=1,
+    )  # fmt: skip
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d, batch \d+"):
+        train(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset_root": "/nowhere"}, "/nowhere"),
+        ({"train_splits": "2007_nothing"}, "no such list of images"),
+        ({"classes": "one,two"}, "unknown class; expected one of one, two"),
+        ({"batch_size": 50}, "--batch-size 50 must be a multiple of .* at most the 12 training"),
+        ({"num_gpus": 8}, "GPU 7 is not there"),
+        ({"resume_params": "/nowhere/a.params"}, "/nowhere/a.params"),
+        ({"pretrained_base": "/nowhere/a.params"}, "/nowhere/a.params"),
+        ({"classes": "one,two", "skip_bad": True}, "--train-splits: none of the 12 images has an"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_says_why_and_writes_nothing(boxes, tmp_path, changes, message):
+    with pytest.raises((InputError, FileNotFoundError), match=message):
+        train(config(boxes, save_prefix=f"{tmp_path}/out/", **changes))
+    assert not (tmp_path / "out").exists()
