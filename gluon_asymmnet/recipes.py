@@ -58,7 +58,7 @@ RECIPES = {
             "batch_size": 64,
             "lr": 0.1,
             "lr_mode": "cosine",
-            "num_epochs": 20,
+            "num_epochs": 30,
             "warmup_epochs": 2,
             "wd": 1e-4,
             "no_wd": True,

@@ -18,14 +18,32 @@ USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 
 def main(argv=None) -> int:
     """Run the command line and return its exit status."""
-    from gluon_asymmnet.cli import doctor, evaluate, export, fetch, records, summary, train
+    from gluon_asymmnet.cli import (
+        bench,
+        convert,
+        doctor,
+        evaluate,
+        export,
+        fetch,
+        predict,
+        records,
+        reproduce,
+        summary,
+        train,
+        train_ssd,
+        voc,
+    )
 
     parser = argparse.ArgumentParser(
         prog="asymmnet", description="AsymmNet (arXiv:2104.07770): train, evaluate, export."
     )
     parser.add_argument("--version", action="version", version=f"gluon_asymmnet {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (doctor, summary, records, fetch, train, evaluate, export):
+    modules = (
+        doctor, summary, records, voc, fetch, train, train_ssd, evaluate, predict, reproduce,
+        convert, export, bench,
+    )  # fmt: skip
+    for module in modules:
         module.add_parser(subparsers)
     args = parser.parse_args(argv)
     return guarded(lambda: args.run(args), f"asymmnet {args.command}")

@@ -12,7 +12,8 @@ from gluon_asymmnet.errors import FormatError
 def load_exact(net, path: Union[str, Path], *, ctx=None) -> None:
     """Read a Gluon parameter file into any net of ours.
 
-    Constants, such as the anchors of a detector, are left as they are: they follow from the net.
+    The arrays that ``net.constants`` names, a detector's anchors, are left as they are: they
+    follow from the net.
 
     Args:
         net: any block; initialised here where it is not.
@@ -24,7 +25,7 @@ def load_exact(net, path: Union[str, Path], *, ctx=None) -> None:
     """
     found = strip_prefixes(read_params(path))
     params = net._collect_params_with_prefix()
-    constants = {n for n, p in params.items() if isinstance(p, mx.gluon.Constant)}
+    constants = getattr(net, "constants", ())
     problems = differences(
         {n: tuple(p.shape) for n, p in params.items() if n not in constants},
         {n: array.shape for n, array in found.items() if n not in constants},
