@@ -5,16 +5,19 @@ of their cells from the sides, the boxes from both.  GluonCV writes the steps be
 where the two disagree (``ssd_300_mobilenet0.25``) a quarter of the picture has all the boxes.
 """
 
+from __future__ import annotations
+
 import difflib
 import math
 import re
-from typing import NamedTuple, Optional
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from gluon_asymmnet.arch import feature_info
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.registry import SPECS, parse_name, plan_model
+
+if TYPE_CHECKING:
+    import numpy as np  # loaded where it is used: the flags of train_ssd.py come from here
 
 SIZES = (300, 320, 512)  # pixels
 HEADS = ("ssd", "ssdlite")
@@ -156,6 +159,8 @@ def _cell_boxes(scale: float, following: float, ratios: tuple[float, ...]) -> np
 
     Source: arXiv:1512.02325, section 2.2, in the order of GluonCV's SSDAnchorGenerator.
     """
+    import numpy as np
+
     if ratios[0] != 1:
         raise InputError(f"the first ratio must be 1, got {ratios[0]}")
     between = math.sqrt(scale * following)
@@ -163,13 +168,15 @@ def _cell_boxes(scale: float, following: float, ratios: tuple[float, ...]) -> np
     return np.array([(scale, scale), (between, between), *others])
 
 
-def anchors(spec: DetectorSpec, maps: Optional[tuple[MapPlan, ...]] = None) -> np.ndarray:
+def anchors(spec: DetectorSpec, maps: tuple[MapPlan, ...] | None = None) -> np.ndarray:
     """Return the boxes that predictions start from.
 
     Not clipped: near the border a box reaches outside, as the paper and GluonCV have it.
 
     Returns: ``(A, 4)`` float32, centres ``(cx, cy, w, h)``, pixels; map by map, row by row.
     """
+    import numpy as np
+
     rows = []
     for plan in maps or plan_detector(spec):
         centres = (np.arange(plan.side) + 0.5) * plan.step
