@@ -5,6 +5,7 @@ iterate over it.  No other module holds a list of models.
 """
 
 import difflib
+import inspect
 import re
 from typing import NamedTuple, Optional
 
@@ -162,3 +163,7 @@ def get_classifier(
 
         load_published(net, root=root, ctx=ctx)
     return net
+
+
+# What help() and editors show of get_model: the classifier's settings, by far the commoner.
+get_model.__signature__ = inspect.signature(get_classifier)

@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 
@@ -251,6 +253,14 @@ def test_names_with_suffixes(name, expected):
 def test_what_cannot_be_built_says_why(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_get_model_shows_its_settings():
+    shown = list(inspect.signature(get_model).parameters)
+    assert shown == [
+        "name", "width", "rate", "shuffle_groups", "classes", "dropout", "pretrained", "ctx", "root",
+        "norm_layer", "norm_kwargs", "last_gamma", "stem",
+    ]  # fmt: skip
 
 
 def test_public_names():

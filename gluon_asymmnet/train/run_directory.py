@@ -51,7 +51,7 @@ class RunDirectory:
             return
         if self.config.resume == "never":
             raise InputError(
-                f"{self.path} holds a run already; choose another --tag-name, or --resume auto"
+                f"{self.path} holds a run already; resume it, or choose another name or place"
             )
         before = from_json(type(self.config), file)
         changed = [
