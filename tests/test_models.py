@@ -258,8 +258,8 @@ def test_what_cannot_be_built_says_why(call, message):
 def test_get_model_shows_its_settings():
     shown = list(inspect.signature(get_model).parameters)
     assert shown == [
-        "name", "width", "rate", "shuffle_groups", "classes", "dropout", "pretrained", "ctx", "root",
-        "norm_layer", "norm_kwargs", "last_gamma", "stem",
+        "name", "width", "rate", "shuffle_groups", "classes", "dropout", "pretrained", "ctx",
+        "root", "norm_layer", "norm_kwargs", "last_gamma", "stem",
     ]  # fmt: skip
 
 
