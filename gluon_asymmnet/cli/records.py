@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
+
+from gluon_asymmnet.cli.subcommand import add_command, progress_bar
 
 _BUILD = """\
 The folder holds one folder per class, and each of those JPEG or PNG files:
@@ -63,21 +62,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, run, summary: str, epilog: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
 def _add_build(commands) -> None:
     summary = "pack a folder of images into a record file"
-    parser = _command(commands, "build", _build, summary, _BUILD)
+    parser = add_command(commands, "build", _build, summary, _BUILD)
     parser.add_argument("folder", help="folder of class folders")
     parser.add_argument("prefix", help="where to write, without extension")
     parser.add_argument(
@@ -104,7 +91,7 @@ def _add_build(commands) -> None:
 
 def _add_verify(commands) -> None:
     summary = "find records that cannot be used"
-    parser = _command(commands, "verify", _verify, summary, _VERIFY)
+    parser = add_command(commands, "verify", _verify, summary, _VERIFY)
     _add_rec(parser)
     parser.add_argument(
         "--classes", type=int, metavar="N", help="labels must be below N (default: .classes.txt)"
@@ -115,14 +102,14 @@ def _add_verify(commands) -> None:
 
 def _add_stats(commands) -> None:
     summary = "count records, classes and image sizes"
-    parser = _command(commands, "stats", _stats, summary, _STATS)
+    parser = add_command(commands, "stats", _stats, summary, _STATS)
     _add_rec(parser)
     parser.add_argument("--json", metavar="FILE", help="write the result there, too")
 
 
 def _add_split(commands) -> None:
     summary = "deal a record file out to several new ones"
-    parser = _command(commands, "split", _split, summary, _SPLIT)
+    parser = add_command(commands, "split", _split, summary, _SPLIT)
     _add_rec(parser)
     parser.add_argument(
         "parts", nargs="+", type=_part, metavar="PREFIX=FRACTION", help="fractions add up to 1"
@@ -136,7 +123,7 @@ def _add_split(commands) -> None:
 
 def _add_demo(commands) -> None:
     summary = "write handwritten digits as JPEGs and records"
-    parser = _command(commands, "demo", _demo, summary, _DEMO)
+    parser = add_command(commands, "demo", _demo, summary, _DEMO)
     parser.add_argument("out", help="folder to write; must not exist")
     parser.add_argument(
         "--size", type=int, default=32, metavar="PIXELS", help="of a side (default: 32)"
@@ -164,23 +151,6 @@ def _part(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{fraction!r} is no number: {text!r}") from None
 
 
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator:
-    """A bar on a terminal; in a log file it would be a thousand lines, so nothing there."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit=" images", leave=False) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield advance
-
-
 def _write_json(path: str, result: dict) -> None:
     text = json.dumps(result, indent=2, ensure_ascii=False)
     Path(path).write_text(text + "\n", encoding="utf-8")
@@ -190,7 +160,7 @@ def _build(args: argparse.Namespace) -> int:
     from gluon_asymmnet.data import records
     from gluon_asymmnet.data.class_names import load_class_names
 
-    with _progress("packing") as progress:
+    with progress_bar("packing", scaled=False) as progress:
         report = records.build(
             args.folder,
             args.prefix,
@@ -215,7 +185,7 @@ def _build(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from gluon_asymmnet.data import records
 
-    with _progress("verifying") as progress:
+    with progress_bar("verifying", scaled=False) as progress:
         report = records.verify(
             args.rec, args.idx, classes=args.classes, threads=args.threads, progress=progress
         )
@@ -231,7 +201,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _stats(args: argparse.Namespace) -> int:
     from gluon_asymmnet.data import records
 
-    with _progress("reading") as progress:
+    with progress_bar("reading", scaled=False) as progress:
         found = records.stats(args.rec, args.idx, progress=progress)
     print(f"{args.rec}: {found.records} records, {found.bytes:,} bytes")
     for side in ("width", "height"):

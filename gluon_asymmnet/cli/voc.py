@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
+
+from gluon_asymmnet.cli.subcommand import add_command, progress_bar
 
 _CHECK = """\
 Reads every annotation and decodes every picture.  Prints one line per problem, then those that
@@ -55,20 +54,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, run, summary: str, epilog: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
 def _add_check(commands) -> None:
-    parser = _command(commands, "check", _check, "find all that is wrong with a VOC folder", _CHECK)
+    parser = add_command(
+        commands, "check", _check, "find all that is wrong with a VOC folder", _CHECK
+    )
     parser.add_argument("root", help="the folder of VOC2007")
     parser.add_argument(
         "--splits", type=_splits, metavar="YEAR_NAME,...",
@@ -86,7 +75,7 @@ def _add_check(commands) -> None:
 
 def _add_download(commands) -> None:
     summary = "fetch VOC2007 and VOC2012, check and unpack them"
-    parser = _command(commands, "download", _download, summary, _DOWNLOAD)
+    parser = add_command(commands, "download", _download, summary, _DOWNLOAD)
     parser.add_argument("root", help="folder to write to")
     parser.add_argument(
         "--only", metavar="NAME,...", help="of 2007_trainval, 2007_test, 2012_trainval"
@@ -96,7 +85,7 @@ def _add_download(commands) -> None:
 
 def _add_from_coco(commands) -> None:
     summary = "convert a COCO JSON and its pictures"
-    parser = _command(commands, "from-coco", _from_coco, summary, _FROM_COCO)
+    parser = add_command(commands, "from-coco", _from_coco, summary, _FROM_COCO)
     parser.add_argument("json", help="with images, annotations and categories")
     parser.add_argument("images", help="folder that file_name starts from")
     parser.add_argument("out", help="folder to write; must not exist")
@@ -108,7 +97,7 @@ def _add_from_coco(commands) -> None:
 
 def _add_demo(commands) -> None:
     summary = "write pictures of handwritten digits with boxes"
-    parser = _command(commands, "demo", _demo, summary, _DEMO)
+    parser = add_command(commands, "demo", _demo, summary, _DEMO)
     parser.add_argument("out", help="folder to write; must not exist")
     parser.add_argument(
         "--images", type=_pair, default=(600, 150), metavar="N,M",
@@ -143,29 +132,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-@contextlib.contextmanager
-def _progress(what: str, unit: str) -> Iterator:
-    """A bar on a terminal; in a log file it would be a thousand lines, so nothing there."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit=unit, unit_scale=True, leave=False) as bar:
-
-        def advance(done: int, total) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield advance
-
-
 def _check(args: argparse.Namespace) -> int:
     from gluon_asymmnet.atomic import write_text
     from gluon_asymmnet.data import voc
     from gluon_asymmnet.data.class_names import load_class_names
 
-    with _progress("checking", " images") as progress:
+    with progress_bar("checking", " images") as progress:
         report = voc.check(
             args.root,
             args.splits,
@@ -202,7 +174,7 @@ def _download(args: argparse.Namespace) -> int:
     unknown = [name for name in names if name not in ARCHIVES]
     if unknown:
         raise InputError(f"unknown archive {unknown[0]!r}: expected some of {', '.join(ARCHIVES)}")
-    with _progress("downloading", "B") as progress:
+    with progress_bar("downloading", "B") as progress:
         folders = download_voc(
             args.root, [ARCHIVES[name] for name in names], mirror=args.mirror, progress=progress
         )
@@ -214,7 +186,7 @@ def _download(args: argparse.Namespace) -> int:
 def _from_coco(args: argparse.Namespace) -> int:
     from gluon_asymmnet.data.coco import coco_to_voc
 
-    with _progress("converting", " images") as progress:
+    with progress_bar("converting", " images") as progress:
         done = coco_to_voc(
             args.json,
             args.images,

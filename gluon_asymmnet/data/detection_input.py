@@ -1,11 +1,9 @@
 """Training batches of a detector, in an order and with changes that a resumed run repeats."""
 
-from collections import deque
+import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from gluon_asymmnet.data.augment import Normalization
@@ -14,9 +12,8 @@ from gluon_asymmnet.data.detection_augment import (
     training_sample,
     validation_image,
 )
-from gluon_asymmnet.data.imagenet import Shard, epoch_order
+from gluon_asymmnet.data.imagenet import Shard, epoch_order, read_ahead
 
-_PREFETCH = 3  # batches made ahead of the one in use
 _GLUONCVS = BoxAugmentation()
 
 
@@ -65,21 +62,11 @@ class DetectionInput:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DetectionBatch]:
         """Yield the batches of an epoch from step ``first_step`` on."""
-        cv2.setNumThreads(0)  # the pool already fills the processors
         order = epoch_order(
             len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
         )
-        with ThreadPoolExecutor(self.threads) as pool:
-            waiting: deque = deque()
-            try:
-                for positions in order[first_step:]:
-                    waiting.append([pool.submit(self._sample, epoch, p) for p in positions])
-                    if len(waiting) > _PREFETCH:
-                        yield _stack(waiting.popleft())
-                while waiting:
-                    yield _stack(waiting.popleft())
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        read = functools.partial(self._sample, epoch)
+        yield from map(_stack, read_ahead(read, order[first_step:], self.threads))
 
     def _sample(self, epoch: int, position: int):
         found = self.source.read(position)
@@ -90,8 +77,8 @@ class DetectionInput:
         return image, *self.targets(boxes, found.labels[kept], found.difficult[kept])
 
 
-def _stack(futures) -> DetectionBatch:
-    return DetectionBatch(*map(np.stack, zip(*(future.result() for future in futures))))
+def _stack(samples) -> DetectionBatch:
+    return DetectionBatch(*map(np.stack, zip(*samples)))
 
 
 class ValidationBatch(NamedTuple):
@@ -106,22 +93,13 @@ def validation_batches(
     threads: int = 4,
 ) -> Iterator[ValidationBatch]:  # fmt: skip
     """Yield every picture of ``source`` once, some batches ahead of the one in use."""
-    cv2.setNumThreads(0)
 
     def read(position: int):
         found = source.read(position)
         return validation_image(found.rgb, size, normalization), found
 
-    with ThreadPoolExecutor(threads) as pool:
-        starts = deque(range(0, len(source), batch_size))
-        waiting: deque = deque()
-        try:
-            while starts or waiting:
-                while starts and len(waiting) < _PREFETCH:
-                    begin = starts.popleft()
-                    end = min(begin + batch_size, len(source))
-                    waiting.append([pool.submit(read, i) for i in range(begin, end)])
-                images, truth = zip(*(future.result() for future in waiting.popleft()))
-                yield ValidationBatch(np.stack(images), list(truth))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    positions = range(len(source))
+    batches = [positions[i : i + batch_size] for i in range(0, len(source), batch_size)]
+    for samples in read_ahead(read, batches, threads):
+        images, truth = zip(*samples)
+        yield ValidationBatch(np.stack(images), list(truth))

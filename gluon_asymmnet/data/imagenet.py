@@ -4,11 +4,12 @@ An input yields the batches of one epoch; which images are in batch ``k`` of epo
 the seed, ``e`` and ``k`` alone.
 """
 
+import functools
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import cv2
 import numpy as np
@@ -47,6 +48,26 @@ def epoch_order(
     return mine.reshape(steps, batch)
 
 
+def read_ahead(read: Callable, order, threads: int) -> Iterator[list]:
+    """Yield ``[read(position), ...]`` for each row of ``order``, some rows ahead of the one in use.
+
+    On threads, and in order whatever their number.
+    """
+    # One OpenCV thread per picture: the pool already fills the processors.
+    cv2.setNumThreads(0)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque = deque()
+        try:
+            for positions in order:
+                waiting.append([pool.submit(read, position) for position in positions])
+                if len(waiting) > _PREFETCH:
+                    yield [future.result() for future in waiting.popleft()]
+            while waiting:
+                yield [future.result() for future in waiting.popleft()]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 class ThreadedInput:
     """Read, decode and augment with OpenCV on threads.
 
@@ -74,22 +95,11 @@ class ThreadedInput:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step ``first_step`` on."""
-        # One OpenCV thread per picture: the pool already fills the processors.
-        cv2.setNumThreads(0)
         order = epoch_order(
             len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
         )
-        with ThreadPoolExecutor(self.threads) as pool:
-            waiting: deque = deque()
-            try:
-                for positions in order[first_step:]:
-                    waiting.append([pool.submit(self._image, epoch, p) for p in positions])
-                    if len(waiting) > _PREFETCH:
-                        yield _stack(waiting.popleft())
-                while waiting:
-                    yield _stack(waiting.popleft())
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        read = functools.partial(self._image, epoch)
+        yield from map(_stack, read_ahead(read, order[first_step:], self.threads))
 
     def _image(self, epoch: int, position: int):
         record = self.source.read(position)
@@ -105,8 +115,8 @@ class ThreadedInput:
         return image, record.label
 
 
-def _stack(futures) -> Batch:
-    images, labels = zip(*(future.result() for future in futures))
+def _stack(samples) -> Batch:
+    images, labels = zip(*samples)
     return Batch(np.stack(images), np.asarray(labels, np.float32))
 
 
