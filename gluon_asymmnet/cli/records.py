@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from gluon_asymmnet.cli.subcommand import add_command, progress_bar
 
@@ -152,8 +151,9 @@ def _part(text: str) -> tuple[str, float]:
 
 
 def _write_json(path: str, result: dict) -> None:
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    from gluon_asymmnet.atomic import write_text
+
+    write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def _build(args: argparse.Namespace) -> int:

@@ -250,9 +250,8 @@ class _Run:
         sums = {"loss": self.sums.loss, "metric": self.sums.metric, "steps": self.sums.steps}
         state = {"best": self.best, "best_epoch": self.best_epoch, "sums": sums,
                  "seed": self.config.seed, "lr": self.task.schedule(max(self.step, 1))}  # fmt: skip
-        if checkpoints.latest(self.directory.checkpoints) is not None and (
-            checkpoints.latest(self.directory.checkpoints).step == self.step
-        ):
+        newest = checkpoints.latest(self.directory.checkpoints)
+        if newest and newest.step == self.step:
             return
         checkpoints.save(
             self.directory.checkpoints,
