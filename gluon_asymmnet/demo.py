@@ -8,7 +8,6 @@ from gluon_asymmnet.cli import guarded
 
 def demo(folder) -> int:
     """Build the digits records, train, evaluate, export, reload and evaluate again."""
-    from gluon_asymmnet.config import ClassifierConfig, resolve
     from gluon_asymmnet.data.demo import write_digits
     from gluon_asymmnet.threads import set_threads
 
@@ -19,15 +18,7 @@ def demo(folder) -> int:
     print(f"   {digits.root}", flush=True)
 
     print("2. AsymmNet-Small trained on them (asymmnet train --recipe demo ...)", flush=True)
-    from gluon_asymmnet.train.classifier import train
-
-    paths = {
-        "rec_train": digits.train, "rec_train_idx": digits.train.with_suffix(".idx"),
-        "rec_val": digits.val, "rec_val_idx": digits.val.with_suffix(".idx"),
-        "save_dir": folder / "runs",
-    }  # fmt: skip
-    given = {"recipe": "demo", **{name: str(path) for name, path in paths.items()}}
-    result = train(resolve(ClassifierConfig, given))
+    result = train_digits(digits, folder / "runs")
     if not result.finished:
         print("stopped; `make demo` goes on from here")
         return 0
@@ -63,6 +54,23 @@ def demo(folder) -> int:
         f"data:     {digits.root}"
     )
     return 0 if reloaded.top1 == accuracy.top1 else 1
+
+
+def train_digits(digits, runs):
+    """Train the demo's classifier on the records of ``write_digits``, or go on with it.
+
+    Returns: the ``Result`` of the run, in the folder ``runs``.
+    """
+    from gluon_asymmnet.config import ClassifierConfig, resolve
+    from gluon_asymmnet.train.classifier import train
+
+    paths = {
+        "rec_train": digits.train, "rec_train_idx": digits.train.with_suffix(".idx"),
+        "rec_val": digits.val, "rec_val_idx": digits.val.with_suffix(".idx"),
+        "save_dir": runs,
+    }  # fmt: skip
+    given = {"recipe": "demo", **{name: str(path) for name, path in paths.items()}}
+    return train(resolve(ClassifierConfig, given))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gluon_asymmnet import __version__
-from gluon_asymmnet.threads import available
+from gluon_asymmnet.threads import SETTINGS, available
 
 _PACKAGES = (
     "mxnet", "gluoncv", "numpy", "opencv-python", "opencv-python-headless", "tensorboardX",
@@ -40,6 +40,7 @@ def environment() -> dict:
         "cpu_features": cpu_features(),
         "processors": available(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "variables": {name: os.environ.get(name) for name in SETTINGS},
     }
 
 

@@ -71,7 +71,7 @@ def test_outputs_of_the_inference_form(name, width, rate):
 def test_optimize_for_inference(groups):
     net = unsettled("asymmnet_large", width=0.5, shuffle_groups=groups, classes=5)
     fast = net.optimize_for_inference(images(1, 64))
-    for batch, size in ((1, 64), (4, 64), (2, 96)):  # also other shapes than the sample's
+    for batch, size in ((1, 64), (19, 64), (2, 96)):  # also other shapes than the sample's
         x = images(batch, size)
         assert relative(fast(x), net(x)) < 1e-4
 

@@ -9,6 +9,8 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+from gluon_asymmnet.threads import SETTINGS
+
 Call = Callable[[], object]
 
 
@@ -57,6 +59,11 @@ def plain(case: Case) -> Call:
     net = plain_copy(net, mx.nd.array(_images(case)))
     net.hybridize(static_alloc=True, static_shape=True)
     return _mxnet_call(mx, net, _images(case))
+
+
+def plain_settings(case: Case) -> Call:
+    """The same, in a process with the variables that our programs set."""
+    return plain(case)
 
 
 def hybrid(case: Case) -> Call:
@@ -192,6 +199,11 @@ def train_plain(case: Case) -> Call:
     return _mxnet_train(mx, plain_copy(net, mx.nd.array(_images(case))), case)
 
 
+def train_plain_settings(case: Case) -> Call:
+    """The same, in a process with the variables that our programs set."""
+    return train_plain(case)
+
+
 def train_ours(case: Case) -> Call:
     """Our net in its training form: bare forward, backward, update."""
     from gluon_asymmnet.nn.forms import TRAINING, set_form
@@ -258,15 +270,25 @@ def train_torch_channels_last(case: Case) -> Call:
 
 
 INFER = (
-    plain, hybrid, optimized, gluoncv_mobilenetv3, torch_eager, torch_channels_last,
+    plain, plain_settings, hybrid, optimized, gluoncv_mobilenetv3, torch_eager, torch_channels_last,
     torch_compiled, onnxruntime_stock, onnxruntime, openvino_f32, openvino_bf16,
 )  # fmt: skip
-TRAIN = (train_plain, train_untuned, train_ours, train_task, train_torch_eager,
-         train_torch_channels_last)  # fmt: skip
+TRAIN = (
+    train_plain, train_plain_settings, train_untuned, train_ours, train_task, train_torch_eager,
+    train_torch_channels_last,
+)  # fmt: skip
 CONTENDERS = {function.__name__: function for function in (*INFER, *TRAIN, matmul)}
 
-# Variables a contender's process is started with.
-ENVIRONMENT = {"train_plain": {"MXNET_MKLDNN_ENABLED": "0"}}
+# Variables a contender's process is started with.  Our programs set SETTINGS for themselves.
+_ONEDNN_OFF = {"MXNET_MKLDNN_ENABLED": "0"}
+ENVIRONMENT = {
+    "optimized": SETTINGS,
+    "plain_settings": SETTINGS,
+    "train_plain": _ONEDNN_OFF,
+    "train_plain_settings": {**_ONEDNN_OFF, **SETTINGS},
+    "train_ours": SETTINGS,
+    "train_task": SETTINGS,
+}
 
 
 def environment(name: str, threads: int) -> dict:

@@ -13,6 +13,10 @@ from gluon_asymmnet.nn.forms import INFERENCE, Formed, channel_mean, set_form
 
 nn = mx.gluon.nn
 
+# Images that go through an optimized net together: the memory of more leaves the processor's cache.
+# Large 1.0, two threads: 5.2 ms an image at 4 to 8 together, 5.9 at 32.
+AT_ONCE = 8
+
 
 class Features(Formed, mx.gluon.HybridBlock):
     """Everything but the classifier.  Shapes: ``(N, 3, H, W) -> (N, plan.hidden, 1, 1)``."""
@@ -86,6 +90,8 @@ class AsymmNet(mx.gluon.HybridBlock):
             self.features = Features(plan, dropout, norm, last_gamma, prefix="features_")
             self.output = nn.Conv2D(classes, 1, in_channels=plan.hidden, prefix="output_")
 
+    at_once = None  # more images than these go through in parts
+
     def hybrid_forward(self, F, x):
         return F.flatten(self.output(self.features(x)))
 
@@ -98,7 +104,8 @@ class AsymmNet(mx.gluon.HybridBlock):
         """Return a faster net with the same weights and outputs, for the CPU.
 
         Batch normalisation is folded, elementwise chains read plain memory, and the graph goes
-        through oneDNN's subgraph backend.  Later changes of this net's weights do not reach it.
+        through oneDNN's subgraph backend, in parts of at most 8 images.  Later changes of this
+        net's weights do not reach it.
 
         Args:
             sample: an input of the usual shape; ``(1, 3, 224, 224)`` by default.
@@ -107,8 +114,16 @@ class AsymmNet(mx.gluon.HybridBlock):
         """
         net = inference_form(self)
         sample = mx.nd.zeros((1, 3, 224, 224)) if sample is None else sample
-        net.optimize_for(sample, backend="MKLDNN", static_alloc=True, static_shape=True)
+        net.optimize_for(sample[:AT_ONCE], backend="MKLDNN", static_alloc=True, static_shape=True)
+        net.at_once = AT_ONCE
         return net
+
+    def forward(self, x, *args):
+        """See the class."""
+        forward, size = super().forward, self.at_once
+        if size is None or len(x) <= size:
+            return forward(x, *args)
+        return mx.nd.concat(*(forward(x[i : i + size]) for i in range(0, len(x), size)), dim=0)
 
     def feature_maps(self, *names: str) -> "FeatureMaps":
         """Return a block that maps an image to the named maps, sharing this net's parameters."""

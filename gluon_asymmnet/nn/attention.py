@@ -2,7 +2,14 @@
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.nn.activations import activation
-from gluon_asymmnet.nn.forms import TRAINING, Formed, channel_mean, scale_channels, unblocked
+from gluon_asymmnet.nn.forms import (
+    INFERENCE,
+    TRAINING,
+    Formed,
+    channel_mean,
+    scale_channels,
+    unblocked,
+)
 
 nn = mx.gluon.nn
 
@@ -29,7 +36,7 @@ class SqueezeExcite(Formed, mx.gluon.HybridBlock):
             self.gate = activation("hard_sigmoid")
 
     def hybrid_forward(self, F, x):
+        if self.form == INFERENCE:
+            x = unblocked(F, x)  # for the mean and for the product
         gate = self.gate(self.restore(self.relu(self.reduce(channel_mean(F, x, self.form)))))
-        if self.form == TRAINING:
-            return scale_channels(F, x, gate)
-        return F.broadcast_mul(unblocked(F, x) if self.tuned else x, gate)
+        return scale_channels(F, x, gate) if self.form == TRAINING else F.broadcast_mul(x, gate)

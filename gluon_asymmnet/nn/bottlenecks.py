@@ -12,13 +12,28 @@ from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, Formed, resliced
 nn = mx.gluon.nn
 
 
+class BatchNorm(Formed, nn.BatchNorm):
+    """Gluon's batch normalisation; in training form it takes in the ReLU behind it."""
+
+    before_relu = False
+
+    @property
+    def with_relu(self) -> bool:
+        """Whether the output is rectified here."""
+        return self.before_relu and self.form == TRAINING
+
+    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        norm = F.contrib.BatchNormWithReLU if self.with_relu else F.BatchNorm
+        return norm(x, gamma, beta, running_mean, running_var, name="fwd", **self._kwargs)
+
+
 class NormFactory:
     """Make the normalisation layers of a network from GluonCV's ``norm_layer, norm_kwargs``."""
 
     folded = False
 
     def __init__(self, layer=None, kwargs: Optional[dict] = None):
-        self.layer = nn.BatchNorm if layer is None else layer
+        self.layer = BatchNorm if layer is None else layer
         self.kwargs = dict(kwargs or {})
         # GroupNorm alone takes no in_channels
         self._sized = "in_channels" in inspect.signature(self.layer.__init__).parameters
@@ -69,6 +84,10 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
             )  # fmt: skip
             self.norm = None if norm.folded else norm(channels, zero_gamma=zero_gamma)
             self.act = activation(act) if act else None
+        if isinstance(self.norm, BatchNorm):
+            # behind pointwise convolutions oneDNN's backward fails in some nets (from 20 to 64
+            # channels, for one)
+            self.norm.before_relu = act == "relu" and groups > 1 and channels % 16 == 0
 
     def hybrid_forward(self, F, x):
         if self._odd and self.form == TRAINING:
@@ -76,7 +95,9 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
         x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
-        return self.act(x) if self.act is not None else x
+        if self.act is None or getattr(self.norm, "with_relu", False):
+            return x
+        return self.act(x)
 
 
 class ChannelShuffle(mx.gluon.HybridBlock):
