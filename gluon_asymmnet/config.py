@@ -139,6 +139,7 @@ class ClassifierConfig:
                          choices=("auto", "never"))  # fmt: skip
     save_frequency: int = option(10, "keep the weights of every so many epochs; 0: best and last")
     checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
+    keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
     log_interval: int = option(50, "steps between log lines; 0: none")
     logging_file: str = option("log.txt", "log file in the run directory")
     dry_run: int = option(0, "time so many forward passes, then stop")
@@ -160,7 +161,7 @@ class ClassifierConfig:
         """Return self, or raise InputError for a setting that cannot be meant."""
         if not self.model:
             raise InputError("--model is required, e.g. --model asymmnet_large")
-        for name in ("batch_size", "num_epochs", "num_workers", "input_size"):
+        for name in ("batch_size", "num_epochs", "num_workers", "keep_last", "input_size"):
             _at_least(self, name, 1)
         for name in (
             "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "dry_run",

@@ -18,6 +18,7 @@ from gluon_asymmnet.config import ClassifierConfig, resolve
 from gluon_asymmnet.data.imagenet import Batch
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.train import checkpoint
+from gluon_asymmnet.train.checkpoint_files import clean_up, latest, list_checkpoints
 from gluon_asymmnet.train.classifier import ClassifierTask, train
 from tests.conftest import ROOT, run_python
 from tests.test_config import README_COMMAND
@@ -194,8 +195,9 @@ def test_checkpoint_round_trip_and_all_or_nothing(digits, tmp_path, monkeypatch)
 def test_only_the_newest_checkpoints_stay(digits, tmp_path):
     task = ClassifierTask(config(digits, batch_size=8), [mx.cpu()])
     for step in range(1, 6):
-        checkpoint.save(tmp_path, step, task.net, task.trainer, {}, keep=2)
-    assert [c.step for c in checkpoint.list_checkpoints(tmp_path)] == [4, 5]
+        checkpoint.save(tmp_path, step, task.net, task.trainer, {"best_step": 2})
+        clean_up(tmp_path, keep=2)
+    assert [c.step for c in list_checkpoints(tmp_path)] == [2, 4, 5]
 
 
 def test_state_of_another_network_is_refused(digits, tmp_path):
@@ -313,7 +315,7 @@ def test_loss_that_is_not_finite_stops_the_run(digits, tmp_path):
                       save_dir=str(tmp_path), checkpoint_steps=1)  # fmt: skip
     with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d, batch \d+"):
         train(settings)
-    kept = checkpoint.latest(run_dir(tmp_path) / "checkpoints")
+    kept = latest(run_dir(tmp_path) / "checkpoints")
     assert kept is None or all(np.isfinite(v).all() for v in read_params(kept.params).values())
 
 
