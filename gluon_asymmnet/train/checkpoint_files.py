@@ -157,6 +157,28 @@ def set_aside(checkpoint: Checkpoint) -> Path:
     return aside
 
 
+class Reading(NamedTuple):
+    """What reading one checkpoint through showed."""
+
+    checkpoint: Checkpoint
+    reason: Optional[str]  # what is damaged, or None
+    epoch: Optional[int]  # of its last step; None if it is damaged
+    best: bool  # whether the newest whole one names it as that of the best epoch
+
+
+def read_through(folder: Path) -> list[Reading]:
+    """Read every checkpoint, oldest first.  One that a run removes meanwhile is left out."""
+    found, best = [], None
+    for checkpoint in reversed(list_checkpoints(folder)):
+        reason = find_damage(checkpoint)
+        if not checkpoint.path.exists():
+            continue
+        state = {} if reason else checkpoint.read_state()
+        best = best if best is not None else state.get("best_step")
+        found.append(Reading(checkpoint, reason, state.get("epoch"), checkpoint.step == best))
+    return found[::-1]
+
+
 class Sorted(NamedTuple):
     """Which checkpoints stay and which may go."""
 

@@ -24,6 +24,7 @@ from gluon_asymmnet.atomic import new_file
 from gluon_asymmnet.compat.params_file import write_params
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.train import checkpoint as checkpoints
+from gluon_asymmnet.train.board import Board
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest
 from gluon_asymmnet.train.curves import draw_curves
 from gluon_asymmnet.train.run_directory import RunDirectory, logging_to
@@ -129,12 +130,10 @@ class _Run:
         self.board = None
 
     def __call__(self) -> Result:
-        from tensorboardX import SummaryWriter
-
         task, per_epoch = self.task, self.task.steps_per_epoch
         self._begin()
         first = self.step // per_epoch
-        self.board = SummaryWriter(str(self.directory.path), purge_step=first)
+        self.board = Board(self.directory.path, purge_step=first)
         try:
             for epoch in range(first, self.config.num_epochs):
                 self._epoch(epoch)
@@ -151,7 +150,8 @@ class _Run:
                 self._event("fault", f"{error.filename}: {error.strerror}")
             raise
         finally:
-            self.board.close()
+            with contextlib.suppress(OSError):  # all was flushed; what failed was said
+                self.board.close()
 
     def _event(self, kind: str, message: str) -> None:
         self.directory.add_event(kind, self.step, message)

@@ -24,10 +24,11 @@ from gluon_asymmnet.train.checkpoint_files import (
 )
 
 # Settings that may change between a run and its continuation: they do not decide its result.
+# A run may be moved, too.
 # The number of threads does, in the last digits, and still may: machines are not all alike.
 FREE_SETTINGS = frozenset({
     "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "keep_last",
-    "resume", "logging_file", "dry_run", "recipe",
+    "resume", "logging_file", "dry_run", "recipe", "save_dir", "save_prefix", "tag_name",
 })  # fmt: skip
 
 CONFIG, METRICS, EVENTS = "config.json", "metrics.jsonl", "events.jsonl"
@@ -227,7 +228,7 @@ def logging_to(path: Path) -> Iterator[logging.Logger]:
     logger = logging.getLogger("gluon_asymmnet.train")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    handlers = [logging.FileHandler(path), _BarSafeHandler(sys.stdout)]
+    handlers = [_LogFile(path), _BarSafeHandler(sys.stdout)]
     for handler in handlers:
         logger.addHandler(handler)
     try:
@@ -238,8 +239,19 @@ def logging_to(path: Path) -> Iterator[logging.Logger]:
             handler.close()
 
 
+class _LogFile(logging.FileHandler):
+    """Let a full disk end the run with one line, instead of a traceback for each line of it."""
+
+    def handleError(self, record):  # noqa: N802 - logging's name
+        with naming(Path(self.baseFilename)):
+            raise
+
+
 class _BarSafeHandler(logging.StreamHandler):
     """Print a line above the progress bar instead of through it."""
+
+    def handleError(self, record):  # noqa: N802 - logging's name
+        """Nobody reads any more, e.g. ``| head``: the log file has the line, training goes on."""
 
     def emit(self, record):
         from tqdm import tqdm
