@@ -105,16 +105,19 @@ def find_damage(checkpoint: Checkpoint) -> Optional[str]:
             return "not a folder"
         if not (path / MANIFEST).exists():
             return f"{MANIFEST} is missing"
-        for name, entry in read_manifest(path / MANIFEST).items():
+        files = read_manifest(path / MANIFEST)
+        step = _read_json(path / MANIFEST)["step"]
+        if step != checkpoint.step:
+            return f"its manifest is that of step {step}"
+        for name, entry in files.items():
             reason = _file_damage(path / name, entry)
             if reason:
                 return reason
-        step = checkpoint.read_state().get("step")
     except FormatError as error:
         return str(error)
     except OSError as error:
         return f"{Path(error.filename or path).name} cannot be read: {error.strerror}"
-    return None if step == checkpoint.step else f"its state is that of step {step}"
+    return None
 
 
 def _file_damage(path: Path, entry: dict) -> Optional[str]:

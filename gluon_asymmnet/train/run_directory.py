@@ -236,7 +236,8 @@ def logging_to(path: Path) -> Iterator[logging.Logger]:
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # what did not fit was said when it was written
+                handler.close()
 
 
 class _LogFile(logging.FileHandler):

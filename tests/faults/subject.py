@@ -20,9 +20,8 @@ from gluon_asymmnet.train.checkpoint_files import find_damage, list_checkpoints
 ROOT = Path(__file__).parent.parent.parent
 KEEP = 2
 _COMMON = {
-    "epochs": 6, "batch_size": 16, "lr": 0.05, "lr_mode": "cosine", "warmup_epochs": 1,
-    "checkpoint_steps": 2, "keep_last": KEEP, "log_interval": 1, "save_frequency": 0,
-    "threads": 1, "num_workers": 1,
+    "batch_size": 16, "lr": 0.05, "lr_mode": "cosine", "warmup_epochs": 1,
+    "checkpoint_steps": 2, "keep_last": KEEP, "log_interval": 1, "threads": 1, "num_workers": 1,
 }  # fmt: skip
 
 
@@ -67,12 +66,11 @@ def classifier(data: Path, backend: str = "opencv", *, epochs: int = 6) -> Subje
         "rec_train": data / "train.rec", "rec_train_idx": data / "train.idx",
         "rec_val": data / "val.rec", "rec_val_idx": data / "val.idx", "input_size": 32,
         "crop_ratio": 1.0, "data_backend": backend, "dropout": 0.3, "mixup": True,
-        "label_smoothing": True, "num_epochs": epochs,
+        "label_smoothing": True, "save_frequency": 0, "num_epochs": epochs,
     }  # fmt: skip
-    del settings["epochs"]
     return Subject(
-        f"classifier, {backend}", ("train_imagenet.py", *_flags(settings)), "--save-dir",
-        "custom/asymmnet_small_baseline", 6 * epochs, 6,
+        f"classifier, {backend}", (str(ROOT / "train_imagenet.py"), *_flags(settings)),
+        "--save-dir", "custom/asymmnet_small_baseline", 6 * epochs, 6,
     )  # fmt: skip
 
 
@@ -81,10 +79,10 @@ def detector(boxes: Path, *, epochs: int = 3) -> Subject:
     settings = {
         **_COMMON, "network": "asymmnet_small_0.35", "dataset": "custom", "batch_size": 4,
         "dataset_root": boxes, "train_splits": "2007_trainval", "val_splits": "2007_test",
-        "lr": 0.01, "samples": 1, "epochs": epochs,
+        "lr": 0.01, "samples": 1, "save_interval": 0, "epochs": epochs,
     }  # fmt: skip
     return Subject(
-        "detector", ("train_ssd.py", *_flags(settings)), "--save-prefix",
+        "detector", (str(ROOT / "train_ssd.py"), *_flags(settings)), "--save-prefix",
         "ssd_300_asymmnet_small_0.35_custom", 3 * epochs, 3,
     )  # fmt: skip
 
