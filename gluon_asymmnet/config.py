@@ -53,8 +53,10 @@ class ClassifierConfig:
     use_pretrained: bool = option(False, "start from the published weights", group="model")
     resume_params: str = option("", "start from this .params file, any layout", group="model")
     resume_states: str = option(
-        "", "with it, these optimizer states (trainer.params)", group="model"
-    )
+        "", "with it, these optimizer states: trainer.params, or .states of MXNet with --trust",
+        group="model",
+    )  # fmt: skip
+    trust: bool = option(False, "load .states, a pickle, which can run any code", group="model")
     resume_epoch: int = option(0, "with it, the epoch to go on from", group="model")
 
     # data

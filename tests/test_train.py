@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._environment import mx
+from gluon_asymmnet.compat.layouts import entries
 from gluon_asymmnet.compat.params_file import read_params
 from gluon_asymmnet.config import ClassifierConfig, resolve
 from gluon_asymmnet.data.imagenet import Batch
@@ -20,6 +22,7 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest, list_checkpoints
 from gluon_asymmnet.train.classifier import ClassifierTask, train
+from gluon_asymmnet.train.trainer_states import load_states_file
 from tests.conftest import ROOT, run_python
 from tests.test_config import README_COMMAND
 
@@ -207,6 +210,56 @@ def test_state_of_another_network_is_refused(digits, tmp_path):
     wider = ClassifierTask(config(digits, batch_size=8, width=0.75), [mx.cpu()])
     with pytest.raises(FormatError, match="lacks the state 0 of features"):
         checkpoint.load_trainer(saved.path / "trainer.params", wider.net, wider.trainer)
+
+
+def a_step(task, seed):
+    task.trainer.set_learning_rate(0.1)
+    task.step(BATCH, 0, np.random.default_rng(seed)).wait_to_read()
+
+
+BATCH = Batch(np.random.default_rng(9).normal(size=(8, 3, 32, 32)).astype(np.float32),
+              np.arange(8, dtype=np.float32))  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["layers", "sorted"])
+def test_states_of_a_trainer_of_mxnets_continue(digits, tmp_path, order):
+    """MXNet's own files: a Trainer of a list keeps its order, as all did before MXNet 1.6."""
+    settings = {"batch_size": 8, "dropout": 0.0}
+    theirs = ClassifierTask(config(digits, **settings), [mx.cpu()])
+    params = theirs.net._collect_params_with_prefix()
+    names = [e.name for e in entries(theirs.net.plan, 10)] if order == "layers" else None
+    theirs.trainer = mx.gluon.Trainer(
+        [params[n] for n in names] if names else theirs.net.collect_params(),
+        "nag", {"momentum": 0.9, "wd": 0.0001}, update_on_kvstore=False,
+    )  # fmt: skip
+    a_step(theirs, 1)
+    weights, states = tmp_path / "their.params", tmp_path / "their.states"
+    theirs.net.save_parameters(str(weights))
+    theirs.trainer.save_states(str(states))
+    settings.update(resume_params=str(weights), resume_states=str(states))
+    with pytest.raises(InputError, match=r"their\.states is a Python pickle.*: add --trust"):
+        ClassifierTask(config(digits, **settings), [mx.cpu()])
+    ours = ClassifierTask(config(digits, trust=True, **settings), [mx.cpu()])
+    for task in (theirs, ours):
+        a_step(task, 2)
+    a, b = checkpoint.net_arrays(theirs.net), checkpoint.net_arrays(ours.net)
+    for name in a:
+        np.testing.assert_array_equal(b[name], a[name], err_msg=name)
+
+
+def test_states_that_fit_in_no_order(digits, tmp_path):
+    settings = {"batch_size": 8, "dropout": 0.0}
+    wide = ClassifierTask(config(digits, width=0.75, **settings), [mx.cpu()])
+    a_step(wide, 1)
+    wide.trainer.save_states(str(tmp_path / "wide.states"))
+    task = ClassifierTask(config(digits, **settings), [mx.cpu()])
+    with pytest.raises(
+        FormatError, match=r"wide\.states: its \d+ states fit asymmnet_small\S* nei"
+    ):
+        load_states_file(tmp_path / "wide.states", task.net, task.trainer, trust=True)
+    (tmp_path / "odd.states").write_bytes(pickle.dumps([1, 2, 3]))
+    with pytest.raises(FormatError, match=r"odd\.states: cannot be loaded: AttributeError"):
+        load_states_file(tmp_path / "odd.states", task.net, task.trainer, trust=True)
 
 
 # --- Whole runs ------------------------------------------------------------------------------

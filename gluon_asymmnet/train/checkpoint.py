@@ -58,14 +58,18 @@ def trainer_arrays(net, trainer) -> dict:
     found = {}
     states = trainer._updaters[0].states
     for index, name in _trained(net, trainer).items():
-        for number, array in enumerate(_flat(states.get(index))):
+        for number, array in enumerate(flat_state(states.get(index))):
             found[f"{name}:{number}"] = array.asnumpy()
     return found
 
 
 def load_trainer(path, net, trainer) -> None:
-    """Put what ``trainer_arrays`` returned back, on every device."""
-    arrays = read_params(path)
+    """Put the optimizer's arrays of a checkpoint into ``trainer``."""
+    put_trainer(read_params(path), path, net, trainer)
+
+
+def put_trainer(arrays: Mapping, path, net, trainer) -> None:
+    """Put what ``trainer_arrays`` returned back, on every device; errors name ``path``."""
     names = _trained(net, trainer)
     known = {name for name in arrays if name.rsplit(":", 1)[0] in names.values()}
     if len(known) != len(arrays):
@@ -77,7 +81,7 @@ def load_trainer(path, net, trainer) -> None:
         param = trainer._params[index]
         for updater, weight in zip(trainer._updaters, param.list_data()):
             state = updater.optimizer.create_state_multi_precision(index, weight)
-            for number, array in enumerate(_flat(state)):
+            for number, array in enumerate(flat_state(state)):
                 value = arrays.get(f"{name}:{number}")
                 if value is None or value.shape != array.shape:
                     raise FormatError(f"{path}: lacks the state {number} of {name}")
@@ -92,10 +96,10 @@ def _trained(net, trainer) -> dict[int, str]:
     return {i: names[id(p)] for i, p in enumerate(trainer._params) if p.grad_req != "null"}
 
 
-def _flat(state) -> list:
+def flat_state(state) -> list:
     """Return the arrays of an optimizer state, which may be None, an array or nested tuples."""
     if state is None:
         return []
     if isinstance(state, (tuple, list)):
-        return [array for part in state for array in _flat(part)]
+        return [array for part in state for array in flat_state(part)]
     return [state]

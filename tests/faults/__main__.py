@@ -32,8 +32,13 @@ def main(argv=None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--only", help="only the other faults whose kind has this in it")
+    parser.add_argument("--page", action="store_true", help="only make faults.md of faults.json")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="for the report")
     args = parser.parse_args(argv)
+    if args.page:
+        found = json.loads((args.out / "faults.json").read_text())
+        write_text(args.out / "faults.md", report.document(found))
+        return 0
     begun = time.monotonic()
     work = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
