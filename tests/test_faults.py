@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tests.faults import others, report
 from tests.faults.kills import Outcome, chain
 from tests.faults.subject import classifier, read_end, write_records
-from tests.faults.watch import EPOCH_END, RENAMING, VALIDATION, WRITING
+from tests.faults.watch import EPOCH_END, NAMED, RENAMING, VALIDATION, WRITING
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,24 @@ def test_killed_in_many_phases_it_ends_as_undisturbed(subject, undisturbed, tmp_
     assert [o.problem for o in outcomes] == [""] * 4
 
 
+def test_killed_with_the_authors_reader(digits, tmp_path):
+    """ImageRecordIter goes on in mid-epoch, too, with one thread."""
+    records = write_records(digits, tmp_path / "set")
+    subject = classifier(records, "mxnet", epochs=2)
+    done = subject.finish(tmp_path / "undisturbed")
+    assert done.returncode == 0, done.stderr
+    reference = read_end(tmp_path / "undisturbed" / subject.folder)
+    outcomes, _ = chain(subject, reference, tmp_path / "run", [WRITING, NAMED], random.Random(2))
+    assert [o.problem for o in outcomes] == [""] * 2
+
+
 def test_a_damaged_checkpoint_costs_only_its_steps(subject, undisturbed, tmp_path):
-    """The finished run, with its newest checkpoint damaged, does the last steps again."""
+    """The finished run, with its newest checkpoint damaged, does the last steps again: with three
+    decoding threads, which change nothing.
+    """
     reference = read_end(undisturbed / subject.folder)
-    scene = others.Scene(subject, reference, undisturbed, tmp_path / "run", random.Random(1))
+    threads = subject._replace(command=(*subject.command, "--num-workers", "3"))
+    scene = others.Scene(threads, reference, undisturbed, tmp_path / "run", random.Random(1))
     assert others.fallback(scene, others.flip, "net.params") == ""
 
 

@@ -8,6 +8,9 @@ parameters' names), ``state.json`` (everything else), copies of the run's small 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Optional
+
+import numpy as np
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.atomic import new_folder
@@ -51,6 +54,12 @@ def net_arrays(net) -> dict[str, "mx.nd.NDArray"]:
     return {
         n: p.data(p.list_ctx()[0]).asnumpy() for n, p in net._collect_params_with_prefix().items()
     }
+
+
+def not_finite(net) -> Optional[str]:
+    """Return the name of a parameter that holds something infinite or no number, or None."""
+    arrays = net_arrays(net)
+    return next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
 
 
 def trainer_arrays(net, trainer) -> dict:

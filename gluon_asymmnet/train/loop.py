@@ -88,7 +88,7 @@ class _Sums:
         step, sums = self._waiting.popleft()
         loss, metric = (float(value) for value in sums.asnumpy())
         if not np.isfinite(loss):
-            raise _NotFiniteError(step, loss)
+            raise _NotFiniteError(step, f"the loss is {loss}")
         self.loss, self.metric, self.steps = self.loss + loss, self.metric + metric, self.steps + 1
 
     def mean(self) -> tuple:
@@ -97,8 +97,8 @@ class _Sums:
 
 
 class _NotFiniteError(RunError):
-    def __init__(self, step: int, loss: float):
-        super().__init__(f"the loss is {loss} at step {step}")
+    def __init__(self, step: int, what: str):
+        super().__init__(f"{what} at step {step}")
         self.step = step
 
 
@@ -274,6 +274,9 @@ class _Run:
         newest = latest(self.directory.checkpoints)
         if newest and newest.step == self.step:
             return
+        broken = checkpoints.not_finite(self.task.net)
+        if broken:  # the loss says so a step later, when the newest checkpoint is of no use
+            raise _NotFiniteError(self.step, f"{broken} is not finite")
         folder = self.directory.checkpoints
         checkpoints.save(
             folder, self.step, self.task.net, self.task.trainer, state,
