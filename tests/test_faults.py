@@ -81,7 +81,7 @@ def test_the_page_of_the_campaign_is_that_of_its_data():
 def test_the_report_counts_what_was_not_survived():
     outcomes = [Outcome("a", "SIGKILL", "start"), Outcome("a", "SIGKILL", "start", "gone")]
     environment = {"packages": {}, "platform": "x", "processors": 1, "python": "3"}
-    found = report.summary(outcomes, environment, {"jobs": 1, "seed": 0, "minutes": 1})
+    found = report.summary(outcomes, environment, {"jobs": 1, "seed": 0, "minutes": 1, "load": 1})
     assert "2 SIGKILLs and 0 other faults" in report.document(found)
     assert "| start | 2 | 1 of 2 |" in report.document(found)
     assert "- SIGKILL, start, a: gone" in report.document(found)

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import os
 import random
 import shutil
 import sys
@@ -46,7 +47,8 @@ def main(argv=None) -> int:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     minutes = round((time.monotonic() - begun) / 60)
-    settings = {"kills": args.kills, "jobs": args.jobs, "seed": args.seed, "minutes": minutes}
+    settings = {"kills": args.kills, "jobs": args.jobs, "seed": args.seed, "minutes": minutes,
+                "load": round(os.getloadavg()[2])}  # fmt: skip
     found = report.summary(outcomes, environment(), settings)
     if not args.only:
         write_text(args.out / "faults.json", json.dumps(found, indent=1) + "\n")
@@ -65,6 +67,7 @@ def campaign(args, work: Path) -> list[Outcome]:
         tasks = _other_tasks(args, subjects, references, work)
         if not args.only:
             tasks += _kill_tasks(args, subjects, references, work)
+        random.Random(args.seed).shuffle(tasks)
         return list(itertools.chain.from_iterable(pool.map(lambda task: _said(task()), tasks)))
 
 

@@ -40,7 +40,7 @@ def document(found: dict) -> str:
         "",
         f"{env['platform']}, {env['processors']} processors, Python {env['python']}; {packages}. "
         f"One thread a run, {found['settings']['jobs']} runs at a time, seed "
-        f"{found['settings']['seed']}, {found['settings']['minutes']} minutes.",
+        f"{found['settings']['seed']}, {found['settings']['minutes']} minutes under a load of {found['settings']['load']}.",
         "",
         "## SIGKILL",
         "",
