@@ -23,7 +23,7 @@ def summary(outcomes: list[Outcome], environment: dict, settings: dict) -> dict:
 
 def document(found: dict) -> str:
     """Return the page ``benchmarks/faults.md``."""
-    rows, env = found["rows"], found["environment"]
+    rows, env, how = found["rows"], found["environment"], found["settings"]
     kills = [row for row in rows if row["kind"] == "SIGKILL"]
     others = [row for row in rows if row["kind"] != "SIGKILL"]
     packages = ", ".join(f"{n} {v}" for n, v in sorted(env["packages"].items()) if v)
@@ -39,8 +39,8 @@ def document(found: dict) -> str:
         f"metrics equal bit for bit to those of the undisturbed run.",
         "",
         f"{env['platform']}, {env['processors']} processors, Python {env['python']}; {packages}. "
-        f"One thread a run, {found['settings']['jobs']} runs at a time, seed "
-        f"{found['settings']['seed']}, {found['settings']['minutes']} minutes under a load of {found['settings']['load']}.",
+        f"One thread a run, {how['jobs']} runs at a time, seed {how['seed']}, {how['minutes']} "
+        f"minutes under a load of {how['load']}.",
         "",
         "## SIGKILL",
         "",
