@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet symbols tests *.py
 DEMO := demo
 
-.PHONY: demo test test-slow lint format goldens tables clean
+.PHONY: demo test test-slow lint format goldens tables faults clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
@@ -33,6 +33,11 @@ goldens: $(VENV)/dev.stamp
 # Rewrite the tables in the documents from their data.
 tables: $(VENV)/dev.stamp
 	$(BIN)/python -m gluon_asymmnet.tables
+	$(BIN)/python -m tests.faults --page
+
+# Kill, starve and damage real runs some 270 times; half an hour, and rewrites benchmarks/faults.*
+faults: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.faults
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

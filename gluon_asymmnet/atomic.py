@@ -35,7 +35,7 @@ class NewFiles:
         self._refuse_existing(final)
         if final in self._scratch:
             raise InputError(f"{final} would be written twice; name different files")
-        scratch = _hidden(final)
+        scratch = hidden_name(final)
         with naming(final, scratch):
             scratch.touch(exist_ok=False)
         self._scratch[final] = scratch
@@ -118,7 +118,7 @@ def new_folder(path) -> Iterator[Path]:
     _make_parent(final)
     if os.path.lexists(final):
         raise InputError(f"{final} exists already; remove it or choose another place")
-    scratch = _hidden(final)
+    scratch = hidden_name(final)
     with naming(final, scratch):
         scratch.mkdir()
         try:
@@ -136,6 +136,18 @@ def write_text(path, text: str) -> None:
     """Write a text file whole or not at all."""
     with new_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
+
+
+def remove_leftovers(folder, pattern: str) -> None:
+    """Remove what killed writers of files called like ``pattern`` left in ``folder``.
+
+    Nobody else may be writing such a file there.
+    """
+    for path in Path(folder).glob(f".{pattern}.{'[0-9a-f]' * 16}.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def flush(path) -> None:
@@ -171,7 +183,7 @@ def _final_name(named, final: Path, scratch: Optional[Path]) -> Optional[Path]:
     return final / Path(named).relative_to(scratch) if inside else None
 
 
-def _hidden(final: Path) -> Path:
+def hidden_name(final: Path) -> Path:
     """A free name beside ``final``, so that the rename stays inside one file system."""
     return final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
 

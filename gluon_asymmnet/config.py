@@ -53,8 +53,10 @@ class ClassifierConfig:
     use_pretrained: bool = option(False, "start from the published weights", group="model")
     resume_params: str = option("", "start from this .params file, any layout", group="model")
     resume_states: str = option(
-        "", "with it, these optimizer states (trainer.params)", group="model"
-    )
+        "", "with it, these optimizer states: trainer.params, or .states of MXNet with --trust",
+        group="model",
+    )  # fmt: skip
+    trust: bool = option(False, "load .states, a pickle, which can run any code", group="model")
     resume_epoch: int = option(0, "with it, the epoch to go on from", group="model")
 
     # data
@@ -139,6 +141,7 @@ class ClassifierConfig:
                          choices=("auto", "never"))  # fmt: skip
     save_frequency: int = option(10, "keep the weights of every so many epochs; 0: best and last")
     checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
+    keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
     log_interval: int = option(50, "steps between log lines; 0: none")
     logging_file: str = option("log.txt", "log file in the run directory")
     dry_run: int = option(0, "time so many forward passes, then stop")
@@ -160,7 +163,7 @@ class ClassifierConfig:
         """Return self, or raise InputError for a setting that cannot be meant."""
         if not self.model:
             raise InputError("--model is required, e.g. --model asymmnet_large")
-        for name in ("batch_size", "num_epochs", "num_workers", "input_size"):
+        for name in ("batch_size", "num_epochs", "num_workers", "keep_last", "input_size"):
             _at_least(self, name, 1)
         for name in (
             "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "dry_run",

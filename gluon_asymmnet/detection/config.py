@@ -110,6 +110,7 @@ class DetectorConfig:
     val_interval: int = option(1, "epochs from validation to validation; the last one always")
     samples: int = option(8, "pictures with boxes, drawn after each validation")
     checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
+    keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
     log_interval: int = option(100, "steps between log lines; 0: none")
     logging_file: str = option("log.txt", "log file in the run directory")
 
@@ -145,7 +146,9 @@ class DetectorConfig:
                 "--dataset coco: convert it with `asymmnet voc from-coco`, then --dataset custom"
             )
         parse_detector(self.model)
-        for name in ("batch_size", "num_epochs", "num_workers", "val_interval", "max_expansion"):
+        for name in (
+            "batch_size", "num_epochs", "num_workers", "keep_last", "val_interval", "max_expansion",
+        ):  # fmt: skip
             self._at_least(name, 1)
         for name in (
             "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "samples",

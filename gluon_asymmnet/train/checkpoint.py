@@ -1,59 +1,44 @@
-"""Checkpoints: one directory each, all or nothing, no pickle.
+"""What a checkpoint holds: no pickle, all or nothing.
 
-``checkpoints/step-000000123`` holds ``net.params`` (an ordinary Gluon file), ``trainer.params``
-(the optimizer's arrays under their parameters' names) and ``state.json`` (everything else).
+``net.params`` (an ordinary Gluon file), ``trainer.params`` (the optimizer's arrays under their
+parameters' names), ``state.json`` (everything else), copies of the run's small text files, and
+``manifest.json``; ``checkpoint_files`` says how such folders are kept.
 """
 
 import json
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Optional
+
+import numpy as np
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.atomic import new_folder
 from gluon_asymmnet.compat.exact import load_exact
 from gluon_asymmnet.compat.params_file import read_params, write_params
 from gluon_asymmnet.errors import FormatError
-
-_PREFIX = "step-"
-
-
-class Checkpoint(NamedTuple):
-    """A checkpoint on disk."""
-
-    path: Path
-    step: int
-
-    @property
-    def params(self) -> Path:
-        """The network's parameters."""
-        return self.path / "net.params"
+from gluon_asymmnet.train.checkpoint_files import Checkpoint, write_manifest
 
 
-def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """Return the complete checkpoints, oldest first."""
-    found = [p for p in Path(folder).glob(f"{_PREFIX}*") if (p / "state.json").is_file()]
-    return sorted((Checkpoint(p, int(p.name[len(_PREFIX) :])) for p in found), key=lambda c: c.step)
+def save(
+    folder: Path, step: int, net, trainer, state: dict, *, texts: Mapping[str, str] = {}
+) -> Checkpoint:
+    """Write a checkpoint; ``checkpoint_files.clean_up`` removes older ones.
 
-
-def latest(folder: Path) -> Optional[Checkpoint]:
-    """Return the newest checkpoint, or None."""
-    checkpoints = list_checkpoints(folder)
-    return checkpoints[-1] if checkpoints else None
-
-
-def save(folder: Path, step: int, net, trainer, state: dict, *, keep: int = 3) -> Checkpoint:
-    """Write a checkpoint and remove all but the newest ``keep``.
+    Args:
+        state: what JSON can hold; ``best_step`` names the checkpoint of the best epoch.
+        texts: further files of the checkpoint, by name.
 
     Raises: OSError if the disk is full or not writable; the older checkpoints are then untouched.
     """
-    checkpoint = Checkpoint(Path(folder) / f"{_PREFIX}{step:09d}", step)
+    checkpoint = Checkpoint(Path(folder) / f"step-{step:09d}", step)
     with new_folder(checkpoint.path) as scratch:
         write_params(scratch / "net.params", net_arrays(net))
         write_params(scratch / "trainer.params", trainer_arrays(net, trainer))
         (scratch / "state.json").write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old.path)
+        for name, text in texts.items():
+            (scratch / name).write_text(text)
+        write_manifest(scratch, step)
     return checkpoint
 
 
@@ -61,10 +46,7 @@ def load(checkpoint: Checkpoint, net, trainer) -> dict:
     """Put a checkpoint's arrays into ``net`` and ``trainer`` and return its state."""
     load_exact(net, checkpoint.params)
     load_trainer(checkpoint.path / "trainer.params", net, trainer)
-    try:
-        return json.loads((checkpoint.path / "state.json").read_text())
-    except ValueError as error:
-        raise FormatError(f"{checkpoint.path / 'state.json'}: damaged: {error}") from None
+    return checkpoint.read_state()
 
 
 def net_arrays(net) -> dict[str, "mx.nd.NDArray"]:
@@ -74,19 +56,29 @@ def net_arrays(net) -> dict[str, "mx.nd.NDArray"]:
     }
 
 
+def not_finite(net) -> Optional[str]:
+    """Return the name of a parameter that holds something infinite or no number, or None."""
+    arrays = net_arrays(net)
+    return next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
+
+
 def trainer_arrays(net, trainer) -> dict:
     """Return the optimizer's arrays under ``parameter:number``, as NumPy arrays."""
     found = {}
     states = trainer._updaters[0].states
     for index, name in _trained(net, trainer).items():
-        for number, array in enumerate(_flat(states.get(index))):
+        for number, array in enumerate(flat_state(states.get(index))):
             found[f"{name}:{number}"] = array.asnumpy()
     return found
 
 
 def load_trainer(path, net, trainer) -> None:
-    """Put what ``trainer_arrays`` returned back, on every device."""
-    arrays = read_params(path)
+    """Put the optimizer's arrays of a checkpoint into ``trainer``."""
+    put_trainer(read_params(path), path, net, trainer)
+
+
+def put_trainer(arrays: Mapping, path, net, trainer) -> None:
+    """Put what ``trainer_arrays`` returned back, on every device; errors name ``path``."""
     names = _trained(net, trainer)
     known = {name for name in arrays if name.rsplit(":", 1)[0] in names.values()}
     if len(known) != len(arrays):
@@ -98,7 +90,7 @@ def load_trainer(path, net, trainer) -> None:
         param = trainer._params[index]
         for updater, weight in zip(trainer._updaters, param.list_data()):
             state = updater.optimizer.create_state_multi_precision(index, weight)
-            for number, array in enumerate(_flat(state)):
+            for number, array in enumerate(flat_state(state)):
                 value = arrays.get(f"{name}:{number}")
                 if value is None or value.shape != array.shape:
                     raise FormatError(f"{path}: lacks the state {number} of {name}")
@@ -113,10 +105,10 @@ def _trained(net, trainer) -> dict[int, str]:
     return {i: names[id(p)] for i, p in enumerate(trainer._params) if p.grad_req != "null"}
 
 
-def _flat(state) -> list:
+def flat_state(state) -> list:
     """Return the arrays of an optimizer state, which may be None, an array or nested tuples."""
     if state is None:
         return []
     if isinstance(state, (tuple, list)):
-        return [array for part in state for array in _flat(part)]
+        return [array for part in state for array in flat_state(part)]
     return [state]

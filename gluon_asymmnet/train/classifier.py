@@ -29,6 +29,7 @@ from gluon_asymmnet.train.checkpoint import load_trainer
 from gluon_asymmnet.train.loop import Result, run
 from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.train.schedule import make_schedule
+from gluon_asymmnet.train.trainer_states import load_states_file
 
 SMOOTHING = 0.1  # fixed in the authors' train.py
 FP16_LOSS_SCALE = 128  # keeps small gradients above half precision's smallest number
@@ -236,13 +237,9 @@ class ClassifierTask:
              "multi_precision": config.dtype == "float16"},
             update_on_kvstore=False,
         )  # fmt: skip
-        if config.resume_states:
-            if config.resume_states.endswith(".states"):
-                raise InputError(
-                    f"--resume-states {config.resume_states}: .states files are pickles, which can "
-                    f"run code, and are numbered by position, which differs between versions of "
-                    f"MXNet; give a trainer.params of a checkpoint, or --resume-params alone"
-                )
+        if config.resume_states.endswith(".states"):
+            load_states_file(config.resume_states, self.net, trainer, trust=config.trust)
+        elif config.resume_states:
             load_trainer(config.resume_states, self.net, trainer)
         return trainer
 

@@ -7,6 +7,7 @@ Everything random is a function of the seed and the number of the step, so a run
 and resumed repeats what an undisturbed one does.
 """
 
+import contextlib
 import signal
 import sys
 import threading
@@ -23,11 +24,12 @@ from gluon_asymmnet.atomic import new_file
 from gluon_asymmnet.compat.params_file import write_params
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.train import checkpoint as checkpoints
+from gluon_asymmnet.train.board import Board
+from gluon_asymmnet.train.checkpoint_files import clean_up, latest
 from gluon_asymmnet.train.curves import draw_curves
 from gluon_asymmnet.train.run_directory import RunDirectory, logging_to
 
 _IN_FLIGHT = 2  # steps whose results are not read yet: keeps MXNet's queue filled, and bounded
-_KEPT = 3  # resumable checkpoints
 
 
 class Task(Protocol):
@@ -86,7 +88,7 @@ class _Sums:
         step, sums = self._waiting.popleft()
         loss, metric = (float(value) for value in sums.asnumpy())
         if not np.isfinite(loss):
-            raise _NotFiniteError(step, loss)
+            raise _NotFiniteError(step, f"the loss is {loss}")
         self.loss, self.metric, self.steps = self.loss + loss, self.metric + metric, self.steps + 1
 
     def mean(self) -> tuple:
@@ -95,8 +97,8 @@ class _Sums:
 
 
 class _NotFiniteError(RunError):
-    def __init__(self, step: int, loss: float):
-        super().__init__(f"the loss is {loss} at step {step}")
+    def __init__(self, step: int, what: str):
+        super().__init__(f"{what} at step {step}")
         self.step = step
 
 
@@ -124,44 +126,61 @@ class _Run:
         self.best_epoch: Optional[int] = None
         self.step = task.first_step
         self.sums = _Sums(task.images_per_step)
+        self.last_step = config.num_epochs * task.steps_per_epoch
         self.board = None
 
     def __call__(self) -> Result:
-        from tensorboardX import SummaryWriter
-
         task, per_epoch = self.task, self.task.steps_per_epoch
-        if self.directory.latest:
-            self._resume(self.directory.latest)
-        self.board = SummaryWriter(str(self.directory.path), purge_step=self.step or None)
+        self._begin()
+        first = self.step // per_epoch
+        self.board = Board(self.directory.path, purge_step=first)
         try:
-            for epoch in range(self.step // per_epoch, self.config.num_epochs):
-                if not self._epoch(epoch):
+            for epoch in range(first, self.config.num_epochs):
+                self._epoch(epoch)
+                if self.signals.stop and self.step < self.last_step:
+                    self._event("stopped", f"by {self.signals.name} after step {self.step}")
                     return self._result(finished=False)
             self._copy_weights("last.params")
             return self._result(finished=True)
         except _NotFiniteError as error:
+            self._event("not_finite", str(error))
             raise RunError(self._explain(error, task)) from None
+        except OSError as error:
+            with contextlib.suppress(OSError):  # the disk that failed holds the events, too
+                self._event("fault", f"{error.filename}: {error.strerror}")
+            raise
         finally:
-            self.board.close()
+            with contextlib.suppress(OSError):  # all was flushed; what failed was said
+                self.board.close()
+
+    def _event(self, kind: str, message: str) -> None:
+        self.directory.add_event(kind, self.step, message)
 
     def _explain(self, error, task) -> str:
-        kept = checkpoints.latest(self.directory.checkpoints)
+        kept = latest(self.directory.checkpoints)
         epoch, batch = divmod(error.step - 1, task.steps_per_epoch)
         return (
             f"{error} (epoch {epoch}, batch {batch}, lr {task.schedule(error.step):g}): lower --lr "
             f"or lengthen --warmup-epochs; last good checkpoint: {kept.path if kept else 'none'}"
         )
 
-    def _resume(self, found) -> None:
+    def _begin(self) -> None:
+        """Go on from the newest checkpoint if there is one."""
+        found = self.directory.latest
+        for damage in self.directory.damaged:
+            self.log.warning("set aside %s: %s", damage.checkpoint.path, damage.reason)
+        if found is None:
+            self._event("started", f"at step {self.step} of {self.last_step}")
+            return
         state = checkpoints.load(found, self.task.net, self.task.trainer)
         self.step = state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.sums = _Sums(self.task.images_per_step, **state["sums"])
-        self.directory.forget_after(self.step)
+        self._event("resumed", f"from {found.path.name}, of {self.last_step} steps")
         self.log.info("resumed from %s", found.path)
 
-    def _epoch(self, epoch: int) -> bool:
-        """Train and validate one epoch; return False if a signal stopped it."""
+    def _epoch(self, epoch: int) -> None:
+        """Train and validate one epoch; after a signal, save in the middle of it."""
         task, config, per_epoch = self.task, self.config, self.task.steps_per_epoch
         done = self.step - epoch * per_epoch
         begun = tick = time.time()
@@ -184,12 +203,12 @@ class _Run:
                     )  # fmt: skip
                     bar.set_postfix(loss=f"{loss:.3f}", **{task.metric: f"{metric:.3f}"})
                     tick = now
-                last = number + 1 == per_epoch
                 due = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
-                if self.signals.stop or (due and not last):
+                # The checkpoint of the last step comes with its validation.
+                if (self.signals.stop or due) and number + 1 < per_epoch:
                     self._save()
                     if self.signals.stop:
-                        return False
+                        return
         self.sums.drain()
         if self.step < (epoch + 1) * per_epoch:
             raise RunError(
@@ -197,7 +216,6 @@ class _Run:
                 f"epoch {epoch}"
             )
         self._finish_epoch(epoch, (per_epoch - done) * task.images_per_step, begun)
-        return True
 
     def _step(self, batch, epoch: int) -> float:
         self.step += 1
@@ -248,19 +266,25 @@ class _Run:
     def _save(self) -> None:
         self.sums.drain()
         sums = {"loss": self.sums.loss, "metric": self.sums.metric, "steps": self.sums.steps}
-        state = {"best": self.best, "best_epoch": self.best_epoch, "sums": sums,
-                 "seed": self.config.seed, "lr": self.task.schedule(max(self.step, 1))}  # fmt: skip
-        newest = checkpoints.latest(self.directory.checkpoints)
+        per_epoch = self.task.steps_per_epoch
+        best_step = None if self.best_epoch is None else (self.best_epoch + 1) * per_epoch
+        state = {"best": self.best, "best_epoch": self.best_epoch, "best_step": best_step,
+                 "epoch": (self.step - 1) // per_epoch, "sums": sums, "seed": self.config.seed,
+                 "lr": self.task.schedule(max(self.step, 1))}  # fmt: skip
+        newest = latest(self.directory.checkpoints)
         if newest and newest.step == self.step:
             return
+        broken = checkpoints.not_finite(self.task.net)
+        if broken:  # the loss says so a step later, when the newest checkpoint is of no use
+            raise _NotFiniteError(self.step, f"{broken} is not finite")
+        folder = self.directory.checkpoints
         checkpoints.save(
-            self.directory.checkpoints,
-            self.step,
-            self.task.net,
-            self.task.trainer,
-            state,
-            keep=_KEPT,
-        )
+            folder, self.step, self.task.net, self.task.trainer, state,
+            texts=self.directory.texts(),
+        )  # fmt: skip
+        for damage in clean_up(folder, self.config.keep_last):
+            self._event("fault", f"set aside {damage.checkpoint.path.name}: {damage.reason}")
+            self.log.warning("set aside %s: %s", damage.checkpoint.path, damage.reason)
 
     def _copy_weights(self, name: str) -> None:
         with new_file(self.directory.path / name) as scratch:
@@ -269,7 +293,7 @@ class _Run:
     def _result(self, finished: bool) -> Result:
         name = "best.params" if self.best is not None else "last.params"
         if not finished and not (self.directory.path / name).exists():
-            name = str(checkpoints.latest(self.directory.checkpoints).params)
+            name = str(latest(self.directory.checkpoints).params)
         return Result(
             str(self.directory.path), finished, self.step, self.best, self.best_epoch,
             str(self.directory.path / name),
@@ -281,6 +305,7 @@ class _Signals:
 
     def __init__(self):
         self.stop = False
+        self.name = ""
         self._before = {}
 
     def __enter__(self):
@@ -296,4 +321,4 @@ class _Signals:
     def _handle(self, number, _frame):
         if self.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.stop = True
+        self.stop, self.name = True, signal.Signals(number).name

@@ -1,59 +1,102 @@
-"""A run's directory: its first files, its log, its metrics, and what a resume finds there."""
+"""A run's directory: its settings, log, metrics and events, and what a resume finds there."""
 
 import contextlib
+import datetime
 import fcntl
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
-from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.atomic import naming, remove_leftovers, write_text
 from gluon_asymmnet.config import from_json, to_json
-from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.train.checkpoint import Checkpoint, latest
+from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.train.checkpoint_files import (
+    Checkpoint,
+    Damage,
+    find_good,
+    list_checkpoints,
+    list_set_aside,
+    set_aside,
+)
 
 # Settings that may change between a run and its continuation: they do not decide its result.
+# A run may be moved, too.
 # The number of threads does, in the last digits, and still may: machines are not all alike.
 FREE_SETTINGS = frozenset({
-    "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "resume",
-    "logging_file", "dry_run", "recipe",
+    "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "keep_last",
+    "resume", "logging_file", "dry_run", "recipe", "save_dir", "save_prefix", "tag_name",
+    "trust",
 })  # fmt: skip
+
+CONFIG, METRICS, EVENTS = "config.json", "metrics.jsonl", "events.jsonl"
+CHECKPOINTS, LOCK = "checkpoints", ".lock"
+# What a killed process may have left half written, beside checkpoints.
+_WRITTEN_HERE = ("*.params", "*.json", METRICS, "curves.png")
 
 
 class RunDirectory:
     """``path`` with ``config.json``, ``environment.json``, ``log.txt``, ``metrics.jsonl``, ...
 
+    ``latest`` is the newest checkpoint that is whole, or None; damaged ones that are newer were
+    set aside, and are named in ``events.jsonl``.
+
     Raises:
         InputError: if the directory holds another run, or a run and ``config.resume`` is "never",
             or another process works in it.
+        RunError: if there are checkpoints, and each is damaged.
     """
 
     def __init__(self, path, config, environment: dict):
         self.path, self.config = Path(path), config
-        self.checkpoints = self.path / "checkpoints"
-        self.metrics_path = self.path / "metrics.jsonl"
-        self._check_same_run()
+        self.checkpoints = self.path / CHECKPOINTS
+        self.metrics_path = self.path / METRICS
+        self._refuse_other_folder()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock()
-        self.latest: Optional[Checkpoint] = latest(self.checkpoints)
-        write_text(self.path / "config.json", to_json(config))
+        self._lock_file = lock(self.path)
+        try:
+            self._open(environment)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, environment: dict) -> None:
+        self.damaged: list[Damage] = []
+        self.latest: Optional[Checkpoint] = None
+        search = find_good(self.checkpoints)
+        self._check_same_run(search.good)
+        if search.good is None:
+            self._refuse_to_start_anew(search.damaged)
+        self.latest, self.damaged = search.good, search.damaged
+        for pattern in _WRITTEN_HERE:
+            remove_leftovers(self.path, pattern)
+        remove_leftovers(self.checkpoints, "*")
+        for damage in self.damaged:
+            step, aside = damage.checkpoint.step, set_aside(damage.checkpoint)
+            self.add_event("fallback", step, f"set aside as {aside.name}: {damage.reason}")
+        write_text(self.path / CONFIG, to_json(self.config))
         write_text(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
         self.checkpoints.mkdir(exist_ok=True)
+        self._restore_metrics()
 
-    def _check_same_run(self) -> None:
-        """Refuse to mix two runs.  Reads only, so that a refusal leaves nothing behind."""
-        file = self.path / "config.json"
-        if not file.exists():
-            if self.path.is_dir() and any(self.path.iterdir()):
-                raise InputError(f"{self.path} is not empty and holds no run; choose another place")
+    def _refuse_other_folder(self) -> None:
+        """Reads only, so that a refusal leaves nothing behind."""
+        if (self.path / CONFIG).exists() or list_checkpoints(self.checkpoints):
+            if self.config.resume == "never":
+                raise InputError(
+                    f"{self.path} holds a run already; resume it, or choose another name or place"
+                )
+        elif self.path.is_dir() and not all(map(_is_of_a_start, self.path.iterdir())):
+            raise InputError(f"{self.path} is not empty and holds no run; choose another place")
+
+    def _check_same_run(self, newest: Optional[Checkpoint]) -> None:
+        """Refuse to mix two runs."""
+        before = self._settings_before(newest)
+        if before is None:
             return
-        if self.config.resume == "never":
-            raise InputError(
-                f"{self.path} holds a run already; resume it, or choose another name or place"
-            )
-        before = from_json(type(self.config), file)
         changed = [
             f"{name} {getattr(before, name)!r} -> {getattr(self.config, name)!r}"
             for name in vars(before)
@@ -65,38 +108,119 @@ class RunDirectory:
                 f"command to go on, or choose another --tag-name"
             )
 
-    def _lock(self) -> None:
-        self._lock_file = open(self.path / ".lock", "w")  # noqa: SIM115 - held until the end
+    def _settings_before(self, newest: Optional[Checkpoint]):
+        """Read ``config.json``, or where it is damaged its copy in the newest checkpoint."""
+        file = self.path / CONFIG
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock_file.close()
-            raise InputError(f"{self.path}: another process is working on this run") from None
+            return from_json(type(self.config), file)
+        except (InputError, FileNotFoundError):
+            if newest is None or not (newest.path / CONFIG).exists():
+                if file.exists():
+                    raise
+                return None
+            found = from_json(type(self.config), newest.path / CONFIG)
+            reason = f"{CONFIG} is {'damaged' if file.exists() else 'missing'}"
+            self.add_event("fallback", newest.step, f"{reason}; taken from {newest.path.name}")
+            return found
+
+    def _refuse_to_start_anew(self, damaged: list[Damage]) -> None:
+        reasons = [f"{d.checkpoint.path.name}: {d.reason}" for d in damaged]
+        reasons += [f"{path.name}: set aside" for path in list_set_aside(self.checkpoints)]
+        if reasons:
+            raise RunError(
+                f"{self.checkpoints}: every checkpoint is damaged ({'; '.join(reasons)}): put a "
+                f"good copy there, or remove them to start anew"
+            )
 
     def close(self) -> None:
         """Let another process have the directory."""
         self._lock_file.close()
 
+    def add_event(self, kind: str, step: int, message: str) -> None:
+        """Append one line to ``events.jsonl``: what happened to the run, other than training.
+
+        Args:
+            kind: started, resumed, stopped, fallback, fault, not_finite, ...
+        """
+        now = datetime.datetime.now(datetime.timezone.utc)
+        _append_line(
+            self.path / EVENTS,
+            {"time": now.isoformat(timespec="seconds"), "step": step, "kind": kind,
+             "message": message},
+        )  # fmt: skip
+
+    def read_events(self) -> list[dict]:
+        """Return what ``add_event`` wrote, of earlier processes, too."""
+        return read_json_lines(self.path / EVENTS)
+
     def add_metrics(self, **values) -> None:
         """Append one line to ``metrics.jsonl``."""
-        with open(self.metrics_path, "a") as file:
-            file.write(json.dumps(values) + "\n")
+        self._rows.append(values)
+        _append_line(self.metrics_path, values)
 
     def read_metrics(self) -> list[dict]:
-        """Return what ``add_metrics`` wrote; a line cut by a kill is left out."""
-        return list(_json_lines(self.metrics_path))
+        """Return what ``add_metrics`` wrote, and what the checkpoint it started from had."""
+        return list(self._rows)
 
-    def forget_after(self, step: int) -> None:
-        """Drop metrics of steps that a resumed run will do again."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
-        write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in kept))
+    def texts(self) -> dict[str, str]:
+        """Return the files that a checkpoint keeps a copy of."""
+        return {CONFIG: to_json(self.config), METRICS: _lines(self._rows)}
+
+    def _restore_metrics(self) -> None:
+        """Make ``metrics.jsonl`` that of ``latest``: no row of a step that will be done again.
+
+        From its copy, which is known to be whole; a kill or a bad disk may have cut the file.
+        """
+        copy = self.latest.path / METRICS if self.latest else None
+        self._rows = read_json_lines(copy) if copy else []
+        if self.metrics_path.exists() or self._rows:
+            write_text(self.metrics_path, _lines(self._rows))
 
 
-def _json_lines(path: Path) -> Iterator[dict]:
+def lock(path: Path):
+    """Return an open file that keeps other processes out of a run's directory until it is closed.
+
+    Raises: InputError if another process is working there.
+    """
+    file = open(Path(path) / LOCK, "w")  # noqa: SIM115 - held until the end
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InputError(f"{path}: another process is working on this run") from None
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _is_of_a_start(path: Path) -> bool:
+    """Whether a process that was killed before it wrote ``config.json`` left this."""
+    return path.name == LOCK or path.name.startswith(f".{CONFIG}.")
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """Return the objects of a file of JSON lines; lines cut by a kill or damaged are left out."""
+    found = []
     if path.exists():
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                yield json.loads(line)
+        for line in path.read_bytes().split(b"\n"):
+            with contextlib.suppress(ValueError, RecursionError):
+                found.append(json.loads(line))
+    return [value for value in found if isinstance(value, dict)]
+
+
+def _lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _append_line(path: Path, values: dict) -> None:
+    """Append a line in one write, after a line that a kill cut."""
+    with naming(path), open(path, "ab+") as file:
+        cut = b""
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            cut = b"" if file.read(1) == b"\n" else b"\n"
+        file.write(cut + json.dumps(values).encode() + b"\n")
 
 
 @contextlib.contextmanager
@@ -105,7 +229,7 @@ def logging_to(path: Path) -> Iterator[logging.Logger]:
     logger = logging.getLogger("gluon_asymmnet.train")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    handlers = [logging.FileHandler(path), _BarSafeHandler(sys.stdout)]
+    handlers = [_LogFile(path), _BarSafeHandler(sys.stdout)]
     for handler in handlers:
         logger.addHandler(handler)
     try:
@@ -113,11 +237,23 @@ def logging_to(path: Path) -> Iterator[logging.Logger]:
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # what did not fit was said when it was written
+                handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """Let a full disk end the run with one line, instead of a traceback for each line of it."""
+
+    def handleError(self, record):  # noqa: N802 - logging's name
+        with naming(Path(self.baseFilename)):
+            raise
 
 
 class _BarSafeHandler(logging.StreamHandler):
     """Print a line above the progress bar instead of through it."""
+
+    def handleError(self, record):  # noqa: N802 - logging's name
+        """Nobody reads any more, e.g. ``| head``: the log file has the line, training goes on."""
 
     def emit(self, record):
         from tqdm import tqdm
