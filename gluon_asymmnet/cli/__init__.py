@@ -27,7 +27,9 @@ def main(argv=None) -> int:
         fetch,
         predict,
         records,
+        report,
         reproduce,
+        status,
         summary,
         train,
         train_ssd,
@@ -40,8 +42,8 @@ def main(argv=None) -> int:
     parser.add_argument("--version", action="version", version=f"gluon_asymmnet {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
-        doctor, summary, records, voc, fetch, train, train_ssd, evaluate, predict, reproduce,
-        convert, export, bench,
+        doctor, summary, records, voc, fetch, train, train_ssd, status, report, evaluate, predict,
+        reproduce, convert, export, bench,
     )  # fmt: skip
     for module in modules:
         module.add_parser(subparsers)
