@@ -13,6 +13,7 @@ DASHES = ("", "7 4", "2 4", "10 3 2 3", "14 5", "5 3 1 3 1 3")  # one per style,
 REFERENCE = "ref"  # style of a curve that is not ours
 _DOTTED = 40  # points up to which each gets a dot
 _STRIPS = 400  # most places that can be hovered over
+_LEAST, _MOST = 1e-200, 1e300  # beyond them floating point has no room for ticks
 
 
 class Line(NamedTuple):
@@ -87,8 +88,8 @@ def draw(chart: Chart) -> Markup:
 def linear_axis(values: list[float], limits=(-math.inf, math.inf), parts: int = 5) -> Axis:
     """Return an axis with about ``parts`` round ticks around the values."""
     low, high = min(values), max(values)
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-300):
-        half = abs(high) * 0.05 or 0.5
+    if high - low < max(1e-9 * max(abs(low), abs(high)), _LEAST):  # a level line
+        half = abs(high) * 0.05 if abs(high) > _LEAST else 0.5
         low, high = low - half, high + half
     step = _round_step((high - low) / parts)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -131,8 +132,8 @@ def _dashes(style):
 
 def _drawable(points, log: bool):
     """Replace what cannot be drawn with nan."""
-    usable = lambda y: math.isfinite(y) and abs(y) < 1e300 and (y > 0 or not log)  # noqa: E731
-    return [(x, y if usable(y) else math.nan) for x, y in points]
+    least = _LEAST if log else -_MOST
+    return [(x, y if least < y < _MOST else math.nan) for x, y in points]
 
 
 def _round_step(step: float) -> float:

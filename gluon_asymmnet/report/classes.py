@@ -142,7 +142,8 @@ def _worst(matrix, names: list[str]) -> Markup:
         rows.append(
             element("tr", element("th", names[k], scope="row"), element("td", total),
                     bar(right / total, percent(right / total)),
-                    element("td", f"{100 * low:.0f} to {100 * high:.0f}"), element("td", confused))
+                    element("td", f"{100 * low:.0f} to {100 * high:.0f}", class_="whole"),
+                    element("td", confused))
         )  # fmt: skip
     return element(
         "div", element("h3", "Worst classes"),

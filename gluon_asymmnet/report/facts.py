@@ -11,7 +11,7 @@ from gluon_asymmnet.detection.config import DetectorConfig
 from gluon_asymmnet.report.charts import swatch
 from gluon_asymmnet.report.classes import table
 from gluon_asymmnet.report.curves import throughput
-from gluon_asymmnet.report.markup import Markup, element, join
+from gluon_asymmnet.report.markup import Markup, breakable, element, join
 from gluon_asymmnet.report.published import NAME, Published, is_published
 from gluon_asymmnet.report.run_files import DETECTOR, Run, finite
 from gluon_asymmnet.report.text import NONE, duration, moment, number, percent, rate
@@ -40,7 +40,8 @@ def configuration(runs: Sequence[Run]) -> Markup:
     """Return what differs: among the runs, or of one run from the defaults."""
     defaults = _settings(DetectorConfig if runs[0].task == DETECTOR else ClassifierConfig)
     if len(runs) == 1:
-        columns, heads = [runs[0].config, defaults], ["this run", "default"]
+        declared = {k: v for k, v in runs[0].config.items() if k in defaults}
+        columns, heads = [declared, defaults], ["this run", "default"]
         what = "Settings that are not the defaults."
     else:
         columns, heads = [run.config for run in runs], [_titled(r, k) for k, r in enumerate(runs)]
@@ -123,7 +124,7 @@ def _figures(run: Run, published: Optional[Published]) -> dict[str, Any]:
         if finite(run.card.get(name)):
             found[title] = f"{run.card[name]:,}"
     found["model"] = run.card.get("model") or run.config.get("model") or NONE
-    found["directory"] = element("span", run.path, class_="path")
+    found["directory"] = element("span", breakable(run.path), class_="path")
     return found
 
 
@@ -153,7 +154,7 @@ def _tiles(figures: dict[str, Any]) -> Markup:
 
 
 def _titled(run: Run, k: int) -> Markup:
-    return element("span", swatch(k), run.name, class_="run")
+    return element("span", swatch(k), element("span", breakable(run.name)), class_="run")
 
 
 def _settings(config_class) -> dict:
@@ -171,7 +172,7 @@ def _names(columns: Sequence[dict]) -> list[str]:
 def _setting_rows(names: list[str], columns: Sequence[dict]) -> list[Markup]:
     return [
         element("tr", element("th", name, scope="row"),
-                *(element("td", _value(column.get(name))) for column in columns))
+                *(element("td", _value(column.get(name)), class_="value") for column in columns))
         for name in names
     ]  # fmt: skip
 

@@ -43,4 +43,9 @@ def join(children) -> Markup:
     return Markup("".join(escape(child) for child in children if child is not None))
 
 
+def breakable(name) -> Markup:
+    """Return a name that may be broken where its parts end."""
+    return Markup(re.sub("([_/])", r"\1<wbr>", escape(name)))
+
+
 _VOID = frozenset({"meta", "img", "br", "hr", "col"})

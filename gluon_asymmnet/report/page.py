@@ -9,7 +9,7 @@ from gluon_asymmnet import __version__
 from gluon_asymmnet.report import classes, curves, facts
 from gluon_asymmnet.report.charts import swatch
 from gluon_asymmnet.report.judge import Judged
-from gluon_asymmnet.report.markup import Markup, element, join
+from gluon_asymmnet.report.markup import Markup, breakable, element, join
 from gluon_asymmnet.report.published import is_published, published_curve
 from gluon_asymmnet.report.run_files import DETECTOR, Run
 from gluon_asymmnet.report.text import moment
@@ -57,7 +57,9 @@ def page(runs: Sequence[Run], judged: Mapping[Path, Union[Judged, str]]) -> str:
 
 
 def _header(title: str) -> Markup:
-    return element("div", element("p", "Training report", class_="over"), element("h1", title))
+    return element(
+        "div", element("p", "Training report", class_="over"), element("h1", breakable(title))
+    )
 
 
 def _contents(parts) -> Markup:

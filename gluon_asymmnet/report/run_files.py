@@ -14,6 +14,7 @@ from typing import NamedTuple, Optional
 from gluon_asymmnet.errors import InputError
 
 CLASSIFIER, DETECTOR = "classifier", "detector"
+_MOST_EPOCHS = 10**6
 
 
 class Run(NamedTuple):
@@ -34,7 +35,7 @@ class Run(NamedTuple):
     def epochs(self) -> int:
         """Epochs in all, or 0 if the configuration does not say."""
         epochs = self.config.get("num_epochs")
-        return epochs if isinstance(epochs, int) else 0
+        return epochs if isinstance(epochs, int) and 0 < epochs < _MOST_EPOCHS else 0
 
     @property
     def score(self) -> str:
@@ -93,8 +94,9 @@ def read_object(path: Path) -> dict:
 
 def finite(value) -> bool:
     """Whether a value of a file is a number that can be drawn."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) < 1e300  # False for nan; a JSON integer may be larger than any float
 
 
 def is_locked(path: Path) -> bool:
@@ -160,7 +162,7 @@ def _metrics(path: Path, problems: list[str]) -> list[dict]:
     rows = {}
     for row in read_lines(path, problems):
         epoch = row.get("epoch")
-        if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 10**6:
+        if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < _MOST_EPOCHS:
             rows[epoch] = row
         else:
             problems.append(f"{path.name}: a line without an epoch left out")
