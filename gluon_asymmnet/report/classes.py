@@ -63,7 +63,7 @@ def picture(jpeg: bytes, width: int, height: int, text: str) -> Markup:
     """Return an ``<img>`` that carries its data."""
     return element(
         "img", src="data:image/jpeg;base64," + base64.b64encode(jpeg).decode(), width=width,
-        height=height, alt=text, loading="lazy", class_="fine" if min(width, height) < 96 else None,
+        height=height, alt=text, class_="fine" if min(width, height) < 96 else None,
     )  # fmt: skip
 
 

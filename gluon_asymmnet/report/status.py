@@ -24,13 +24,12 @@ def status(path) -> dict[str, Any]:
     run = read_run(path)
     checkpoint = newest_checkpoint(run.path)
     last = run.metrics[-1] if run.metrics else {}
-    now = _progress(run.path)
-    if now.get("step", 0) <= last.get("step", 0):  # between the epochs, or nothing is written
-        now = _after_epoch(last)
+    # of equals the end of the epoch; there is no progress file where nothing is logged
+    now = max(_after_epoch(last), _progress(run.path), key=lambda found: found.get("step", -1))
     if checkpoint and not run.running and not run.finished:
         now["step"] = checkpoint[0]  # here it goes on
     per_epoch = now.get("steps_per_epoch")
-    epochs_ends, run_ends = _ends(now, last, run.epochs) if run.running else (None, None)
+    epoch_ends, run_ends = _ends(now, last, run.epochs) if run.running else (None, None)
     return {
         "path": str(run.path),
         "state": run.state,
@@ -44,7 +43,7 @@ def status(path) -> dict[str, Any]:
         "best": {"epoch": run.best["epoch"], **_values(run.best, "val_")} if run.best else None,
         "lr": now.get("lr"),
         "images_per_s": now.get("images_per_s"),
-        "epoch_ends_in": epochs_ends,
+        "epoch_ends_in": epoch_ends,
         "run_ends_in": run_ends,
         "checkpoint": str(checkpoint[1]) if checkpoint else None,
         "checkpoint_age": _age(checkpoint[1]) if checkpoint else None,
@@ -91,7 +90,8 @@ def lines(found: dict[str, Any]) -> str:
 
 def _progress(folder: Path) -> dict[str, Any]:
     found = read_object(folder / PROGRESS_FILE)
-    return found if all(finite(found.get(name)) for name in ("step", "epoch", "time")) else {}
+    needed = ("step", "epoch", "time", "steps_per_epoch")
+    return found if all(finite(found.get(name)) for name in needed) else {}
 
 
 def _after_epoch(last: dict) -> dict[str, Any]:
@@ -107,7 +107,8 @@ def _ends(now: dict, last: dict, epochs: int) -> tuple:
         passed = time.time() - now["time"]
         return tuple(max(0.0, now[name] - passed) for name in ("epoch_ends_in", "run_ends_in"))
     if finite(last.get("seconds")) and epochs:
-        return last["seconds"], last["seconds"] * max(0, epochs - last["epoch"] - 1)
+        left = last["seconds"] * max(0, epochs - last["epoch"] - 1)
+        return min(last["seconds"], left), left
     return None, None
 
 
