@@ -7,11 +7,11 @@ their size at every width.  Lines differ in colour *and* dashes; hovering shows 
 import math
 from typing import Callable, NamedTuple
 
-from gluon_asymmnet.report.markup import Markup, element, join
+from gluon_asymmnet.report.markup import Markup, breakable, element, join
 
 DASHES = ("", "7 4", "2 4", "10 3 2 3", "14 5", "5 3 1 3 1 3")  # one per style, pixels
 REFERENCE = "ref"  # style of a curve that is not ours
-_DOTTED = 40  # points up to which each gets a dot
+_DOTTED = 40  # places up to which each point gets a dot
 _STRIPS = 400  # most places that can be hovered over
 _LEAST, _MOST = 1e-200, 1e300  # beyond them floating point has no room for ticks
 
@@ -158,7 +158,7 @@ def _legend(chart: Chart, lines: list[Line]) -> Markup:
     rows = []
     for one in lines:
         last = element("b", chart.show(_last(one)))
-        rows.append(element("li", swatch(one.style), element("span", one.name), last))
+        rows.append(element("li", swatch(one.style), element("span", breakable(one.name)), last))
     return element("ul", *rows, class_="legend")
 
 
@@ -175,7 +175,8 @@ def _drawing(chart: Chart, lines: list[Line], x_axis: Axis, y_axis: Axis) -> Mar
                 element("path", element("title", mark.text), d=f"M{x_axis(mark.x):g} 0V100",
                         class_="mark", stroke_dasharray="1 3")
             )  # fmt: skip
-    parts += [_curve(one, x_axis, y_axis) for one in lines]
+    dotted = len({x for one in lines for x, _ in one.points}) <= _DOTTED
+    parts += [_curve(one, x_axis, y_axis, dotted) for one in lines]
     parts.append(_strips(chart, lines, x_axis))
     names = ", ".join(f"{one.name} {chart.show(_last(one))}" for one in lines)
     return element(
@@ -184,7 +185,7 @@ def _drawing(chart: Chart, lines: list[Line], x_axis: Axis, y_axis: Axis) -> Mar
     )  # fmt: skip
 
 
-def _curve(line: Line, x_axis: Axis, y_axis: Axis) -> Markup:
+def _curve(line: Line, x_axis: Axis, y_axis: Axis, dotted: bool) -> Markup:
     path, pen = "", "M"
     for x, y in line.points:
         if math.isfinite(y):
@@ -195,8 +196,7 @@ def _curve(line: Line, x_axis: Axis, y_axis: Axis) -> Markup:
     shown = [
         element("path", d=path, class_=f"line s{line.style}", stroke_dasharray=_dashes(line.style))
     ]
-    lonely = path.count("L") == 0
-    if lonely or len(line.points) <= _DOTTED:
+    if dotted or "L" not in path:
         # lines of no length with round ends: dots that stay round when the drawing is stretched
         dots = path.replace("L", "M").replace("M", "h0M")[2:] + "h0"
         shown.append(element("path", d=dots, class_=f"dots s{line.style}"))

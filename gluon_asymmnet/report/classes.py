@@ -18,6 +18,7 @@ from gluon_asymmnet.report.run_files import Run, finite, read_object
 from gluon_asymmnet.report.text import NONE, number, percent
 
 _MATRIX = 25  # classes up to which the confusions are a matrix
+_UPRIGHT, _LETTERS = 3, 14  # of a name: more run downwards, and more are cut, in the matrix
 _WORST = 15  # classes and pairs that are listed
 _PICTURES = 8
 _WIDE = 360  # pixels of the shorter side of a detector's pictures, at most
@@ -85,9 +86,10 @@ def table(head: Sequence, rows: Sequence[Markup], caption: Optional[str] = None)
 
 def _matrix(matrix, names: list[str]) -> Markup:
     totals = matrix.sum(axis=1)
-    head = element("tr", element("td"), *(element("th", name, scope="col") for name in names))
+    long = max(map(len, names)) > _UPRIGHT
+    head = element("tr", element("td"), *(_short_name(name, "col") for name in names))
     rows = [
-        element("tr", element("th", name, scope="row"),
+        element("tr", _short_name(name, "row"),
                 *(_count(matrix[i, j], totals[i], name, names[j], i == j)
                   for j in range(len(names))))
         for i, name in enumerate(names)
@@ -97,8 +99,14 @@ def _matrix(matrix, names: list[str]) -> Markup:
         element("h3", "Confusion matrix"),
         element("p", "Rows: true class; columns: predicted class; images.", class_="hint"),
         element("div", element("table", element("thead", head), element("tbody", *rows),
-                               class_="matrix"), class_="scroll", tabindex=0),
+                               class_="matrix long" if long else "matrix"),
+                class_="scroll", tabindex=0),
     )  # fmt: skip
+
+
+def _short_name(name: str, scope: str) -> Markup:
+    short = name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return element("th", element("span", short), scope=scope, title=name)
 
 
 def _count(count: int, total: int, true: str, predicted: str, right: bool) -> Markup:
@@ -109,7 +117,7 @@ def _count(count: int, total: int, true: str, predicted: str, right: bool) -> Ma
     depth = share if right else min(1, 0.15 + 2 * share)
     kind = "right" if right else "wrong"
     return element(
-        "td", int(count), class_=f"{kind} deep" if depth > 0.55 else kind,
+        "td", int(count), class_=f"{kind} deep" if depth > 0.75 else kind,
         style=f"--v:{depth:.2f}", title=f"{true} taken for {predicted}: {count} of {total}",
     )  # fmt: skip
 
