@@ -6,17 +6,22 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet symbols tests *.py
 DEMO := demo
 
-.PHONY: demo test test-slow lint format goldens tables faults clean
+.PHONY: demo test test-slow lint format goldens tables faults test-browser clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 # Long and rarely changing checks; not part of `make test` nor of CI.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
+
+# The report in a headless Chromium, which it names the way to if there is none.
+# Screenshots: make test-browser SCREENSHOTS=folder
+test-browser: $(VENV)/dev.stamp
+	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -16,6 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["gluon_asymmnet", "gluon_asymmnet.*"]),
+    package_data={"gluon_asymmnet.report": ["*.css", "*.json"]},
     python_requires=">=3.9",
     install_requires=[
         "mxnet==1.9.1",

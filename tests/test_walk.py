@@ -16,7 +16,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluate import Evaluation
 from tests.conftest import ROOT
 
-CURVE = json.loads((ROOT / "docs/data/published_curve.json").read_text())
+CURVE = json.loads((ROOT / "gluon_asymmnet/report/published_curve.json").read_text())
 TOP1, TOP5 = (CURVE["columns"].index(name) for name in ("top1", "top5"))
 
 

@@ -28,7 +28,9 @@ def main(argv=None) -> int:
         fetch,
         predict,
         records,
+        report,
         reproduce,
+        status,
         summary,
         train,
         train_ssd,
@@ -42,6 +44,7 @@ def main(argv=None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
         doctor, summary, records, voc, fetch, train, train_ssd, checkpoints, evaluate, predict,
+        status, report,
         reproduce, convert, export, bench,
     )  # fmt: skip
     for module in modules:

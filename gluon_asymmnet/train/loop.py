@@ -27,6 +27,7 @@ from gluon_asymmnet.train import checkpoint as checkpoints
 from gluon_asymmnet.train.board import Board
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest
 from gluon_asymmnet.train.curves import draw_curves
+from gluon_asymmnet.train.progress import clock, time_left, write_progress
 from gluon_asymmnet.train.run_directory import RunDirectory, logging_to
 
 _IN_FLIGHT = 2  # steps whose results are not read yet: keeps MXNet's queue filled, and bounded
@@ -128,6 +129,7 @@ class _Run:
         self.sums = _Sums(task.images_per_step)
         self.last_step = config.num_epochs * task.steps_per_epoch
         self.board = None
+        self.judging = 0.0  # seconds of the last validation
 
     def __call__(self) -> Result:
         task, per_epoch = self.task, self.task.steps_per_epoch
@@ -197,11 +199,19 @@ class _Run:
                     now = time.time()
                     speed = task.images_per_step * config.log_interval / (now - tick)
                     loss, metric = self.sums.mean()
+                    left = time_left(self.step, per_epoch, config.num_epochs,
+                                     (now - begun) / (number + 1 - done), self.judging)  # fmt: skip
                     self.log.info(
-                        "Epoch[%d] Batch [%d]\tSpeed: %f samples/sec\t%s=%f\tlr=%f",
-                        epoch, number, speed, task.metric, metric, lr,
+                        "Epoch[%d] Batch [%d]\tSpeed: %f samples/sec\t%s=%f\tlr=%f\tleft=%s",
+                        epoch, number, speed, task.metric, metric, lr, clock(left.run),
                     )  # fmt: skip
-                    bar.set_postfix(loss=f"{loss:.3f}", **{task.metric: f"{metric:.3f}"})
+                    bar.set_postfix(loss=f"{loss:.3f}", **{task.metric: f"{metric:.3f}"},
+                                    run_left=clock(left.run))  # fmt: skip
+                    write_progress(
+                        self.directory.path, left, epoch=epoch, step=self.step,
+                        steps_per_epoch=per_epoch, images_per_s=speed, lr=lr, train_loss=loss,
+                        **{f"train_{task.metric}": metric},
+                    )  # fmt: skip
                     tick = now
                 due = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
                 # The checkpoint of the last step comes with its validation.
@@ -231,10 +241,11 @@ class _Run:
         loss, metric = self.sums.mean()
         trained = time.time()
         validation = task.validate(epoch) or {}
-        seconds = time.time() - begun
+        seconds, speed = time.time() - begun, images / (trained - begun)
+        self.judging = seconds - (trained - begun)
         log.info("[Epoch %d] training: %s=%f", epoch, task.metric, metric)
         log.info("[Epoch %d] speed: %d samples/sec\ttime cost: %f",
-                 epoch, images / (trained - begun), seconds)  # fmt: skip
+                 epoch, speed, seconds)  # fmt: skip
         improved = False
         if validation:
             log.info("[Epoch %d] validation: %s",
@@ -250,7 +261,12 @@ class _Run:
             **{f"val_{name}": value for name, value in validation.items()},
         }
         self.directory.add_metrics(
-            step=self.step, epoch=epoch, seconds=round(seconds, 3), images=images, **row
+            step=self.step,
+            epoch=epoch,
+            seconds=round(seconds, 3),
+            images=images,
+            images_per_s=round(speed, 2),
+            **row,
         )
         for name, value in row.items():
             self.board.add_scalar(name, value, epoch)

@@ -1,0 +1,154 @@
+"""Judge the weights of a classifier's run on its validation set, for the page."""
+
+from pathlib import Path
+from typing import Callable, NamedTuple, Optional, Union
+
+import numpy as np
+
+from gluon_asymmnet.data.images import decode, encode, resized
+from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.evaluate import Evaluation, evaluate
+from gluon_asymmnet.report.run_files import Run
+
+WRONG, RIGHT = 12, 6  # pictures that are shown
+_SIDE = 160  # pixels of a picture's shorter side, at most
+_BATCH = 64
+
+
+class Sample(NamedTuple):
+    """A picture and what the network makes of it."""
+
+    position: int  # in the set, from 0
+    label: int
+    predicted: int
+    confidence: float  # softmax of the prediction
+    jpeg: bytes
+    width: int  # pixels
+    height: int
+
+
+class Pair(NamedTuple):
+    """Images of one class that were taken for another."""
+
+    label: int
+    predicted: int
+    images: int
+    of: int  # images of the class
+
+
+class Judged(NamedTuple):
+    """What was found."""
+
+    weights: Path
+    data: str
+    names: list[str]
+    evaluation: Evaluation
+    wrong: list[Sample]  # the most confident first
+    right: list[Sample]
+
+
+def judge(run: Run, progress: Optional[Callable[[int, int], None]] = None) -> Union[Judged, str]:
+    """Score a run's best weights (its last ones if none were validated) on its validation set.
+
+    Returns:
+        The result, or the reason why there is none, for the page.
+    """
+    try:
+        source = _source(run)
+        # Only here: a page without evaluation needs no MXNet.
+        from gluon_asymmnet.saved import open_model
+
+        model = open_model(run.path)
+        evaluation = evaluate(
+            model.predict, source, classes=model.card.classes,
+            preprocessing=model.card.preprocessing, batch_size=_BATCH, progress=progress,
+        )  # fmt: skip
+        wrong, right = most_wrong(evaluation, WRONG), some_right(evaluation, RIGHT)
+        return Judged(
+            model.weights, str(source.path),
+            class_names(source.class_names or model.card.class_names, model.card.classes),
+            evaluation,
+            [_sample(evaluation, source, i) for i in wrong],
+            [_sample(evaluation, source, i) for i in right],
+        )  # fmt: skip
+    except (InputError, RunError, OSError) as error:
+        return " ".join(str(error).split())
+
+
+def class_names(names: Optional[list[str]], classes: int) -> list[str]:
+    """Return a name for every class: its number where there is no other."""
+    return [names[i] if names and i < len(names) else str(i) for i in range(classes)]
+
+
+def most_wrong(evaluation: Evaluation, count: int) -> list[int]:
+    """Return the positions of the wrong predictions with the highest confidence."""
+    wrong = np.flatnonzero(evaluation.ranked[:, 0] != evaluation.labels)
+    order = np.argsort(-evaluation.confidence[wrong], kind="stable")
+    return wrong[order][:count].tolist()
+
+
+def some_right(evaluation: Evaluation, count: int) -> list[int]:
+    """Return positions of right predictions, from all over the set."""
+    right = np.flatnonzero(evaluation.ranked[:, 0] == evaluation.labels)
+    if len(right) <= count:
+        return right.tolist()
+    return right[np.linspace(0, len(right) - 1, count).round().astype(int)].tolist()
+
+
+def worst_classes(matrix: np.ndarray, count: int) -> list[int]:
+    """Return the classes with the smallest share of right predictions, of those with images.
+
+    Args:
+        matrix: ``(classes, classes)`` counts, rows are true classes.
+    """
+    images = matrix.sum(axis=1)
+    present = np.flatnonzero(images)
+    share = matrix.diagonal()[present] / images[present]
+    return present[np.lexsort((-images[present], share))][:count].tolist()
+
+
+def worst_pairs(matrix: np.ndarray, count: int) -> list[Pair]:
+    """Return the commonest confusions, the commonest first."""
+    off = matrix.copy()
+    np.fill_diagonal(off, 0)
+    labels, predicted = np.nonzero(off)
+    order = np.argsort(-off[labels, predicted], kind="stable")[:count]
+    totals = matrix.sum(axis=1)
+    return [
+        Pair(int(i), int(j), int(off[i, j]), int(totals[i]))
+        for i, j in zip(labels[order], predicted[order])
+    ]
+
+
+def thumbnail(image: bytes, side: int = _SIDE) -> tuple[bytes, int, int]:
+    """Return a picture as JPEG with its shorter side at most ``side``, its width and height."""
+    rgb = decode(image)
+    rgb = resized(rgb, min(side, *rgb.shape[:2]))
+    return encode(rgb, quality=85), rgb.shape[1], rgb.shape[0]
+
+
+def _source(run: Run):
+    """Open the validation set that the run's configuration names."""
+    config = run.config
+    if config.get("data_dir") and not config.get("use_rec"):
+        found, place = {"folder": str(Path(config["data_dir"]) / "val")}, config["data_dir"]
+    else:
+        place = config.get("rec_val") or ""
+        found = {"rec": place, "idx": config.get("rec_val_idx") or ""}
+    if not place:
+        raise InputError("the run has no validation set")
+    if not Path(place).exists():
+        raise FormatError(
+            f"the validation set {place} is not there; write the report where the run was started, "
+            f"or where that path leads to the data"
+        )
+    return open_source(**found)
+
+
+def _sample(evaluation: Evaluation, source, position: int) -> Sample:
+    jpeg, width, height = thumbnail(source.read(position).image)
+    return Sample(
+        position, int(evaluation.labels[position]), int(evaluation.ranked[position, 0]),
+        float(evaluation.confidence[position]), jpeg, width, height,
+    )  # fmt: skip
