@@ -254,7 +254,7 @@ def verify(
                 decode(record.image)
             except FormatError as error:
                 return str(error)
-            return _label_fault(record.label, classes)
+            return label_fault(record.label, classes)
 
         for i, fault in enumerate(_ordered(reason, range(len(records)), threads)):
             if fault:
@@ -263,7 +263,8 @@ def verify(
         return Report(len(records), bad)
 
 
-def _label_fault(label: float | np.ndarray, classes: int | None) -> str | None:
+def label_fault(label: float | np.ndarray, classes: int | None) -> str | None:
+    """What is wrong with a label, or None; several (boxes, say) only have to be finite."""
     if not np.all(np.isfinite(label)):
         return f"the label is {label}, expected a finite number"
     if np.ndim(label):

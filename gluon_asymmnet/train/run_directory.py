@@ -1,6 +1,7 @@
 """A run's directory: its first files, its log, its metrics, and what a resume finds there."""
 
 import contextlib
+import datetime
 import fcntl
 import json
 import logging
@@ -18,7 +19,7 @@ from gluon_asymmnet.train.checkpoint import Checkpoint, latest
 # The number of threads does, in the last digits, and still may: machines are not all alike.
 FREE_SETTINGS = frozenset({
     "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "resume",
-    "logging_file", "dry_run", "recipe",
+    "logging_file", "dry_run", "recipe", "max_bad_records",
 })  # fmt: skip
 
 
@@ -76,6 +77,13 @@ class RunDirectory:
     def close(self) -> None:
         """Let another process have the directory."""
         self._lock_file.close()
+
+    def add_event(self, kind: str, step: int, message: str) -> None:
+        """Append one line to ``events.jsonl``: what happened to the run, other than training."""
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        event = {"time": now, "step": step, "kind": kind, "message": message}
+        with open(self.path / "events.jsonl", "a") as file:
+            file.write(json.dumps(event) + "\n")
 
     def add_metrics(self, **values) -> None:
         """Append one line to ``metrics.jsonl``."""
