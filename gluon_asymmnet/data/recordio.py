@@ -66,7 +66,7 @@ def frame(payload: bytes) -> bytes:
     )
 
 
-def _pieces(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
+def pieces_at(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
     """``(start, length)`` of each piece of the record at byte ``at``.
 
     Nothing is read but the frames, and no piece reaches beyond byte ``limit``, so that
@@ -92,20 +92,21 @@ def _pieces(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
                 f"the piece at byte {at} claims {length} bytes, but only {limit - at - 8} follow"
             )
         yield at + 8, length
-        at = _padded(at + 8 + length)
+        at = padded(at + 8 + length)
         if flag in (WHOLE, LAST):
             return
         allowed = (MIDDLE, LAST)
 
 
-def _padded(at: int) -> int:
+def padded(at: int) -> int:
+    """Return the next multiple of 4 from ``at`` on."""
     return (at + 3) & ~3
 
 
 def _record_end(fd: int, at: int, limit: int) -> int:
     """The byte after the record at ``at``."""
-    for start, length in _pieces(fd, at, limit):
-        end = _padded(start + length)
+    for start, length in pieces_at(fd, at, limit):
+        end = padded(start + length)
     if end > limit:
         raise FormatError(f"the record ends at byte {end}, but the data end at byte {limit}")
     return end
@@ -137,6 +138,12 @@ def unpack(payload: bytes) -> tuple[float | np.ndarray, bytes]:
     """The label (or ``(n,)`` float32 labels) and the image of a payload.  Raises FormatError."""
     label, start = _unpack_label(payload, len(payload))
     return label, payload[start:]
+
+
+def record_id(payload: bytes) -> int | None:
+    """The id in the header of a payload, which im2rec makes the key; None if it can be no key."""
+    key = _HEADER.unpack_from(payload)[2]
+    return key if key <= _MAX_KEY else None
 
 
 def _unpack_label(head: bytes, size: int) -> tuple[float | np.ndarray, int]:
@@ -195,7 +202,7 @@ class RecordFile:
         self, rec: PathLike, idx: PathLike | None = None, *, check: bool = True, sample: bool = True
     ):
         self.path = Path(rec)
-        idx = _index_of(self.path, idx)
+        idx = index_of(self.path, idx)
         self._open()
         try:
             self._load(idx)
@@ -220,7 +227,7 @@ class RecordFile:
             self.fault, idx = f"{self.path}: the file is empty; expected records", None
         if idx is not None:
             try:
-                keys, offsets = _read_index(idx, most=self.size // 8)
+                keys, offsets = read_index(idx, most=self.size // 8)
             except FormatError as error:
                 self.fault, idx = str(error), None
         if idx is None:
@@ -318,8 +325,8 @@ class RecordFile:
         if not self._close.alive:
             raise ValueError(f"{self.path} is closed")
         end = int(self._ends[i])
-        pieces = list(_pieces(self._fd, int(self._offsets[i]), end))
-        last = _padded(sum(pieces[-1]))
+        pieces = list(pieces_at(self._fd, int(self._offsets[i]), end))
+        last = padded(sum(pieces[-1]))
         if last != end:
             raise FormatError(
                 f"the record ends at byte {last}, expected {end}, where the next one or the end of "
@@ -377,7 +384,8 @@ def require_file(path: Path, what: str) -> None:
         raise FormatError(f"{path}: expected a {what}, found a folder or a device")
 
 
-def _index_of(rec: Path, idx: PathLike | None) -> Path | None:
+def index_of(rec: Path, idx: PathLike | None) -> Path | None:
+    """Return ``idx``, or the index beside ``rec``, or None.  Raises as ``require_file``."""
     if idx is not None:
         require_file(Path(idx), "index file")
         return Path(idx)
@@ -385,8 +393,11 @@ def _index_of(rec: Path, idx: PathLike | None) -> Path | None:
     return beside if beside.is_file() and beside != rec else None
 
 
-def _read_index(idx: Path, most: int) -> tuple[list[int], list[int]]:
-    """Keys and offsets; at most ``most`` lines, so that a wrong file does not fill the memory."""
+def read_index(idx: Path, most: int) -> tuple[list[int], list[int]]:
+    """Keys and offsets; at most ``most`` lines, so that a wrong file does not fill the memory.
+
+    Raises: FormatError.
+    """
     keys, offsets = [], []
     with open(idx, "rb") as lines:
         for number, line in enumerate(iter(lambda: lines.readline(64), b""), 1):

@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet.data.class_names import read_class_names
-from gluon_asymmnet.data.recordio import Record, RecordFile, require_file
+from gluon_asymmnet.data.recordio import Record, RecordFile
 from gluon_asymmnet.data.records import find_images
 from gluon_asymmnet.errors import FormatError, InputError
 
@@ -43,7 +43,8 @@ class FolderTree:
     def read(self, i: int) -> Record:
         """Return image ``i`` with its class number.  Raises: FormatError if its file is gone."""
         path = Path(self.name(i))
-        require_file(path, "image; it was there at the start")
+        if not path.is_file():
+            raise FormatError(f"{path}: no such file, but it was there when the folder was listed")
         return Record(i, self.label(i), path.read_bytes())
 
     def label(self, i: int) -> float:
