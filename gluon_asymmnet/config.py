@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.json_objects import make, parse_object
 from gluon_asymmnet.recipes import RECIPES
 
 REFUSED = "refused"  # group of flags that exist elsewhere and are declined here, with the reason
@@ -322,10 +323,6 @@ def to_json(config) -> str:
 
 
 def from_json(config_class, path: Path):
-    """Read a config that ``to_json`` wrote."""
-    try:
-        settings = json.loads(Path(path).read_text())
-        tuples = {f.name for f in dataclasses.fields(config_class) if isinstance(f.default, tuple)}
-        return config_class(**{k: tuple(v) if k in tuples else v for k, v in settings.items()})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the configuration of a run: {error}") from None
+    """Read a config that ``to_json`` wrote.  Raises: FormatError; FileNotFoundError."""
+    what = "the configuration of a run"
+    return make(config_class, parse_object(Path(path).read_bytes(), path, what), path, what)

@@ -98,6 +98,23 @@ def pieces_at(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
         allowed = (MIDDLE, LAST)
 
 
+def find_magic(data, start: int = 0, end: int | None = None) -> int:
+    """The first magic at a multiple of 4 in bytes or a mapped file, or -1."""
+    end = len(data) if end is None else end
+    at = data.find(MAGIC, start, end)
+    while at >= 0 and at % 4:
+        at = data.find(MAGIC, at + 1, end)
+    return at
+
+
+def swallowed(start: int, length: int, inside: int) -> str:
+    """Say that a piece with payload at ``start`` is too long: no payload holds such a magic."""
+    return (
+        f"the piece at byte {start - 8} claims {length} bytes, but the next one starts at byte "
+        f"{inside}"
+    )
+
+
 def padded(at: int) -> int:
     """Return the next multiple of 4 from ``at`` on."""
     return (at + 3) & ~3
@@ -335,7 +352,12 @@ class RecordFile:
         return pieces
 
     def _join(self, pieces: list[tuple[int, int]]) -> bytes:
-        return MAGIC.join([_take(self._fd, length, start) for start, length in pieces])
+        parts = [_take(self._fd, length, start) for start, length in pieces]
+        for part, (start, length) in zip(parts, pieces):
+            inside = find_magic(part)
+            if inside >= 0:
+                raise FormatError(swallowed(start, length, start + inside))
+        return MAGIC.join(parts)
 
     def _head(self, pieces: list[tuple[int, int]], size: int) -> bytes:
         """The first ``size`` bytes, or fewer if the payload is shorter."""

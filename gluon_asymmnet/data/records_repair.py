@@ -22,12 +22,14 @@ from gluon_asymmnet.data.recordio import (
     MAGIC,
     WHOLE,
     PathLike,
+    find_magic,
     index_of,
     padded,
     pieces_at,
     read_index,
     record_id,
     require_file,
+    swallowed,
     unpack,
 )
 from gluon_asymmnet.data.records import Progress, label_fault, ordered, silent, threads_or_default
@@ -165,19 +167,12 @@ class _Mapped:
         self.bytes.close()
         self.file.close()
 
-    def next_magic(self, start: int, end: int) -> int:
-        """The first magic at a multiple of 4 from ``start`` on, or ``end``."""
-        at = self.bytes.find(MAGIC, start, end)
-        while at >= 0 and at % 4:
-            at = self.bytes.find(MAGIC, at + 1, end)
-        return end if at < 0 else at
-
     def next_record(self, start: int) -> int:
         """Where the next record can start, or the end of the file."""
-        at = self.next_magic(start, self.size)
-        while at < self.size and self._flag(at) not in (WHOLE, FIRST):
-            at = self.next_magic(at + 4, self.size)
-        return at
+        at = find_magic(self.bytes, start)
+        while at >= 0 and self._flag(at) not in (WHOLE, FIRST):
+            at = find_magic(self.bytes, at + 4)
+        return self.size if at < 0 else at
 
     def _flag(self, at: int) -> int:
         return int.from_bytes(self.bytes[at + 4 : at + 8], "little") >> LENGTH_BITS
@@ -190,12 +185,9 @@ def _parts(data: _Mapped) -> Iterator[_Part]:
         try:
             pieces = list(pieces_at(data.file.fileno(), at, data.size))
             for start, length in pieces:
-                inside = data.next_magic(padded(start), start + length)
-                if inside < start + length:
-                    raise FormatError(
-                        f"the piece at byte {start - 8} claims {length} bytes, but the next one "
-                        f"starts at byte {inside}"
-                    )
+                inside = find_magic(data.bytes, start, start + length)
+                if inside >= 0:
+                    raise FormatError(swallowed(start, length, inside))
         except FormatError as error:
             end = data.next_record(at + 4)
             yield _Part(at, end, None, str(error))
