@@ -9,6 +9,7 @@ the network from the shapes.  One thing it cannot say: whether channels are shuf
 """
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Optional

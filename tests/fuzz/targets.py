@@ -111,7 +111,7 @@ def read_and_repair(folder, data):
     except InputError:
         assert report.bad, "a sound file was refused"
         raise
-    assert bool(kept.dropped) == bool(report.bad)
+    assert report.bad or not kept.dropped  # where padding alone is cut off, nothing is lost
     assert records.verify(folder / "b.rec", threads=1) == (kept.records, [])
 
 
