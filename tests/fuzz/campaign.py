@@ -10,39 +10,34 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from pathlib import Path
 
 from gluon_asymmnet.atomic import write_text
-from tests.conftest import ROOT
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.worker import LAYOUT, Progress
+from tests.fuzz.worker import Progress, work
 
 _MOST_DEATHS = 20  # processes killed by inputs of one parser
 
 
 def run(name: str, inputs: int, seed: int = 0, first: int = 0) -> dict:
     """Read ``inputs`` damaged inputs of one parser; return the counts."""
-    with tempfile.TemporaryDirectory(dir=_memory()) as scratch:
-        progress_file, failures = Path(scratch) / "progress", Path(scratch) / "failures"
-        progress_file.write_bytes(bytes(LAYOUT.size))
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        scratch, end, at, deaths = Path(folder), first + inputs, first, []
+        progress = Progress.new(scratch / "progress")
+        failures = scratch / "failures"
         failures.touch()
-        progress, deaths, at = Progress(progress_file), [], first
-        while at < first + inputs and len(deaths) < _MOST_DEATHS:
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.fuzz.worker", name, str(seed), str(at),
-                 str(first + inputs), str(progress_file), str(failures)],
-                cwd=ROOT, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": scratch},
-            )  # fmt: skip
+        while at < end and len(deaths) < _MOST_DEATHS:
+            status = _in_a_process(
+                scratch, lambda start=at: work(name, seed, start, end, progress, failures, scratch)
+            )
             counts = progress.read()
-            if done.returncode > 0:
-                raise RuntimeError(f"{name}: {done.stderr.decode(errors='replace')[-2000:]}")
             at = counts["index"]
-            if done.returncode < 0:
-                deaths.append({"index": at, "kind": f"killed by signal {-done.returncode}"})
+            if status < 0:
+                deaths.append({"index": at, "kind": f"killed by signal {-status}"})
                 at += 1
         found = deaths + [json.loads(line) for line in failures.read_text().splitlines()]
     kinds = Counter(_kind(failure) for failure in found)
@@ -57,6 +52,28 @@ def run(name: str, inputs: int, seed: int = 0, first: int = 0) -> dict:
         "largest_input_bytes": counts["largest_input"],
         "failures": found[:10],
     }
+
+
+def _in_a_process(scratch: Path, function) -> int:
+    """Call ``function`` in a copy of this process; return 0, or minus the signal that killed it.
+
+    What C libraries say of damaged pictures goes to a file.
+    """
+    pid = os.fork()
+    if not pid:
+        errors = os.open(scratch / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(errors, 2)
+        try:
+            function()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status > 0:
+        said = (scratch / "stderr").read_text(errors="replace")
+        raise RuntimeError(f"the fuzzing itself failed: {said[-2000:]}")
+    return status
 
 
 def _kind(failure: dict) -> str:

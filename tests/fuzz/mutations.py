@@ -1,5 +1,6 @@
 """Damage done to sound inputs, with their structure in mind; all of it is a function of ``rng``."""
 
+import copy
 import io
 import json
 import random
@@ -87,10 +88,10 @@ def damaged_json(rng: random.Random, seed: bytes) -> bytes:
         holder, key = rng.choice(places)
         kind = rng.randrange(8)
         if kind < 4:
-            holder[key] = rng.choice(_VALUES)
+            holder[key] = copy.deepcopy(rng.choice(_VALUES))
         elif kind == 4:
             other, at = rng.choice(places)
-            holder[key] = json.loads(json.dumps(other[at]))
+            holder[key] = copy.deepcopy(other[at])
         elif kind == 5 and holder is not root:
             del holder[key]
         elif kind == 6 and isinstance(holder, dict):

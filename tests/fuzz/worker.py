@@ -9,8 +9,6 @@ import mmap
 import resource
 import signal
 import struct
-import sys
-import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -34,9 +32,14 @@ class HangError(BaseException):
 class Progress:
     """The counts of a worker, in a file that its parent reads, also after its death."""
 
-    def __init__(self, path):
+    def __init__(self, shared: mmap.mmap):
+        self._map = shared
+
+    @classmethod
+    def new(cls, path: Path) -> "Progress":
+        path.write_bytes(bytes(LAYOUT.size))
         with open(path, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), LAYOUT.size)
+            return cls(mmap.mmap(file.fileno(), LAYOUT.size))
 
     def read(self) -> dict:
         return dict(zip(FIELDS, LAYOUT.unpack(self._map[: LAYOUT.size])))
@@ -89,22 +92,25 @@ def timed(target, folder: Path, data: bytes) -> tuple[bool, int]:
     return accepted, spent
 
 
-def main(name: str, seed: str, first: str, end: str, progress_file: str, failures: str) -> None:
+def work(
+    name: str, seed: int, first: int, end: int, progress: Progress, failures: Path, scratch: Path
+) -> None:
     """Read inputs ``first`` to ``end``; append one line of JSON to ``failures`` for each bug."""
-    target, progress = TARGETS[name], Progress(progress_file)
-    counts = progress.read()
+    target, counts = TARGETS[name], progress.read()
     seeds = target.seeds()
-    with tempfile.TemporaryDirectory() as scratch, open(failures, "a") as log:
-        folder = Path(scratch)
+    folder = scratch / "input"
+    folder.mkdir(exist_ok=True)
+    empty(folder)  # what the input that killed the process before has left
+    with open(failures, "a") as log:
         for sound in seeds:  # loads what is loaded on first use, too
             assert attempt(target, folder, sound), f"{name}: sound input refused: {sound[:80]}"
             empty(folder)
         guard()
         tracemalloc.start()
-        for index in range(int(first), int(end)):
+        for index in range(first, end):
             counts["index"] = index
             progress.write(counts)
-            data = input_of(name, seeds, int(seed), index)
+            data = input_of(name, seeds, seed, index)
             counts["largest_input"] = max(counts["largest_input"], len(data))
             try:
                 accepted, spent = timed(target, folder, data)
@@ -117,7 +123,7 @@ def main(name: str, seed: str, first: str, end: str, progress_file: str, failure
                 log.write(json.dumps({**line, "where": where}) + "\n")
                 log.flush()
             empty(folder)
-        counts["index"] = int(end)
+        counts["index"] = end
         progress.write(counts)
 
 
@@ -130,7 +136,3 @@ def _where(error: BaseException) -> str:
             ours = f"{file.name}:{trace.tb_lineno}"
         trace = trace.tb_next
     return ours
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
