@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet symbols tests *.py
 DEMO := demo
 
-.PHONY: demo test test-slow lint format goldens tables clean
+.PHONY: demo test test-slow fuzz lint format goldens tables clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
@@ -17,6 +17,11 @@ test: $(VENV)/dev.stamp
 # Long and rarely changing checks; not part of `make test` nor of CI.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
+
+# 100,000 damaged inputs for every parser, some hours; the report is docs/data/fuzzing.json.
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fuzz.campaign --report docs/data/fuzzing.json
+	$(BIN)/python -m gluon_asymmnet.tables
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -18,7 +18,7 @@ PURE = (
     "compat/walk", "complexity", "config", "data", "detection/coco_ap", "detection/config",
     "detection/spec", "detection/voc_ap", "doctor", "download", "errors", "evaluate",
     "evaluation_report", "export/folder", "export/onnx_graph", "export/parity", "extras",
-    "folding", "predict", "recipes", "registry", "threads", "train/curves",
+    "folding", "json_objects", "predict", "recipes", "registry", "threads", "train/curves",
     "train/schedule",
 )  # fmt: skip
 

@@ -92,16 +92,25 @@ def main(argv=None) -> int:
     parser.add_argument("--first", type=int, default=0, help="index of the first")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other inputs")
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
-    parser.add_argument("--report", help="JSON file to write")
+    parser.add_argument("--report", help="JSON file to write, or to bring up to date")
     args = parser.parse_args(argv)
-    results = {}
+    failed = False
     for name in args.only:
-        results[name] = run(name, args.inputs, args.seed, args.first)
-        print(json.dumps({name: results[name]}), flush=True)
-    if args.report:
-        report = {"python": platform.python_version(), "seed": args.seed, "results": results}
-        write_text(args.report, json.dumps(report, indent=1) + "\n")
-    return int(any(found["crashes"] or found["hangs"] for found in results.values()))
+        found = run(name, args.inputs, args.seed, args.first)
+        print(json.dumps({name: found}), flush=True)
+        failed = failed or bool(found["crashes"] or found["hangs"])
+        if args.report:
+            _add_to_report(Path(args.report), args.seed, name, found)
+    return int(failed)
+
+
+def _add_to_report(path: Path, seed: int, name: str, found: dict) -> None:
+    """Put one parser's counts in the report, in the place of those of before."""
+    results = json.loads(path.read_text())["results"] if path.exists() else {}
+    results[name] = found
+    ordered = {name: results[name] for name in TARGETS if name in results}
+    report = {"python": platform.python_version(), "seed": seed, "results": ordered}
+    write_text(path, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
