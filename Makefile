@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet symbols tests *.py
 DEMO := demo
 
-.PHONY: demo test test-slow lint format goldens tables faults test-browser clean
+.PHONY: demo test test-slow lint format goldens tables faults test-browser fuzz clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
@@ -22,6 +22,11 @@ test-slow: $(VENV)/dev.stamp
 # Screenshots: make test-browser SCREENSHOTS=folder
 test-browser: $(VENV)/dev.stamp
 	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest -m browser
+
+# 100,000 damaged inputs for every parser, some hours; the report is docs/data/fuzzing.json.
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fuzz.campaign --report docs/data/fuzzing.json
+	$(BIN)/python -m gluon_asymmnet.tables
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -14,6 +14,7 @@ from gluon_asymmnet.errors import InputError
 STEMS = ("authors", "scaled")
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25, 1.5)  # the ones whose counts are checked
 MAX_WIDTH = 16
+MAX_RATE = 64  # more fits no block: 6 times its input is the widest
 
 
 class BlockSpec(NamedTuple):
@@ -267,8 +268,8 @@ def plan_net(
 
 
 def _check_rate(spec: NetSpec, rate: int, shuffle_groups: int) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, int) or rate < 0:
-        raise InputError(f"rate must be a whole number from 0 on, got {rate!r}")
+    if isinstance(rate, bool) or not isinstance(rate, int) or not 0 <= rate <= MAX_RATE:
+        raise InputError(f"rate must be a whole number from 0 to {MAX_RATE}, got {rate!r}")
     if rate and not spec.reuses:
         raise InputError(f"MobileNetV3 reuses nothing: its rate is 0, got {rate}; use asymmnet_*")
     if not isinstance(shuffle_groups, int) or shuffle_groups < 0:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import reprlib
 from pathlib import Path
 from typing import Optional
 
@@ -10,8 +12,10 @@ from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.evaluate import Preprocessing
+from gluon_asymmnet.json_objects import make, parse_object
 
 CARD_FILE = "card.json"
+_WHAT = "the card of a model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,40 +60,39 @@ def read_card(path) -> Card:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the card of an exported model")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: not the card of a model: {error}") from None
-    return parse_card(text, path)
+    return parse_card(path.read_bytes(), path)
 
 
-def parse_card(text: str, where) -> Card:
-    """Read the JSON of a card that came from ``where``, a file that holds it."""
+def parse_card(data, where) -> Card:
+    """Read the JSON, text or bytes, of a card that came from ``where``, a file that holds it."""
+    card = make(Card, parse_object(data, where, _WHAT), where, _WHAT, complete=True)
     try:
-        settings = json.loads(text)
-        known = {field.name: settings[field.name] for field in dataclasses.fields(Card)}
-        for name in ("rgb_mean", "rgb_std"):
-            known[name] = tuple(float(value) for value in known[name])
-        return _checked(Card(**known))
-    except KeyError as error:
-        raise FormatError(f"{where}: not the card of a model: it lacks {error}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{where}: not the card of a model: {error}") from None
+        return _checked(card)
+    except ValueError as error:
+        raise FormatError(f"{where}: not {_WHAT}: {error}") from None
 
 
 def _checked(card: Card) -> Card:
     """Raise ValueError for what would only fail much later, as an array of the wrong shape."""
-    for name in ("classes", "input_size"):
-        value = getattr(card, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}, expected a whole number from 1 on")
+    for name, most in (("classes", 10**6), ("input_size", 10**5)):
+        if not 1 <= getattr(card, name) <= most:
+            raise ValueError(f"{name} is {getattr(card, name)}, expected 1 to {most}")
+    for name in ("model", "stem", "norm", "interpolation"):
+        if len(getattr(card, name)) > 100:
+            raise ValueError(f"{name} has {len(getattr(card, name))} characters, expected a name")
     if not 0 < card.crop_ratio <= 1:
         raise ValueError(f"crop_ratio is {card.crop_ratio}, expected above 0 and at most 1")
-    if len(card.rgb_mean) != 3 or len(card.rgb_std) != 3 or min(card.rgb_std) <= 0:
-        raise ValueError(
-            f"rgb_mean {card.rgb_mean} and rgb_std {card.rgb_std}: expected three values each, "
-            f"the deviations above 0"
-        )
+    check_normalization(card.rgb_mean, card.rgb_std)
     if card.class_names is not None and len(card.class_names) != card.classes:
         raise ValueError(f"{len(card.class_names)} class names for {card.classes} classes")
     return card
+
+
+def check_normalization(mean: tuple, std: tuple) -> None:
+    """Raise ValueError unless both have three finite values, the deviations above 0."""
+    finite = all(map(math.isfinite, (*mean, *std)))
+    if len(mean) != 3 or len(std) != 3 or not finite or min(std) <= 0:
+        raise ValueError(
+            f"rgb_mean {reprlib.repr(mean)} and rgb_std {reprlib.repr(std)}: expected three values "
+            f"each, the deviations above 0"
+        )

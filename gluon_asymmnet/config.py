@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.json_objects import make, parse_object
 from gluon_asymmnet.recipes import RECIPES
 
 REFUSED = "refused"  # group of flags that exist elsewhere and are declined here, with the reason
@@ -80,6 +81,10 @@ class ClassifierConfig:
     num_workers: int = option(
         4, "decoding threads", "-j", "--num-data-workers", "--num-workers", group="data"
     )
+    max_bad_records: int = option(
+        0, "go on after so many damaged training records: the next one of the epoch stands in, and "
+        "skipped_records.jsonl lists them; for records with --data-backend opencv", group="data",
+    )  # fmt: skip
     input_size: int = option(224, "height and width of the input, pixels", group="data")
     crop_ratio: float = option(
         0.875, "validation: input size over the resized shorter side", group="data"
@@ -159,6 +164,16 @@ class ClassifierConfig:
         """Groups of the channel shuffle that is really done."""
         return self.shuffle_group if self.doshuffle else 0
 
+    @property
+    def reads_folders(self) -> bool:
+        """Whether the images come from folders, not from records."""
+        return bool(self.data_dir) and not self.use_rec
+
+    @property
+    def reads_with_opencv(self) -> bool:
+        """Whether our own reader is used, not MXNet's."""
+        return self.data_backend == "opencv" or self.reads_folders
+
     def check(self) -> "ClassifierConfig":
         """Return self, or raise InputError for a setting that cannot be meant."""
         if not self.model:
@@ -169,7 +184,7 @@ class ClassifierConfig:
             "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "dry_run",
             "warmup_epochs", "mixup_off_epoch", "num_training_samples", "lr_base_batch", "lr",
             "momentum", "wd", "warmup_lr", "jitter", "pca_noise", "lr_decay_period", "seed",
-            "resume_epoch",
+            "resume_epoch", "max_bad_records",
         ):  # fmt: skip
             _at_least(self, name, 0)
         for name in ("crop_ratio", "min_random_area"):
@@ -191,6 +206,13 @@ class ClassifierConfig:
         if self.data_backend.startswith("dali"):
             raise InputError(
                 "--data-backend dali is declined: DALI's MXNet plugin is gone; use mxnet or opencv"
+            )
+        if self.max_bad_records and not self.reads_with_opencv:
+            # Not switched silently: the two readers have other orders and other augmentation.
+            raise InputError(
+                f"--max-bad-records {self.max_bad_records} needs --data-backend opencv: MXNet's "
+                f"reader ends the process at a damaged image, from a thread where nothing can "
+                f"catch it; or make a clean copy with `asymmnet records repair`"
             )
         if self.mode == "symbolic":
             raise InputError("--mode symbolic is declined: Gluon's hybrid mode compiles the graph")
@@ -304,10 +326,6 @@ def to_json(config) -> str:
 
 
 def from_json(config_class, path: Path):
-    """Read a config that ``to_json`` wrote."""
-    try:
-        settings = json.loads(Path(path).read_text())
-        tuples = {f.name for f in dataclasses.fields(config_class) if isinstance(f.default, tuple)}
-        return config_class(**{k: tuple(v) if k in tuples else v for k, v in settings.items()})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the configuration of a run: {error}") from None
+    """Read a config that ``to_json`` wrote.  Raises: FormatError; FileNotFoundError."""
+    what = "the configuration of a run"
+    return make(config_class, parse_object(Path(path).read_bytes(), path, what), path, what)

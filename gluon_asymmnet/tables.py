@@ -1,5 +1,6 @@
 """Tables in the documents, made from data: ``python -m gluon_asymmnet.tables`` rewrites them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.complexity import count
 from gluon_asymmnet.registry import plan_model
 
+_ROOT = Path(__file__).parent.parent
 _WIDTHS = (0.5, 0.75, 1.0)
 
 
@@ -20,7 +22,25 @@ def counts_table() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"README.md": {"counts": counts_table}}
+def fuzzing_table() -> str:
+    """Return the rows of the last fuzzing campaign."""
+    report = json.loads((_ROOT / "docs/data/fuzzing.json").read_text())
+    rows = [
+        "| parser | inputs | accepted | refused | crashes | hangs | peak memory |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in report["results"].items():
+        counts = [found[key] for key in ("inputs", "accepted", "refused", "crashes", "hangs")]
+        shown = " | ".join(f"{count:,}" for count in counts)
+        rows.append(f"| {name}: {found['parser']} | {shown} | {found['peak_bytes'] / 1e6:.2f} MB |")
+    rows.append(f"\nPython {report['python']}, seed {report['seed']}.")
+    return "\n".join(rows)
+
+
+TABLES = {
+    "README.md": {"counts": counts_table},
+    "docs/fuzzing.md": {"fuzzing": fuzzing_table},
+}
 
 
 def updated(text: str, tables: dict) -> str:
@@ -35,9 +55,8 @@ def updated(text: str, tables: dict) -> str:
 
 def main() -> None:
     """Rewrite the tables of every document."""
-    root = Path(__file__).parent.parent
     for document, tables in TABLES.items():
-        write_text(root / document, updated((root / document).read_text(), tables))
+        write_text(_ROOT / document, updated((_ROOT / document).read_text(), tables))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ PURE = (
     "compat/walk", "complexity", "config", "data", "detection/coco_ap", "detection/config",
     "detection/spec", "detection/voc_ap", "doctor", "download", "errors", "evaluate",
     "evaluation_report", "export/folder", "export/onnx_graph", "export/parity", "extras",
-    "folding", "predict", "recipes", "registry", "report", "threads", "train/checkpoint_files",
-    "train/curves", "train/progress", "train/run_directory", "train/schedule",
+    "folding", "json_objects", "predict", "recipes", "registry", "report", "threads",
+    "train/checkpoint_files", "train/curves", "train/progress", "train/run_directory",
+    "train/schedule",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``asymmnet records``: build, verify, count, split record files, and write the demo set."""
+"""``asymmnet records``: build, verify, repair, count, split record files, write the demo set."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ examples:
   asymmnet records verify data/train.rec
   asymmnet records verify train.rec --idx other.idx --classes 1000 --json bad.json
 """
+_REPAIR = """\
+Copies every usable record to DST, which must end in .rec, with .idx, .lst and .classes.txt; the
+source is left alone.  Prints one line per damaged place: byte offset, keys, what is wrong.
+Exit status: 0 all records were good, 1 something was dropped.
+
+example:
+  asymmnet records repair data/train.rec data/clean.rec
+"""
 _STATS = """\
 example:
   asymmnet records stats data/val.rec
@@ -50,11 +58,12 @@ example:
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """Add ``records`` and its commands; each sets ``run`` to a function(args) -> exit status."""
     parser = subparsers.add_parser(
-        "records", help="build, verify, count and split record files", description=__doc__
+        "records", help="build, verify, repair, count and split record files", description=__doc__
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_build(commands)
     _add_verify(commands)
+    _add_repair(commands)
     _add_stats(commands)
     _add_split(commands)
     _add_demo(commands)
@@ -96,6 +105,17 @@ def _add_verify(commands) -> None:
         "--classes", type=int, metavar="N", help="labels must be below N (default: .classes.txt)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+    _add_threads(parser)
+
+
+def _add_repair(commands) -> None:
+    summary = "write a clean copy of a damaged record file"
+    parser = add_command(commands, "repair", _repair, summary, _REPAIR)
+    parser.add_argument("src", help="record file")
+    parser.add_argument("dst", help="record file to write")
+    parser.add_argument("--idx", metavar="FILE", help="SRC's index (default: the .idx beside it)")
+    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files of DST")
     _add_threads(parser)
 
 
@@ -196,6 +216,27 @@ def _verify(args: argparse.Namespace) -> int:
         bad = [entry._asdict() for entry in report.bad]
         _write_json(args.json, {"file": args.rec, "records": report.records, "bad": bad})
     return 1 if report.bad else 0
+
+
+def _repair(args: argparse.Namespace) -> int:
+    from gluon_asymmnet.data.records_repair import repair
+
+    with progress_bar("repairing", " bytes") as progress:
+        report = repair(
+            args.src, args.dst, idx=args.idx, threads=args.threads, overwrite=args.overwrite,
+            progress=progress,
+        )  # fmt: skip
+    if report.index:
+        print(f"index not used: {report.index}")
+    for offset, end, keys, reason in report.dropped:
+        named = f" (key {', '.join(map(str, keys))})" if keys else ""
+        print(f"dropped at bytes {offset} to {end}{named}: {reason}")
+    print(f"{args.dst}: {report.records} records, {len(report.dropped)} damaged places dropped")
+    if args.json:
+        dropped = [entry._asdict() for entry in report.dropped]
+        result = {"file": args.dst, "source": args.src, **report._asdict(), "dropped": dropped}
+        _write_json(args.json, result)
+    return 1 if report.dropped else 0
 
 
 def _stats(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ the network from the shapes.  One thing it cannot say: whether channels are shuf
 """
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -242,10 +243,29 @@ def _notes(weights: Weights, to_layout: str) -> tuple[str, ...]:
 def _read_npz(path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            _refuse_bomb(archive.zip)
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged archive fails in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FormatError(f"{path}: not a sound .npz file of plain arrays: {reason}") from None
+
+
+def _refuse_bomb(archive) -> None:
+    """Raise ValueError for more memory than the archive warrants, or what is no array.
+
+    Weights hardly compress; arrays of zeros do, a thousandfold, and small ones are let through.
+    """
+    members = archive.infolist()
+    packed = sum(member.compress_size for member in members)
+    if sum(member.file_size for member in members) > 64 * packed + (16 << 20):
+        raise ValueError(f"{packed} bytes would become more than 64 times as many")
+    for member in members:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = f"read_array_header_{'1_0' if version == (1, 0) else '2_0'}"
+            shape, _, dtype = getattr(np.lib.format, read)(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"an array is cut off: {member.file_size} bytes are there")
 
 
 def _write_npz(path, arrays: Mapping[str, np.ndarray]) -> None:

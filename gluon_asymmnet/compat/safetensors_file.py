@@ -21,6 +21,7 @@ import numpy as np
 from gluon_asymmnet.errors import FormatError, InputError
 
 _MAX_HEADER = 100_000_000  # bytes, the library's own limit
+_MAX_BYTES = 2**63 - 1
 _DTYPES = {
     tag: np.dtype(name)
     for tag, name in {
@@ -120,12 +121,18 @@ def _extent(name: str, fields) -> _Extent:
         raise _DamageError(f"{shown} does not have the fields dtype, shape and data_offsets")
     tag, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(tag, str) or tag not in _DTYPES:
-        raise _DamageError(f"{shown} has dtype {tag!r}, expected one of {', '.join(_DTYPES)}")
+        raise _DamageError(
+            f"{shown} has dtype {reprlib.repr(tag)}, expected one of {', '.join(_DTYPES)}"
+        )
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise _DamageError(f"{shown} has shape {shape!r} and data_offsets {offsets!r}")
+        raise _DamageError(
+            f"{shown} has shape {reprlib.repr(shape)} and data_offsets {reprlib.repr(offsets)}"
+        )
     nbytes = _DTYPES[tag].itemsize
     for length in shape:
         nbytes *= length
+        if nbytes > _MAX_BYTES:  # of thousands of digits, if it went on
+            raise _DamageError(f"{shown} has shape {reprlib.repr(shape)}, too large for any file")
     if offsets[0] + nbytes != offsets[1]:
         raise _DamageError(f"{shown} takes {nbytes} bytes, data_offsets say {offsets}")
     return _Extent(*offsets, tuple(shape), _DTYPES[tag])

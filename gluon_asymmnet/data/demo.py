@@ -132,7 +132,7 @@ def _existing(out: Path, size: int, seed: int) -> DigitSet:
             with RecordFile(out / f"{name}.rec", out / f"{name}.idx") as file:
                 if len(file) != _SPLITS[name] or read_class_names(file.path) is None:
                     raise FormatError(f"{file.path}: {len(file)} records")
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{out} exists and is no complete demo set ({error}); remove it or name another folder"
         ) from None

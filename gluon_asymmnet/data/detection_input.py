@@ -2,17 +2,18 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
 from gluon_asymmnet.data.augment import Normalization
+from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.detection_augment import (
     BoxAugmentation,
     training_sample,
     validation_image,
 )
-from gluon_asymmnet.data.imagenet import Shard, epoch_order, read_ahead
+from gluon_asymmnet.data.imagenet import Shard, epoch_order, read_ahead, read_usable
 
 _GLUONCVS = BoxAugmentation()
 
@@ -39,6 +40,7 @@ class DetectionInput:
         targets: maps boxes ``(n, 4)``, labels ``(n,)``, difficult ``(n,)`` to classes ``(A,)`` and
             boxes ``(A, 4)``: a ``detection.targets.TargetGenerator``.
         steps: batches per epoch.
+        skipped: counts the pictures that cannot be used; by default the first one is an error.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class DetectionInput:
         seed: int = 0,
         threads: int = 4,
         shard: Shard = Shard(),
+        skipped: Optional[SkippedRecords] = None,
     ):
         self.source, self.batch_size, self.size = source, batch_size, size
         self.targets, self.steps = targets, steps
         self.augmentation, self.normalization = augmentation, normalization
         self.seed, self.threads, self.shard = seed, threads, shard
+        self.skipped = SkippedRecords() if skipped is None else skipped
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DetectionBatch]:
         """Yield the batches of an epoch from step ``first_step`` on."""
@@ -66,11 +70,14 @@ class DetectionInput:
             len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
         )
         read = functools.partial(self._sample, epoch)
-        yield from map(_stack, read_ahead(read, order[first_step:], self.threads))
+        samples = read_usable(
+            read, order, first_step, self.threads, self.skipped, before=epoch * self.steps
+        )
+        yield from map(_stack, samples)
 
-    def _sample(self, epoch: int, position: int):
+    def _sample(self, epoch: int, position: int, drawn_for: int):
         found = self.source.read(position)
-        rng = np.random.default_rng([self.seed, epoch, int(position), 2])
+        rng = np.random.default_rng([self.seed, epoch, int(drawn_for), 2])
         image, boxes, kept = training_sample(
             found.rgb, found.boxes, self.size, self.augmentation, self.normalization, rng
         )

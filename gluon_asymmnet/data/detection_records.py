@@ -196,7 +196,10 @@ class DetectionList(_DetectionSource):
 def relative_path(text: str, where: str) -> str:
     """Return a path that stays below the folder it is joined to.  Raises FormatError otherwise."""
     parts = re.split(r"[/\\]", text)
-    if not text or text.startswith(("/", "\\")) or ".." in parts or "\0" in text or ":" in parts[0]:
+    outside = text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
+    # what no file system takes would be an OSError later
+    longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
+    if not text or outside or "\0" in text or longest > 255 or len(text) > 1000:
         raise FormatError(f"{where}: {text[:60]!r} is no path below the folder of the images")
     return text
 

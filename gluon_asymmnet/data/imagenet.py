@@ -9,13 +9,15 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 import cv2
 import numpy as np
 
 from gluon_asymmnet.data.augment import Augmentation, Normalization, training_image
+from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.images import decode
+from gluon_asymmnet.data.records import label_fault
 from gluon_asymmnet.errors import FormatError
 
 _PREFETCH = 3  # batches decoded ahead of the one in use
@@ -68,11 +70,58 @@ def read_ahead(read: Callable, order, threads: int) -> Iterator[list]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def read_usable(
+    read: Callable, order: np.ndarray, first_row: int, threads: int, skipped: SkippedRecords,
+    before: int = 0,
+) -> Iterator[list]:  # fmt: skip
+    """Yield the samples of each row of an epoch's order from ``first_row`` on, as ``read_ahead``.
+
+    For a record that cannot be used the next usable one of the epoch's order stands in, on the
+    random numbers of the one it replaces: which one is a function of the order and the file alone,
+    not of threads or of what ran before.  What is counted is counted here, row by row, for the
+    same reason.
+
+    Args:
+        read: called with the position to read and the position that gives the random numbers;
+            raises FormatError if the record cannot be used.
+        before: updates before the epoch.
+
+    Raises: FormatError for one record more than ``skipped`` allows, or if none can be used.
+    """
+    flat = order.ravel()
+
+    def sample_at(place: int):
+        bad = []
+        for i in range(flat.size):
+            position = flat[(place + i) % flat.size]
+            try:
+                return read(position, flat[place]), bad
+            except FormatError as error:
+                bad.append((int(position), str(error)))
+            if len(bad) > skipped.limit:
+                break
+        return None, bad
+
+    places = np.arange(flat.size).reshape(order.shape)[first_row:]
+    for row, found in enumerate(read_ahead(sample_at, places, threads), first_row):
+        for sample, bad in found:
+            for position, reason in bad:
+                skipped.add(before + row + 1, position, reason)
+            if sample is None:
+                raise FormatError(f"none of the {flat.size} records of the epoch can be used")
+        yield [sample for sample, _ in found]
+
+
 class ThreadedInput:
     """Read, decode and augment with OpenCV on threads.
 
     Every image has its own generator, seeded with ``(seed, epoch, position)``, so batches are
     bit-equal for any number of threads, and an epoch can start at any step.
+
+    Args:
+        source: as ``data.sources`` has them.
+        classes: labels must be below; None: only whole numbers.
+        skipped: counts the records that cannot be used; by default the first one is an error.
     """
 
     def __init__(
@@ -87,11 +136,14 @@ class ThreadedInput:
         seed: int = 0,
         threads: int = 4,
         shard: Shard = Shard(),
+        classes: Optional[int] = None,
+        skipped: Optional[SkippedRecords] = None,
     ):
         self.source, self.batch_size, self.size = source, batch_size, size
         self.augmentation, self.normalization = augmentation, normalization
         self.seed, self.threads, self.shard = seed, threads, shard
-        self.steps = steps
+        self.steps, self.classes = steps, classes
+        self.skipped = SkippedRecords() if skipped is None else skipped
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step ``first_step`` on."""
@@ -99,18 +151,20 @@ class ThreadedInput:
             len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
         )
         read = functools.partial(self._image, epoch)
-        yield from map(_stack, read_ahead(read, order[first_step:], self.threads))
+        samples = read_usable(
+            read, order, first_step, self.threads, self.skipped, before=epoch * self.steps
+        )
+        yield from map(_stack, samples)
 
-    def _image(self, epoch: int, position: int):
+    def _image(self, epoch: int, position: int, drawn_for: int):
         record = self.source.read(position)
         try:
             rgb = decode(record.image)
+            if fault := label_fault(record.label, self.classes):
+                raise FormatError(fault)
         except FormatError as error:
-            raise FormatError(
-                f"{self.source.name(position)}: {error}; find all of them with "
-                f"`asymmnet records verify`"
-            ) from None
-        rng = np.random.default_rng([self.seed, epoch, int(position), 1])
+            raise FormatError(f"{self.source.name(position)}: {error}") from None
+        rng = np.random.default_rng([self.seed, epoch, int(drawn_for), 1])
         image = training_image(rgb, self.size, self.augmentation, self.normalization, rng)
         return image, record.label
 
@@ -126,7 +180,8 @@ class RecordIterInput:
     Rebuilding is what makes its order follow the epoch: ``reset`` goes on where the last pass
     wrapped, and a resumed run would start with the first epoch's order.  Its augmentation draws
     from one generator per decoding thread, so only one thread repeats exactly; a start in mid-epoch
-    decodes and drops the batches before.
+    decodes and drops the batches before.  At a damaged image it ends the process, from a thread
+    of its own, where nothing can catch it: no record can be skipped here.
     """
 
     def __init__(

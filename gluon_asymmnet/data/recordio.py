@@ -66,7 +66,7 @@ def frame(payload: bytes) -> bytes:
     )
 
 
-def _pieces(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
+def pieces_at(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
     """``(start, length)`` of each piece of the record at byte ``at``.
 
     Nothing is read but the frames, and no piece reaches beyond byte ``limit``, so that
@@ -92,20 +92,38 @@ def _pieces(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
                 f"the piece at byte {at} claims {length} bytes, but only {limit - at - 8} follow"
             )
         yield at + 8, length
-        at = _padded(at + 8 + length)
+        at = padded(at + 8 + length)
         if flag in (WHOLE, LAST):
             return
         allowed = (MIDDLE, LAST)
 
 
-def _padded(at: int) -> int:
+def find_magic(data, start: int = 0, end: int | None = None) -> int:
+    """The first magic at a multiple of 4 in bytes or a mapped file, or -1."""
+    end = len(data) if end is None else end
+    at = data.find(MAGIC, start, end)
+    while at >= 0 and at % 4:
+        at = data.find(MAGIC, at + 1, end)
+    return at
+
+
+def swallowed(start: int, length: int, inside: int) -> str:
+    """Say that a piece with payload at ``start`` is too long: no payload holds such a magic."""
+    return (
+        f"the piece at byte {start - 8} claims {length} bytes, but the next one starts at byte "
+        f"{inside}"
+    )
+
+
+def padded(at: int) -> int:
+    """Return the next multiple of 4 from ``at`` on."""
     return (at + 3) & ~3
 
 
 def _record_end(fd: int, at: int, limit: int) -> int:
     """The byte after the record at ``at``."""
-    for start, length in _pieces(fd, at, limit):
-        end = _padded(start + length)
+    for start, length in pieces_at(fd, at, limit):
+        end = padded(start + length)
     if end > limit:
         raise FormatError(f"the record ends at byte {end}, but the data end at byte {limit}")
     return end
@@ -137,6 +155,12 @@ def unpack(payload: bytes) -> tuple[float | np.ndarray, bytes]:
     """The label (or ``(n,)`` float32 labels) and the image of a payload.  Raises FormatError."""
     label, start = _unpack_label(payload, len(payload))
     return label, payload[start:]
+
+
+def record_id(payload: bytes) -> int | None:
+    """The id in the header of a payload, which im2rec makes the key; None if it can be no key."""
+    key = _HEADER.unpack_from(payload)[2]
+    return key if key <= _MAX_KEY else None
 
 
 def _unpack_label(head: bytes, size: int) -> tuple[float | np.ndarray, int]:
@@ -174,6 +198,7 @@ class RecordFile:
                once and the records are numbered 0, 1, ... as MXNet's ``rec2idx.py`` does.
         check: raise FormatError at once where index and file do not fit together.  Without it
                the message is kept in ``fault``, and what is readable can be read.
+        sample: look at some records on opening; without it a damaged one is found when it is read.
 
     Attributes:
         path:  the record file.
@@ -190,13 +215,15 @@ class RecordFile:
 
     SAMPLE = 256  # at 10 ms each, a disk that has to move for every one opens in 3 s
 
-    def __init__(self, rec: PathLike, idx: PathLike | None = None, *, check: bool = True):
+    def __init__(
+        self, rec: PathLike, idx: PathLike | None = None, *, check: bool = True, sample: bool = True
+    ):
         self.path = Path(rec)
-        idx = _index_of(self.path, idx)
+        idx = index_of(self.path, idx)
         self._open()
         try:
             self._load(idx)
-            if self.fault is None and (reason := self._mismatch()):
+            if self.fault is None and (reason := self._mismatch(sample)):
                 self.fault = f"{self.path}: {reason}" + (f" (index {idx})" if idx else "")
             if check and self.fault:
                 raise FormatError(self.fault)
@@ -217,7 +244,7 @@ class RecordFile:
             self.fault, idx = f"{self.path}: the file is empty; expected records", None
         if idx is not None:
             try:
-                keys, offsets = _read_index(idx, most=self.size // 8)
+                keys, offsets = read_index(idx, most=self.size // 8)
             except FormatError as error:
                 self.fault, idx = str(error), None
         if idx is None:
@@ -241,7 +268,7 @@ class RecordFile:
                 at = end
         return range(len(offsets)), offsets, at, damage
 
-    def _mismatch(self) -> str | None:
+    def _mismatch(self, sample: bool) -> str | None:
         """How the index and the file contradict each other."""
         offsets, size = self._offsets, self.size
         if len(offsets) == 0:
@@ -258,7 +285,8 @@ class RecordFile:
             return f"the index lists the record at byte {offsets[i]} twice"
         if offsets[order[0]] != 0:
             return f"the index starts at byte {offsets[order[0]]}, expected 0"
-        for i in order[np.unique(np.linspace(0, len(order) - 1, self.SAMPLE).astype(int))]:
+        spread = np.unique(np.linspace(0, len(order) - 1, self.SAMPLE).astype(int))
+        for i in order[spread] if sample else ():
             try:
                 self._extent(i)
             except FormatError as error:
@@ -314,8 +342,8 @@ class RecordFile:
         if not self._close.alive:
             raise ValueError(f"{self.path} is closed")
         end = int(self._ends[i])
-        pieces = list(_pieces(self._fd, int(self._offsets[i]), end))
-        last = _padded(sum(pieces[-1]))
+        pieces = list(pieces_at(self._fd, int(self._offsets[i]), end))
+        last = padded(sum(pieces[-1]))
         if last != end:
             raise FormatError(
                 f"the record ends at byte {last}, expected {end}, where the next one or the end of "
@@ -324,7 +352,12 @@ class RecordFile:
         return pieces
 
     def _join(self, pieces: list[tuple[int, int]]) -> bytes:
-        return MAGIC.join([_take(self._fd, length, start) for start, length in pieces])
+        parts = [_take(self._fd, length, start) for start, length in pieces]
+        for part, (start, length) in zip(parts, pieces):
+            inside = find_magic(part)
+            if inside >= 0:
+                raise FormatError(swallowed(start, length, start + inside))
+        return MAGIC.join(parts)
 
     def _head(self, pieces: list[tuple[int, int]], size: int) -> bytes:
         """The first ``size`` bytes, or fewer if the payload is shorter."""
@@ -373,7 +406,8 @@ def require_file(path: Path, what: str) -> None:
         raise FormatError(f"{path}: expected a {what}, found a folder or a device")
 
 
-def _index_of(rec: Path, idx: PathLike | None) -> Path | None:
+def index_of(rec: Path, idx: PathLike | None) -> Path | None:
+    """Return ``idx``, or the index beside ``rec``, or None.  Raises as ``require_file``."""
     if idx is not None:
         require_file(Path(idx), "index file")
         return Path(idx)
@@ -381,8 +415,11 @@ def _index_of(rec: Path, idx: PathLike | None) -> Path | None:
     return beside if beside.is_file() and beside != rec else None
 
 
-def _read_index(idx: Path, most: int) -> tuple[list[int], list[int]]:
-    """Keys and offsets; at most ``most`` lines, so that a wrong file does not fill the memory."""
+def read_index(idx: Path, most: int) -> tuple[list[int], list[int]]:
+    """Keys and offsets; at most ``most`` lines, so that a wrong file does not fill the memory.
+
+    Raises: FormatError.
+    """
     keys, offsets = [], []
     with open(idx, "rb") as lines:
         for number, line in enumerate(iter(lambda: lines.readline(64), b""), 1):

@@ -86,7 +86,7 @@ def build(
         FormatError: naming the first unreadable image.
     """
     _check_build(resize, quality, encoding)
-    root, threads, progress = Path(folder), _threads(threads), progress or _silent
+    root, threads, progress = Path(folder), threads_or_default(threads), progress or silent
     names, images, ignored = find_images(root, classes)
     if shuffle_seed is not None:
         # RandomState: NumPy promises that its numbers never change; a Generator's may.
@@ -103,7 +103,7 @@ def build(
     with RecordWriter(f"{prefix}.rec", f"{prefix}.idx", overwrite=overwrite) as writer:
         listing = writer.add_file(f"{prefix}.lst")
         writer.add_file(f"{prefix}.classes.txt").write(name_lines(names))
-        for (label, path), image in zip(images, _ordered(stored, images, threads)):
+        for (label, path), image in zip(images, ordered(stored, images, threads)):
             if isinstance(image, bytes):
                 listing.write(os.fsencode(f"{len(writer)}\t{label:f}\t{path}\n"))
                 writer.write(len(writer), label, image)
@@ -236,7 +236,7 @@ def verify(
     """
     if classes is not None and classes < 1:
         raise InputError(f"classes must be at least 1, got {classes}")
-    threads, progress = _threads(threads), progress or _silent
+    threads, progress = threads_or_default(threads), progress or silent
     bad = []
     if classes is None:
         try:
@@ -254,16 +254,17 @@ def verify(
                 decode(record.image)
             except FormatError as error:
                 return str(error)
-            return _label_fault(record.label, classes)
+            return label_fault(record.label, classes)
 
-        for i, fault in enumerate(_ordered(reason, range(len(records)), threads)):
+        for i, fault in enumerate(ordered(reason, range(len(records)), threads)):
             if fault:
                 bad.append(BadRecord(i, int(records.keys[i]), fault))
             progress(i + 1, len(records))
         return Report(len(records), bad)
 
 
-def _label_fault(label: float | np.ndarray, classes: int | None) -> str | None:
+def label_fault(label: float | np.ndarray, classes: int | None) -> str | None:
+    """What is wrong with a label, or None; several (boxes, say) only have to be finite."""
     if not np.all(np.isfinite(label)):
         return f"the label is {label}, expected a finite number"
     if np.ndim(label):
@@ -308,7 +309,7 @@ def stats(rec: PathLike, idx: PathLike | None = None, *, progress: Progress | No
 
     Raises: FileNotFoundError; FormatError naming the first damaged record (``verify`` lists all).
     """
-    progress = progress or _silent
+    progress = progress or silent
     labels: Counter = Counter()
     several, infos = 0, []
     with RecordFile(rec, idx) as records:
@@ -419,7 +420,8 @@ def split(
     return {prefix: len(positions) for prefix, positions in zip(parts, dealt)}
 
 
-def _threads(threads: int | None) -> int:
+def threads_or_default(threads: int | None) -> int:
+    """Return ``threads``, or one per processor up to 16.  Raises InputError below 1."""
     if threads is None:
         return min(16, os.cpu_count() or 1)
     if threads < 1:
@@ -427,7 +429,7 @@ def _threads(threads: int | None) -> int:
     return threads
 
 
-def _ordered(function, items: Iterable, threads: int) -> Iterator:
+def ordered(function, items: Iterable, threads: int) -> Iterator:
     """``map`` on threads, in order, with few results waiting: a data set does not fit in memory."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
@@ -443,5 +445,5 @@ def _ordered(function, items: Iterable, threads: int) -> Iterator:
                 future.cancel()
 
 
-def _silent(_done: int, _total: int) -> None:
-    pass
+def silent(_done: int, _total: int) -> None:
+    """Tell nobody about the progress."""

@@ -135,6 +135,9 @@ def unpack(tar: PathLike, folder: str, out: Path) -> None:
         raise FormatError(f"{tar}: one name is a file and a folder: {error.filename}") from None
     except FormatError as error:
         raise FormatError(f"{tar}: {error}") from None
+    except (ValueError, OverflowError, EOFError) as error:  # tarfile's own, of damaged headers
+        reason = " ".join(str(error)[:200].split())
+        raise FormatError(f"{tar}: damaged tar file: {reason}") from None
     for part in _PARTS:
         if not (out / part).is_dir():
             raise FormatError(f"{tar}: it holds no {top / part}")
@@ -146,6 +149,8 @@ def _inside(member: tarfile.TarInfo, top: PurePosixPath) -> PurePosixPath:
     if not (member.isdir() or (member.isreg() and not member.issparse())):
         raise FormatError(f"{shown} is a link, a device or a sparse file; expected plain files")
     unsafe = ".." in name.parts or "\0" in member.name or "\\" in member.name
+    # what no file system takes would be an OSError later, as of a full disk
+    unsafe = unsafe or len(member.name) > 1000 or max(map(len, name.parts), default=0) > 250
     if unsafe or not (name.is_relative_to(top) or top.is_relative_to(name)):
         raise FormatError(f"{shown} lies outside {top}")
     if not name.is_relative_to(top):

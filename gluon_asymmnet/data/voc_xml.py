@@ -24,6 +24,7 @@ BROKEN, UNKNOWN, BAD_BOX, CLIPPED, RENAMED = "broken", "unknown", "bad box", "cl
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
+_MAX_NAME_BYTES = 250  # a file system takes 255, and an extension follows
 _MAX_SIDE = 1 << 24  # pixels: the next odd one is no float32
 # Control characters, lone surrogates and two more cannot stand in XML 1.0, not even escaped.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -173,7 +174,12 @@ def _filename(root: Element) -> str | None:
 
 def is_bare_name(name: str) -> bool:
     """Whether ``name`` can only mean a file in the folder it is looked up in."""
-    return not re.search(r"[/\\\0\r\n]", name) and name not in ("", ".", "..")
+    length = len(name.encode("utf-8", "surrogatepass"))
+    return (
+        not re.search(r"[/\\\0\r\n]", name)
+        and name not in ("", ".", "..")
+        and length <= _MAX_NAME_BYTES
+    )
 
 
 def _object(element: Element, name: str, classes: ClassNames, size: tuple[int, int]):

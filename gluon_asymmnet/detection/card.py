@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 
 from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.card import check_normalization
 from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.json_objects import make, parse_object
 
 KIND = "detector"
+_WHAT = "the card of a detector"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +49,14 @@ def read_detector_card(path) -> DetectorCard:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the card of a detector")
+    settings = parse_object(path.read_bytes(), path, _WHAT)
+    if settings.get("kind") != KIND:
+        raise FormatError(f"{path}: not {_WHAT}: it is the card of a classifier")
+    card = make(DetectorCard, settings, path, _WHAT)
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if settings.get("kind") != KIND:
-            raise ValueError("it is the card of a classifier")
-        for name in ("class_names", "rgb_mean", "rgb_std"):
-            settings[name] = tuple(settings[name])
-        return DetectorCard(**settings)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise FormatError(f"{path}: not the card of a detector: {error}") from None
+        check_normalization(card.rgb_mean, card.rgb_std)
+    except ValueError as error:
+        raise FormatError(f"{path}: not {_WHAT}: {error}") from None
+    if len(card.model) > 100 or not card.class_names or card.input_size < 1:
+        raise FormatError(f"{path}: not {_WHAT}: its model, class_names or input_size is none")
+    return card

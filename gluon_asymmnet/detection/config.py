@@ -54,6 +54,10 @@ class DetectorConfig:
         False, "leave out objects of other classes and empty boxes instead of refusing them",
         group="data",
     )  # fmt: skip
+    max_bad_records: int = option(
+        0, "go on after so many damaged training pictures: the next one of the epoch stands in, "
+        "and skipped_records.jsonl lists them", group="data",
+    )  # fmt: skip
     use_difficult: bool = option(
         False, "train on difficult objects; otherwise what covers them is ignored", group="data"
     )
@@ -153,7 +157,7 @@ class DetectorConfig:
         for name in (
             "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "samples",
             "warmup_epochs", "lr", "momentum", "wd", "warmup_lr", "lr_decay_period", "seed",
-            "start_epoch", "negative_ratio", "min_negatives", "freeze_stages",
+            "start_epoch", "negative_ratio", "min_negatives", "freeze_stages", "max_bad_records",
         ):  # fmt: skip
             self._at_least(name, 0)
         if len(self.rgb_mean) != 3 or len(self.rgb_std) != 3 or min(self.rgb_std) <= 0:

@@ -12,6 +12,7 @@ from gluon_asymmnet.compat.weights import load_published, load_weights
 from gluon_asymmnet.complexity import count
 from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.data.augment import Augmentation, Normalization
+from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.constants import (
     IMAGENET200_CLASSES,
     IMAGENET200_TRAIN_IMAGES,
@@ -56,6 +57,7 @@ def train(config: ClassifierConfig) -> Result:
     directory = RunDirectory(Path(config.save_dir) / config.dataset / name, config, environment())
     try:
         task.card.save(directory.path / "card.json")
+        task.skipped.list_in(directory.path, directory.add_event)
         return run(task, config, directory, task.describe)
     finally:
         directory.close()
@@ -70,7 +72,7 @@ class ClassifierTask:
         self.metric = "RMSE" if config.mixup else "accuracy"
         source = _training_source(config)
         expected, images = _DATASETS[config.dataset]
-        self.classes = check_labels(source, expected)
+        self.classes = check_labels(source, expected, allowed=config.max_bad_records)
         self.class_names = source.class_names
         images = config.num_training_samples or len(source)
         if images > len(source):
@@ -85,7 +87,8 @@ class ClassifierTask:
             )
         self.steps_per_epoch = images // self.images_per_step
         self.first_step = config.resume_epoch * self.steps_per_epoch
-        self._input = _training_input(config, source, self.images_per_step, self.steps_per_epoch)
+        self.skipped = SkippedRecords(config.max_bad_records)
+        self._input = self._training_input(source)
         self._validation = _validation_source(config)
         if self._validation is not None:
             check_labels(self._validation, self.classes)
@@ -98,6 +101,25 @@ class ClassifierTask:
         self.trainer = self._make_trainer()
         self._judged = self._new_net()
         self._judged.initialize(ctx=devices[0])
+
+    def _training_input(self, source):
+        config = self.config
+        settings = dict(
+            steps=self.steps_per_epoch,
+            augmentation=Augmentation(
+                min_area=config.min_random_area, mirror=not config.no_mirror,
+                jitter=config.jitter, pca_noise=config.pca_noise,
+            ),
+            normalization=Normalization(config.rgb_mean, config.rgb_std),
+            seed=config.seed,
+            threads=config.num_workers,
+        )  # fmt: skip
+        batch, size = self.images_per_step, config.input_size
+        if config.reads_with_opencv:
+            return ThreadedInput(
+                source, batch, size, classes=self.classes, skipped=self.skipped, **settings
+            )
+        return RecordIterInput(config.rec_train, config.rec_train_idx, batch, size, **settings)
 
     @property
     def card(self) -> Card:
@@ -254,37 +276,21 @@ def _devices(num_gpus: int) -> list:
 
 
 def _training_source(config: ClassifierConfig):
-    if config.data_dir and not config.use_rec:
+    if config.reads_folders:
         if config.data_backend == "mxnet":
             raise InputError(
                 "--data-dir needs --data-backend opencv: ImageRecordIter reads records"
             )
         return open_source(folder=str(Path(config.data_dir) / "train"))
-    return open_source(rec=config.rec_train, idx=config.rec_train_idx)
+    return open_source(
+        rec=config.rec_train, idx=config.rec_train_idx, sample=not config.max_bad_records
+    )
 
 
 def _validation_source(config: ClassifierConfig):
-    if config.data_dir and not config.use_rec:
+    if config.reads_folders:
         return open_source(folder=str(Path(config.data_dir) / "val"))
     return open_source(rec=config.rec_val, idx=config.rec_val_idx) if config.rec_val else None
-
-
-def _training_input(config: ClassifierConfig, source, batch: int, steps: int):
-    settings = dict(
-        steps=steps,
-        augmentation=Augmentation(
-            min_area=config.min_random_area, mirror=not config.no_mirror,
-            jitter=config.jitter, pca_noise=config.pca_noise,
-        ),
-        normalization=Normalization(config.rgb_mean, config.rgb_std),
-        seed=config.seed,
-        threads=config.num_workers,
-    )  # fmt: skip
-    if config.data_backend == "opencv" or (config.data_dir and not config.use_rec):
-        return ThreadedInput(source, batch, config.input_size, **settings)
-    return RecordIterInput(
-        config.rec_train, config.rec_train_idx, batch, config.input_size, **settings
-    )
 
 
 def _dry_run(task: ClassifierTask, config: ClassifierConfig) -> Result:

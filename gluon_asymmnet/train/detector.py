@@ -9,6 +9,7 @@ from gluon_asymmnet._environment import mx
 from gluon_asymmnet.arch import feature_info
 from gluon_asymmnet.card import CARD_FILE
 from gluon_asymmnet.data.augment import Normalization
+from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.detection_augment import BoxAugmentation
 from gluon_asymmnet.data.detection_input import DetectionBatch, DetectionInput
 from gluon_asymmnet.data.voc import VOC_CLASSES, VOCSource
@@ -42,6 +43,7 @@ def train(config: DetectorConfig) -> Result:
     directory = RunDirectory(path, config, environment())
     try:
         task.card.save(path / CARD_FILE)
+        task.skipped.list_in(path, directory.add_event)
         return run(task, config, directory, task.describe)
     finally:
         directory.close()
@@ -73,6 +75,9 @@ class DetectorTask:
         self._loss = MultiBoxLoss(config.negative_ratio, config.min_negatives)
         self._loss.hybridize()
         self.net = self._make_net()
+        self.skipped = SkippedRecords(
+            config.max_bad_records, "find all of them with `asymmnet voc check`"
+        )
         self._input = self._make_input(source)
         self.trainer = mx.gluon.Trainer(
             self.net.collect_params(), "sgd",
@@ -201,6 +206,7 @@ class DetectorTask:
             steps=self.steps_per_epoch,
             augmentation=BoxAugmentation(not config.no_mirror, config.max_expansion),
             normalization=self._normalization, seed=config.seed, threads=config.num_workers,
+            skipped=self.skipped,
         )  # fmt: skip
 
 

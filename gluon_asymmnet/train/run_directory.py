@@ -29,7 +29,7 @@ from gluon_asymmnet.train.checkpoint_files import (
 FREE_SETTINGS = frozenset({
     "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "keep_last",
     "resume", "logging_file", "dry_run", "recipe", "save_dir", "save_prefix", "tag_name",
-    "trust",
+    "trust", "max_bad_records",
 })  # fmt: skip
 
 CONFIG, METRICS, EVENTS = "config.json", "metrics.jsonl", "events.jsonl"

@@ -1,0 +1,93 @@
+"""JSON that somebody else may have written, read into dataclasses.
+
+Every value has the type of its field afterwards, so nothing fails later, or in MXNet.
+"""
+
+import dataclasses
+import json
+import reprlib
+import typing
+
+from gluon_asymmnet.errors import FormatError
+
+_DEEPEST = 20  # objects inside objects; json.dumps gives up at some 300
+_LONGEST = 4096  # characters of a text, as of a path
+_LARGEST = 2**63 - 1
+
+
+def parse_object(data, where, what: str) -> dict:
+    """Return the JSON object in ``data``, text or bytes.
+
+    Args:
+        where: the file, for the message.
+        what: what it should be, for the message: "the card of a model".
+
+    Raises: FormatError.
+    """
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise FormatError(f"{where}: not {what}: {error}") from None
+    if not isinstance(found, dict):
+        raise FormatError(f"{where}: not {what}: it holds a {type(found).__name__}, no object")
+    return found
+
+
+def make(kind, settings: dict, where, what: str, *, complete: bool = False):
+    """Return the dataclass ``kind`` of a JSON object.
+
+    Args:
+        complete: every field is needed, and what is no field is passed over (it may be of a later
+            version); otherwise only fields without a default are, and nothing else may stand there.
+
+    Raises: FormatError naming the first field that is missing, unknown or of another type.
+    """
+    hints, values = typing.get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        if field.name in settings:
+            try:
+                values[field.name] = _typed(settings[field.name], hints[field.name])
+            except (ValueError, OverflowError) as error:
+                shown = reprlib.repr(settings[field.name])
+                raise FormatError(
+                    f"{where}: not {what}: {field.name} is {shown}, expected {error}"
+                ) from None
+        elif complete or field.default is dataclasses.MISSING:
+            raise FormatError(f"{where}: not {what}: it lacks {field.name!r}")
+    unknown = [name for name in settings if name not in values]
+    if unknown and not complete:
+        raise FormatError(f"{where}: not {what}: it has {reprlib.repr(unknown[0])}")
+    return kind(**values)
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+          dict: "an object", list: "a list", tuple: "a list"}  # fmt: skip
+
+
+def _typed(value, hint):
+    """``value`` as the type of a field; ValueError with what is expected."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Union:  # Optional
+        return None if value is None else _typed(value, parts[0])
+    if origin in (list, tuple):
+        if not isinstance(value, list):
+            raise ValueError(_NAMES[origin])
+        return origin(_typed(item, parts[0]) for item in value)
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise ValueError(_NAMES[hint])
+    if hint is int and abs(value) > _LARGEST:
+        raise ValueError(f"a whole number up to {_LARGEST}")
+    if hint is str and len(value) > _LONGEST:
+        raise ValueError(f"a text of up to {_LONGEST} characters")
+    if hint is dict and _depth(value) > _DEEPEST:
+        raise ValueError(f"at most {_DEEPEST} levels of objects")
+    return value
+
+
+def _depth(value, above: int = 0) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if above > _DEEPEST:
+        return above
+    return max((_depth(item, above + 1) for item in inner), default=above)
