@@ -21,6 +21,7 @@ def main(argv=None) -> int:
     from gluon_asymmnet.cli import (
         bench,
         convert,
+        detect,
         doctor,
         evaluate,
         export,
@@ -40,8 +41,8 @@ def main(argv=None) -> int:
     parser.add_argument("--version", action="version", version=f"gluon_asymmnet {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
-        doctor, summary, records, voc, fetch, train, train_ssd, evaluate, predict, reproduce,
-        convert, export, bench,
+        doctor, summary, records, voc, fetch, train, train_ssd, evaluate, predict, detect,
+        reproduce, convert, export, bench,
     )  # fmt: skip
     for module in modules:
         module.add_parser(subparsers)

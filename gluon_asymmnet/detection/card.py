@@ -2,14 +2,14 @@
 
 import dataclasses
 import json
-from pathlib import Path
+import math
+from typing import Optional
 
 from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.card import DETECTOR, card_text, parse_fields, require_kind, require_whole
 from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
-from gluon_asymmnet.errors import FormatError
-
-KIND = "detector"
+from gluon_asymmnet.detection.spec import DetectorSpec, parse_detector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,23 +19,33 @@ class DetectorCard:
     model: str  # with dataset, as ``get_model`` takes it: ssd_300_asymmnet_small_custom
     class_names: tuple[str, ...]
     input_size: int  # height and width, pixels; the aspect ratio is not kept
-    nms_thresh: float
-    nms_topk: int
-    post_nms: int
-    least_score: float
+    nms_thresh: float  # IoU from which the lower score of a class goes; outside (0, 1): all stay
+    nms_topk: int  # boxes of a picture, all classes together, that take part; -1: all
+    post_nms: int  # boxes of a picture that are returned; -1: all
+    least_score: float  # lower ones are dropped before suppression
     rgb_mean: tuple[float, ...] = IMAGENET_MEAN
     rgb_std: tuple[float, ...] = IMAGENET_STD
     parameters: int = 0
-    kind: str = KIND
+    parity: Optional[dict] = None  # how far exported files are from the net, and on what
+    kind: str = DETECTOR
 
     @property
     def normalization(self) -> Normalization:
         """What is done to the resized picture."""
         return Normalization(self.rgb_mean, self.rgb_std)
 
+    @property
+    def spec(self) -> DetectorSpec:
+        """The detector as data."""
+        return parse_detector(self.model).spec
+
+    def text(self) -> str:
+        """Return the card as JSON; ``parse_detector_card`` reads it."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
     def save(self, path) -> None:
         """Write the card, all or nothing."""
-        write_text(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        write_text(path, self.text())
 
 
 def read_detector_card(path) -> DetectorCard:
@@ -43,15 +53,29 @@ def read_detector_card(path) -> DetectorCard:
 
     Raises: FileNotFoundError; FormatError if it is damaged or a classifier's.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the card of a detector")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if settings.get("kind") != KIND:
-            raise ValueError("it is the card of a classifier")
-        for name in ("class_names", "rgb_mean", "rgb_std"):
-            settings[name] = tuple(settings[name])
-        return DetectorCard(**settings)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise FormatError(f"{path}: not the card of a detector: {error}") from None
+    return parse_detector_card(card_text(path), path)
+
+
+def parse_detector_card(text: str, where) -> DetectorCard:
+    """Read the JSON of a card that came from ``where``, a file that holds it."""
+    require_kind(text, DETECTOR, where)
+    card = parse_fields(DetectorCard, text, where, _check)
+    return dataclasses.replace(card, class_names=tuple(card.class_names))
+
+
+def _check(card: DetectorCard) -> None:
+    names = card.class_names
+    if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
+        raise ValueError(f"class_names are {names!r}, expected a list of different names")
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"class_names are {names!r}, expected a list of different names")
+    if card.input_size != card.spec.size:
+        raise ValueError(f"input_size is {card.input_size}, {card.model} takes {card.spec.size}")
+    for name in ("nms_topk", "post_nms"):
+        if getattr(card, name) != -1:
+            require_whole(card, name)
+    for name, least, most in (("nms_thresh", -math.inf, math.inf), ("least_score", 0, 1)):
+        value = getattr(card, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not least <= value < most:
+            raise ValueError(f"{name} is {value!r}, expected a number from {least} to {most}")
