@@ -93,11 +93,11 @@ def _open_detector_symbol(symbol: Path) -> SavedDetector:
     net, weights = _load(symbol)
     values, boxes = len(card.class_names) + 1, len(plan_detector(card.spec)[0].boxes)
     name = f"{card_id(card)}_class_0_conv_bias"
-    bias = dict(net.collect_params()).get(name)
-    if bias is None or bias.shape != (values * boxes,):
+    found = next((a.shape for a in read_header(weights) if a.name == f"arg:{name}"), None)
+    if found != (values * boxes,):
         raise FormatError(
             f"{symbol} is not the detector of its card, {card.model} with {values - 1} classes: "
-            f"{name} is {'missing' if bias is None else bias.shape}, not {(values * boxes,)}"
+            f"{name} is {found or 'missing'}, not {(values * boxes,)}"
         )
     return SavedDetector(card, net, weights)
 

@@ -27,6 +27,9 @@ DATASETS = ("voc", "custom")
 # Divisors of the coded offsets (dx, dy, dw, dh).  Source: the authors' Caffe code of SSD; the paper
 # does not give them.
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
+# Natural logarithm of the most by which a box is larger than its anchor, where it is decoded:
+# infinite boxes, which a little trained net gives, would be nan in an overlap.
+MOST_GROWTH = 10.0
 
 _THREE = (1, 2, 1 / 2)
 _FIVE = (1, 2, 1 / 2, 3, 1 / 3)

@@ -12,6 +12,7 @@ import numpy as np
 from gluon_asymmnet.arch import ConvLayer, feature_info
 from gluon_asymmnet.detection.card import DetectorCard
 from gluon_asymmnet.detection.spec import (
+    MOST_GROWTH,
     VARIANCES,
     DetectorSpec,
     anchors,
@@ -121,6 +122,7 @@ def _decode(graph: Graph, offsets: str, boxes: np.ndarray) -> None:
         "shift": boxes[..., 2:] * VARIANCES[0],
         "half": boxes[..., 2:] / 2,
         "growth": np.array(VARIANCES[2]),
+        "most": np.array(MOST_GROWTH),
     }
     held = {n: graph.constant(f"boxes.{n}", np.float32(v)) for n, v in constants.items()}
     x = graph.node(
@@ -130,6 +132,7 @@ def _decode(graph: Graph, offsets: str, boxes: np.ndarray) -> None:
     x = graph.node(
         "Mul", [_part(graph, offsets, "boxes.growths", 2, 4), held["growth"]], "boxes.scaled"
     )
+    x = graph.node("Min", [x, held["most"]], "boxes.limited")
     half = graph.node("Mul", [graph.node("Exp", [x], "boxes.grown"), held["half"]], "boxes.halves")
     corners = [
         graph.node(op, [centre, half], f"boxes.{n}") for op, n in (("Sub", "low"), ("Add", "high"))

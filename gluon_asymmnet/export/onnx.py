@@ -13,7 +13,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.detector_graph import build_detector_graph
 from gluon_asymmnet.export.folder import AnyParity, described, export_folder, plan_of
 from gluon_asymmnet.export.onnx_graph import OnnxForm, build_graph, set_card
-from gluon_asymmnet.export.parity import require
+from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.predict.engines import OnnxRuntime
 from gluon_asymmnet.saved import AnyModel, card_id
@@ -46,7 +46,7 @@ def export_onnx(
         InputError: if ``out`` exists, onnx or onnxruntime is missing, the form cannot be written,
             or the network has group normalisation.
         RunError: if ONNX Runtime's logits differ by more than 1e-4 of the largest; a detector's
-            scores by 1e-4, or boxes by 1e-4 of the input's side.
+            scores by 1e-3, or boxes by 1e-3 of the input's side.
     """
     form = OnnxForm(opset, ir_version, hard_swish)
     return export_folder(model, out, [functools.partial(write_onnx, form=form)], images)
@@ -62,10 +62,16 @@ def write_onnx(
     path = folder / f"{card_id(model.card)}.onnx"
     onnx.save(proto, path)
     run = OnnxRuntime(path).run
-    parity = {"onnxruntime": require("the ONNX file", model.raw(images), run, images, LIMIT)}
+    limit = limit_of(model)
+    parity = {"onnxruntime": require("the ONNX file", model.raw(images), run, images, limit)}
     set_card(proto, described(model.card, parity, len(images)))
     onnx.save(proto, path)
     return parity
+
+
+def limit_of(model: AnyModel) -> float:
+    """Return how far a network's ONNX or OpenVINO form may be from it."""
+    return DETECTOR_LIMIT if model.card.kind == DETECTOR else LIMIT
 
 
 def to_onnx(model: AnyModel, form: Optional[OnnxForm] = None):

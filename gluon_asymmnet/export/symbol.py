@@ -10,7 +10,7 @@ from gluon_asymmnet._environment import mx
 from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import AnyParity, export_folder
-from gluon_asymmnet.export.parity import require
+from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.nn.asymmnet import inference_form
 from gluon_asymmnet.saved import (
     PARAMS_SUFFIX,
@@ -56,7 +56,7 @@ def write_symbol(
         raise InputError("--optimized is for classifiers; a detector runs faster from ONNX or IR")
     prefix = folder / card_id(model.card)
     expected = model.run(images)
-    net, limit = model.net, LIMIT
+    net, limit = model.net, DETECTOR_LIMIT if model.card.kind == DETECTOR else LIMIT
     if optimized:
         net, limit = inference_form(net), OPTIMIZED_LIMIT
         net.hybridize()
