@@ -32,7 +32,7 @@ from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.predict.pictures import read_picture
 from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import open_saved
-from tests.conftest import ROOT, run_python
+from tests.conftest import run_python
 from tests.random_nets import random_detector, random_model
 from tests.test_ssd_targets import slow_overlap
 
@@ -119,19 +119,18 @@ def test_three_engines_find_the_same(exported, photos):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_boxes_of_one_class_give_way_and_of_two_do_not(exported, photos, engine):
     """ "dog" fires where "cat" does: suppression over all classes would leave only one of them."""
-    _, out = exported
-    for found in DetectorPredictor(out, engine).detect(photos, 0.1):
+    predictor, overlapping = DetectorPredictor(exported[1], engine), 0
+    for found in predictor.detect(photos, 0.1):
         cats, dogs = found.boxes[found.labels == 0], found.boxes[found.labels == 1]
-        assert len(dogs) > 2
         for dog in dogs:
             assert max(slow_overlap(dog, cat) for cat in cats) > 0.99
-    images = network_input(photos, DetectorPredictor(out, engine).card.input_size)
-    for ids, boxes in zip(
-        *np.array(DetectorPredictor(out, engine).predict(images), object)[[0, 2]]
-    ):
-        for i in range(len(ids)):
-            rivals = [k for k in range(i) if ids[k] == ids[i] >= 0]
-            assert all(slow_overlap(boxes[i], boxes[k]) < 0.4501 for k in rivals)
+        overlapping += len(dogs)
+    assert overlapping > 10
+    ids, _, boxes = predictor.predict(network_input(photos, predictor.card.input_size))
+    for labels, corners in zip(ids[..., 0], boxes):
+        for i in range(len(labels)):
+            rivals = [k for k in range(i) if labels[k] == labels[i] >= 0]
+            assert all(slow_overlap(corners[i], corners[k]) < 0.4501 for k in rivals)
 
 
 def test_the_networks_own_suppression(exported, photos):
@@ -153,7 +152,7 @@ def test_the_networks_own_suppression(exported, photos):
 
 def test_what_evaluation_takes(first, photos):
     """``detection.evaluate.detect`` and ``detect`` see the same picture, and give its pixels."""
-    source = VOCSource(photos[0].parents[2], [("2007", "trainval")])
+    source = VOCSource(photos[0].parents[2], [(2007, "trainval")])
     for engine in ENGINES:
         predictor = DetectorPredictor(first[1], engine)
         card = predictor.card
@@ -212,7 +211,7 @@ def test_a_file_travels_alone(copied):
         inside = DetectorPredictor(only(copied, f"*.{name}"), engine).card
         assert (inside.class_names, inside.spec) == (("cat", "dog", "fish"), card.spec)
         assert dataclasses.replace(inside, parity=card.parity) == card
-    with pytest.raises(InputError, match=r"holds neither a run nor an exported model|has no card"):
+    with pytest.raises(FileNotFoundError, match=r"card\.json: no such file; expected the card"):
         DetectorPredictor(copied, "mxnet")
 
 
@@ -414,12 +413,12 @@ def test_bad_arguments(first, photos):
 def test_the_command(first, photos, tmp_path, capsys):
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
-    shutil.copy(photos[-2], folder / "a.jpg")
+    (folder / "a.png").write_bytes(encode(read_picture(photos[-2]), ".png"))
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     shutil.copy(photos[0], folder / "more/c.jpg")
     status = main([
         "detect", str(folder), "--model", str(first[1]), "--engine", "onnxruntime",
-        "--score-threshold", "0.5", "--json", str(tmp_path / "r.json"),
+        "--score-threshold", "0.1", "--json", str(tmp_path / "r.json"),
         "--annotate", str(tmp_path / "marked"), "--batch-size", "2",
     ])  # fmt: skip
     out, err = capsys.readouterr()
@@ -430,8 +429,8 @@ def test_the_command(first, photos, tmp_path, capsys):
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["engine"] == "onnxruntime"
     assert [one["path"] for one in result["skipped"]] == [str(folder / "bad.jpg")]
-    paths = [folder / "a.jpg", folder / "more/c.jpg"]
-    expected = DetectorPredictor(first[1], "openvino").detect(paths, 0.5)
+    paths = [folder / "a.png", folder / "more/c.jpg"]
+    expected = DetectorPredictor(first[1], "openvino").detect(paths, 0.1)
     rows = iter(out.splitlines())
     for path, shown, found in zip(paths, result["pictures"], expected):
         assert shown["path"] == str(path)
@@ -445,10 +444,10 @@ def test_the_command(first, photos, tmp_path, capsys):
             ]  # fmt: skip
             assert line[:-6] == ([str(path)] if place == 0 else [])
     assert next(rows, None) is None
-    for name in ("a.jpg", "more/c.jpg"):
-        before, after = (read_picture(p / name) for p in (folder, tmp_path / "marked/photos"))
-        assert before.shape == after.shape
-        assert 0.001 < (np.abs(before.astype(int) - after) > 60).any(axis=2).mean() < 0.5
+    assert (tmp_path / "marked/photos/more/c.jpg").is_file()
+    marked = read_picture(tmp_path / "marked/photos/a.png")
+    for left, top, _, bottom in expected[0].boxes:
+        assert tuple(marked[round((top + bottom) / 2), round(left)]) == (255, 60, 0)
 
 
 def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
@@ -467,21 +466,21 @@ def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
         assert (out, len(err.splitlines())) == ("", 1)
 
 
-def test_export_of_a_run_by_the_command(first, photos, tmp_path):
-    run, _ = first
-    done = run_python(ROOT / "export.py", "all", run / "best.params", tmp_path / "out")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("pixels in a box, on 4 images") == 4
-    found = [DetectorPredictor(p, "mxnet").detect(photos[:1]) for p in (run, tmp_path / "out")]
-    np.testing.assert_array_equal(found[0][0].labels, found[1][0].labels)
-    for arguments, message in (
-        (["symbol", "--input-size", "320"], "--input-size is for classifiers; .* holds a detector"),
-        (["symbol", "--optimized"], "--optimized is for classifiers"),
-        (["symbol", "--rec-val", "none.rec"], "none.rec"),
+def test_export_of_a_run_by_the_command(first, photos, tmp_path, capsys):
+    run, out = first[0], tmp_path / "out"
+    assert main(["export", "all", str(run / "best.params"), str(out)]) == 0
+    printed, err = capsys.readouterr()
+    assert printed.count("pixels in a box, on 4 images") == 4
+    assert err == ""
+    found = [DetectorPredictor(path, "mxnet").detect(photos[:1])[0] for path in (run, out)]
+    np.testing.assert_array_equal(found[0].labels, found[1].labels)
+    for flags, message in (
+        (["--input-size", "320"], f"--input-size is for classifiers; {run} holds a detector"),
+        (["--optimized"], "--optimized is for classifiers"),
+        (["--rec-val", "none.rec"], "none.rec"),
     ):
-        form, *flags = arguments
-        done = run_python(ROOT / "export.py", form, run, tmp_path / "other", *flags)
-        assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
-        assert np.char.find(done.stderr, message.split(".*")[0]) >= 0
+        assert main(["export", "symbol", str(run), str(tmp_path / "other"), *flags]) == 2
+        printed, err = capsys.readouterr()
+        assert message in err
+        assert (printed, len(err.splitlines())) == ("", 1)
     assert not (tmp_path / "other").exists()
