@@ -13,6 +13,7 @@ _PUBLIC = {
     "list_models": "registry",
     "load_weights": "compat.weights",
     "Predictor": "predict",
+    "DetectorPredictor": "predict.detector",
     "InputError": "errors",
     "FormatError": "errors",
     "RunError": "errors",

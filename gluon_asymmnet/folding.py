@@ -23,11 +23,14 @@ def fold(weight, gamma, beta, mean, variance, epsilon: float = EPSILON):
 
 
 def fold_all(arrays: Mapping, epsilon: float = EPSILON) -> dict:
-    """Fold every ``X.norm`` of a network's arrays into ``X.conv``; the others stay as they are."""
+    """Fold every ``X.norm`` of a network's arrays into ``X.conv``; the others stay as they are.
+
+    So does an ``X.conv`` without ``X.norm``: a detector's predictors end in one.
+    """
     found = {}
     for name, value in arrays.items():
         path, _, last = name.rpartition(".conv.weight")
-        if not last and path:
+        if not last and f"{path}.norm.gamma" in arrays:
             norm = (arrays[f"{path}.norm.{part}"] for part in
                     ("gamma", "beta", "running_mean", "running_var"))  # fmt: skip
             found[name], found[f"{path}.conv.bias"] = fold(value, *norm, epsilon)

@@ -2,14 +2,25 @@
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
 from gluon_asymmnet._environment import mx
-from gluon_asymmnet.card import CARD_FILE, Card, read_card
+from gluon_asymmnet.card import (
+    CARD_FILE,
+    CLASSIFIER,
+    DETECTOR,
+    Card,
+    card_text,
+    kind_of,
+    read_card,
+)
 from gluon_asymmnet.compat.params_file import read_header
 from gluon_asymmnet.compat.weights import load_weights
+from gluon_asymmnet.detection.card import DetectorCard, read_detector_card
+from gluon_asymmnet.detection.spec import detector_id, plan_detector
+from gluon_asymmnet.detection.zoo import open_detector
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.registry import Variant, get_model, variant_id
 
@@ -28,6 +39,67 @@ class SavedModel(NamedTuple):
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Map ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits."""
         return self.net(mx.nd.array(images)).asnumpy()
+
+    def run(self, images: np.ndarray) -> tuple[np.ndarray]:
+        """Return what the network, and its symbol, give."""
+        return (self.predict(images),)
+
+    raw = run  # what its other forms give
+
+
+class SavedDetector(NamedTuple):
+    """A detector that can be called, and what it is."""
+
+    card: DetectorCard
+    net: object  # SSD, or SymbolBlock for an exported symbol
+    weights: Path  # what was opened
+
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Map ``(n, 3, S, S)`` float32 to ids, scores and boxes, as ``SSD`` gives them."""
+        return tuple(output.asnumpy() for output in self.net(mx.nd.array(images)))
+
+    def raw(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Map ``(n, 3, S, S)`` float32 to the outputs of ``export.detector_graph``."""
+        scores, boxes = self.net.raw()(mx.nd.array(images))
+        return scores.asnumpy()[..., 1:], boxes.asnumpy()
+
+
+AnyModel = Union[SavedModel, SavedDetector]
+
+
+def open_saved(path) -> AnyModel:
+    """Open a classifier or a detector, as the card there says; errors as ``open_model``."""
+    return _open_detector(Path(path)) if kind_at(path) == DETECTOR else open_model(path)
+
+
+def kind_at(path) -> str:
+    """Return whether ``path`` holds a detector or, as without a card, a classifier."""
+    path = Path(path)
+    card = (path if path.is_dir() else path.parent) / CARD_FILE
+    return kind_of(card_text(card)) if card.is_file() else CLASSIFIER
+
+
+def _open_detector(path: Path) -> SavedDetector:
+    symbols = sorted(path.glob(f"*{SYMBOL_SUFFIX}")) if path.is_dir() else [path]
+    if len(symbols) == 1 and symbols[0].name.endswith(SYMBOL_SUFFIX):
+        return _open_detector_symbol(symbols[0])
+    card, net = open_detector(path)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return SavedDetector(card, net, path)
+
+
+def _open_detector_symbol(symbol: Path) -> SavedDetector:
+    card = read_detector_card(symbol.parent / CARD_FILE)
+    net, weights = _load(symbol)
+    values, boxes = len(card.class_names) + 1, len(plan_detector(card.spec)[0].boxes)
+    name = f"{card_id(card)}_class_0_conv_bias"
+    found = next((a.shape for a in read_header(weights) if a.name == f"arg:{name}"), None)
+    if found != (values * boxes,):
+        raise FormatError(
+            f"{symbol} is not the detector of its card, {card.model} with {values - 1} classes: "
+            f"{name} is {found or 'missing'}, not {(values * boxes,)}"
+        )
+    return SavedDetector(card, net, weights)
 
 
 def open_model(path, card: Optional[Card] = None) -> SavedModel:
@@ -94,12 +166,16 @@ def open_weights(weights: Path, card: Card) -> SavedModel:
 def open_symbol(symbol: Path) -> SavedModel:
     """Load an exported symbol with the parameters and the card beside it."""
     symbol = Path(symbol)
+    return SavedModel(read_card(symbol.parent / CARD_FILE), *_load(symbol))
+
+
+def _load(symbol: Path):
+    """Return the net of a symbol and its parameter file."""
     weights = symbol.with_name(symbol.name[: -len(SYMBOL_SUFFIX)] + PARAMS_SUFFIX)
     read_header(weights)  # a damaged file is named here, before MXNet reads it
-    card = read_card(symbol.parent / CARD_FILE)
     net = import_symbol(symbol, weights)
     net.hybridize(static_alloc=True, static_shape=True)
-    return SavedModel(card, net, weights)
+    return net, weights
 
 
 def import_symbol(symbol: Path, weights: Path):
@@ -114,6 +190,8 @@ def import_symbol(symbol: Path, weights: Path):
         raise FormatError(f"{symbol}: MXNet cannot read it with {weights.name}: {first}") from None
 
 
-def card_id(card: Card) -> str:
+def card_id(card: Union[Card, DetectorCard]) -> str:
     """Return the full name of the variant, e.g. ``asymmnet_large_w0.75_r1``."""
+    if card.kind == DETECTOR:
+        return detector_id(card.spec)
     return variant_id(Variant(card.model, card.width, card.rate))

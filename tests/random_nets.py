@@ -4,6 +4,8 @@ import numpy as np
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.card import Card
+from gluon_asymmnet.detection.card import DetectorCard
+from gluon_asymmnet.detection.ssd import LEAST_SCORE
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import SavedModel, build
@@ -21,23 +23,69 @@ def random_model(folder, **settings) -> SavedModel:
         "model": "asymmnet_small", "width": 0.35, "classes": 7, "input_size": 32, **settings,
     })  # fmt: skip
     net = _build(card)
+    _settle(net, sample_images(32, card.input_size, seed=1))
+    return SavedModel(card, net, folder / "net.params")
+
+
+def random_detector(folder, name, images, class_names=("cat", "dog", "fish")):
+    """Write weights and card of a detector into ``folder``, as a run's, and return the folder.
+
+    On each of ``images``, normalised, a dozen boxes or more score half.  "dog" is found exactly
+    where "cat" is, with a lower score.
+    """
+    net = get_model(name, classes=class_names, norm_kwargs={"momentum": 0.0})
+    _settle(net, np.concatenate([images, sample_images(4, net.spec.size)]))
+    values = len(class_names) + 1
+    logits, offsets = (v.asnumpy() for v in net.heads(mx.nd, mx.nd.array(images)))
+    for predictor in net.class_predictors:  # rows: of each box, background first
+        _rescale(predictor.conv, values, 3 / logits.std())
+    for predictor in net.box_predictors:
+        _rescale(predictor.conv, 4, 1 / offsets.std())
+    logits = net.heads(mx.nd, mx.nd.array(images))[0].asnumpy()
+    ahead = np.sort(logits[..., 1:].max(axis=-1) - logits[..., 0], axis=1)[:, -12].min()
+    for predictor in net.class_predictors:
+        bias = predictor.conv.bias.data().asnumpy().reshape(-1, values)
+        bias[:, 0] += ahead
+        bias[:, 2] -= 0.5
+        predictor.conv.bias.set_data(mx.nd.array(bias.ravel()))
+    folder.mkdir()
+    net.save_parameters(str(folder / "best.params"))
+    DetectorCard(
+        name, tuple(class_names), net.spec.size, net.nms_thresh, net.nms_topk, net.post_nms,
+        LEAST_SCORE,
+    ).save(folder / "card.json")  # fmt: skip
+    return folder
+
+
+def _rescale(conv, values: int, factor: float) -> None:
+    """Multiply an output by a factor; of a class predictor's, make "dog" what "cat" is."""
+    for param in (conv.weight, conv.bias):
+        array = param.data().asnumpy()
+        rows = array.reshape(-1, values, *array.shape[1:]) * factor
+        if conv.name.split("_")[-3] == "class":
+            rows[:, 2] = rows[:, 1]
+        param.set_data(mx.nd.array(rows.reshape(array.shape)))
+
+
+def _settle(net, images) -> None:
+    """Draw weights, and take the running statistics from a batch."""
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     rng = np.random.default_rng(0)
-    for name, param in net._collect_params_with_prefix().items():
+    params = net._collect_params_with_prefix()
+    for name, param in params.items():
         if name.endswith(".gamma"):
             param.set_data(mx.nd.array(rng.uniform(0.5, 2, param.shape)))
         elif name.endswith((".beta", ".bias")):
             param.set_data(mx.nd.array(rng.normal(0, 0.3, param.shape)))
     net.hybridize()
     with mx.autograd.record():
-        logits = net(mx.nd.array(sample_images(32, card.input_size, seed=1)))
-    logits.backward()  # it is the backward pass that stores the statistics
+        outputs = net(mx.nd.array(images))
+    mx.autograd.backward(outputs)  # it is the backward pass that stores the statistics
     mx.nd.waitall()
-    for name, param in net._collect_params_with_prefix().items():
+    for name, param in params.items():
         if name.endswith(".running_var"):  # a channel that is still on that batch would be blown up
             param.set_data(param.data() + 0.03 * param.data().mean())
-    return SavedModel(card, net, folder / "net.params")
 
 
 def _build(card: Card):

@@ -12,12 +12,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # May be imported and tested without MXNet.
 PURE = (
-    "arch", "atomic", "card", "cli", "compat/convert", "compat/layouts",
-    "compat/params_file", "compat/published", "compat/published_evaluation",
-    "compat/safetensors_file", "compat/state_dict_file", "compat/states_file",
-    "compat/walk", "complexity", "config", "data", "detection/coco_ap", "detection/config",
-    "detection/spec", "detection/voc_ap", "doctor", "download", "errors", "evaluate",
-    "evaluation_report", "export/folder", "export/onnx_graph", "export/parity", "extras",
+    "arch", "atomic", "card", "cli", "compat/convert", "compat/layouts", "compat/params_file",
+    "compat/published", "compat/published_evaluation", "compat/safetensors_file",
+    "compat/state_dict_file", "compat/states_file", "compat/walk", "complexity", "config", "data",
+    "detection/agreement", "detection/card", "detection/coco_ap", "detection/config",
+    "detection/evaluate", "detection/nms", "detection/pictures", "detection/spec",
+    "detection/voc_ap", "doctor", "download", "errors", "evaluate", "evaluation_report",
+    "export/detector_graph", "export/folder", "export/onnx_graph", "export/parity", "extras",
     "folding", "json_objects", "predict", "recipes", "registry", "report", "threads",
     "train/checkpoint_files", "train/curves", "train/progress", "train/run_directory",
     "train/schedule",

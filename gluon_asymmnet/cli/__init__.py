@@ -22,6 +22,7 @@ def main(argv=None) -> int:
         bench,
         checkpoints,
         convert,
+        detect,
         doctor,
         evaluate,
         export,
@@ -44,7 +45,7 @@ def main(argv=None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
         doctor, summary, records, voc, fetch, train, train_ssd, checkpoints, evaluate, predict,
-        status, report,
+        status, report, detect,
         reproduce, convert, export, bench,
     )  # fmt: skip
     for module in modules:

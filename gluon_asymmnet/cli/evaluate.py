@@ -12,7 +12,7 @@ def add_parser(subparsers) -> None:
 def add_tasks(parser) -> None:
     """Add the tasks that can be evaluated; also used by ``eval.py``."""
     from gluon_asymmnet.cli.model_flags import add_model_flags
-    from gluon_asymmnet.cli.predict import add_engine_flags
+    from gluon_asymmnet.cli.on_pictures import add_engine_flags
     from gluon_asymmnet.cli.walk_flags import add_walk_flags
 
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")

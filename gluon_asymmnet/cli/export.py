@@ -46,8 +46,9 @@ def add_forms(parser) -> None:
         form = forms.add_parser(
             name,
             help=f"{text}, with a card",
-            description=f"{written} The logits are compared with the network's, and the folder is "
-            f"put in place only if they agree; card.json in it says how well.",
+            description=f"{written} What it gives is compared with the network, and the folder is "
+            f"put in place only if they agree; card.json in it says how well. A detector's symbol "
+            f"suppresses overlapping boxes, its other forms give the scores and boxes of all.",
             epilog=f"example: export.py {name} checkpoints/imagenet/asymmnet_large_baseline out",
         )
         add_model_flags(form)
@@ -84,9 +85,9 @@ def run(args) -> int:
     from gluon_asymmnet.threads import set_threads
 
     set_threads()
-    from gluon_asymmnet.cli.model_flags import open_from
+    from gluon_asymmnet.cli.model_flags import open_any_from
 
-    model = open_from(args)
+    model = open_any_from(args)
     images = _real_images(args.rec_val, model.card) if args.rec_val else None
     out = _export(model, args, images)
     _print_card(out)
@@ -114,6 +115,17 @@ def _export(model, args, images):
 
 def _real_images(rec: str, card):
     """Return the first records as network input."""
+    from gluon_asymmnet.card import DETECTOR
+
+    if card.kind == DETECTOR:
+        from gluon_asymmnet.data.detection_input import validation_batches
+        from gluon_asymmnet.data.detection_records import DetectionRecords
+
+        source = DetectionRecords(rec)
+        batches = validation_batches(
+            source, _REAL_IMAGES, card.input_size, normalization=card.normalization
+        )
+        return next(batches).data
     from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.evaluate import read_batches
 
@@ -122,12 +134,22 @@ def _real_images(rec: str, card):
 
 
 def _print_card(out) -> None:
-    from gluon_asymmnet.card import CARD_FILE, read_card
+    import json
 
-    for form, parity in read_card(out / CARD_FILE).parity.items():
-        print(
-            f"{form}: largest difference {parity['absolute']:.2e} ({parity['relative']:.2e} of the "
-            f"largest logit), same best class on {100 * parity['top1_agreement']:.0f} % of "
-            f"{parity['images']} images"
-        )
+    from gluon_asymmnet.card import CARD_FILE, card_text
+
+    for form, parity in json.loads(card_text(out / CARD_FILE))["parity"].items():
+        print(f"{form}: {_differences(parity)} {parity['images']} images")
     print(f"written: {', '.join(sorted(str(p) for p in out.iterdir()))}")
+
+
+def _differences(parity: dict) -> str:
+    if "boxes" in parity:
+        return (
+            f"largest difference {parity['scores']:.2e} in a score, {parity['boxes']:.2e} pixels "
+            f"in a box, on"
+        )
+    return (
+        f"largest difference {parity['absolute']:.2e} ({parity['relative']:.2e} of the largest "
+        f"logit), same best class on {100 * parity['top1_agreement']:.0f} % of"
+    )

@@ -43,6 +43,25 @@ def open_from(args):
     return open_model(args.path, Card(**given))
 
 
+def open_any_from(args):
+    """Open the model a command line names, a detector as well, whose card says it all."""
+    from pathlib import Path
+
+    from gluon_asymmnet.card import DETECTOR
+    from gluon_asymmnet.errors import InputError
+    from gluon_asymmnet.saved import kind_at, open_saved
+
+    if not Path(args.path).exists() or kind_at(args.path) != DETECTOR:
+        return open_from(args)
+    given = _given(args)
+    if given:
+        raise InputError(
+            f"--{sorted(given)[0].replace('_', '-')} is for classifiers; {args.path} holds a "
+            f"detector, and its card says what it is"
+        )
+    return open_saved(args.path)
+
+
 def predictor_from(args):
     """Open the exported files a command line names with its engine; None: they are MXNet's.
 

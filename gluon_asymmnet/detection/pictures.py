@@ -28,11 +28,27 @@ def draw(found: Detected, classes: Sequence[str], least: float = SHOWN_FROM) -> 
     return canvas
 
 
-def _box(canvas, box, colour, text: str, below: bool = False) -> None:
+def marked(rgb: np.ndarray, boxes: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Return a copy of ``(H, W, 3)`` uint8 RGB with boxes, corners in its pixels, and their texts.
+
+    OpenCV's fonts have ASCII only: another letter becomes a question mark.
+    """
+    canvas = np.ascontiguousarray(rgb).copy()
+    scale = max(1, min(rgb.shape[:2]) / _SHORTER_SIDE)
+    for box, text in zip(boxes, texts):
+        _box(canvas, box, _FOUND, text, scale=scale)
+    return canvas
+
+
+def _box(canvas, box, colour, text: str, below: bool = False, scale: float = 1) -> None:
+    text = text.encode("ascii", "replace").decode()
     left, top, right, bottom = (round(float(value)) for value in box)
-    cv2.rectangle(canvas, (left, top), (right, bottom), colour, 2)
-    at = (left, bottom + 14) if below else (left, max(top - 4, 12))
-    cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+    cv2.rectangle(canvas, (left, top), (right, bottom), colour, round(2 * scale))
+    at = bottom + round(14 * scale) if below else max(top - round(4 * scale), round(12 * scale))
+    cv2.putText(
+        canvas, text, (left, at), cv2.FONT_HERSHEY_SIMPLEX, 0.5 * scale, colour, round(scale),
+        cv2.LINE_AA,
+    )  # fmt: skip
 
 
 def save(found: Detected, classes: Sequence[str], path) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from gluon_asymmnet.arch import feature_info
+from gluon_asymmnet.arch import ConvLayer, conv_layers, feature_info
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.registry import SPECS, parse_name, plan_model
 
@@ -26,6 +27,9 @@ DATASETS = ("voc", "custom")
 # Divisors of the coded offsets (dx, dy, dw, dh).  Source: the authors' Caffe code of SSD; the paper
 # does not give them.
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
+# Natural logarithm of the most by which a box is larger than its anchor, where it is decoded:
+# infinite boxes, which a little trained net gives, would be nan in an overlap.
+MOST_GROWTH = 10.0
 
 _THREE = (1, 2, 1 / 2)
 _FIVE = (1, 2, 1 / 2, 3, 1 / 3)
@@ -152,6 +156,43 @@ def _backbone_maps(spec: DetectorSpec) -> list[tuple[int, int]]:
             f"{spec.backbone} has no maps {list(unknown)}: choose from {', '.join(offered)}"
         )
     return [(offered[n].channels, math.ceil(spec.size / offered[n].stride)) for n in spec.maps]
+
+
+def detector_layers(spec: DetectorSpec, classes: int) -> Iterator[ConvLayer]:
+    """Yield the convolutions of a detector of so many classes, at their paths in ``ssd.SSD``."""
+    _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
+    blocks = backbone_blocks(spec)
+    parts = {"stem", *(f"blocks.{index}" for index in range(blocks))}
+    parts |= {"squeeze"} & set(spec.maps)
+    for layer in conv_layers(plan):
+        place = layer.path.split(".")[1:]
+        if place and ".".join(place[: 2 if place[0] == "blocks" else 1]) in parts:
+            yield layer._replace(path=".".join(("features.backbone", *place)))
+    maps, separable = plan_detector(spec), spec.head == "ssdlite"
+    for number, channels in enumerate(spec.extras):
+        path, half = f"features.extras.{number}", channels // 2
+        before = maps[len(spec.maps) + number - 1].channels
+        yield ConvLayer(f"{path}.reduce", before, half, 1, 1, 1, False, True, False)
+        if separable:
+            yield ConvLayer(f"{path}.depthwise", half, half, 3, 2, half, False, True, False)
+        kernel, stride = (1, 1) if separable else (3, 2)
+        yield ConvLayer(f"{path}.expand", half, channels, kernel, stride, 1, False, True, False)
+    for kind, values in (("class", classes + 1), ("box", 4)):
+        for number, here in enumerate(maps):
+            path, wide = f"{kind}_predictors.{number}", here.channels
+            if separable:
+                yield ConvLayer(f"{path}.depthwise", wide, wide, 3, 1, wide, False, True, False)
+            yield ConvLayer(
+                f"{path}.conv", wide, len(here.boxes) * values, 1 if separable else 3, 1, 1,
+                True, False, False,
+            )  # fmt: skip
+
+
+def backbone_blocks(spec: DetectorSpec) -> int:
+    """Return how many blocks of the backbone the detector's maps need."""
+    _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
+    last = max(info.block for info in feature_info(plan) if info.name in spec.maps)
+    return min(last + 1, len(plan.blocks))
 
 
 def _cell_boxes(scale: float, following: float, ratios: tuple[float, ...]) -> np.ndarray:

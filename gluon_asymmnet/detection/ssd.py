@@ -13,6 +13,7 @@ import numpy as np
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.detection.spec import (
+    MOST_GROWTH,
     VARIANCES,
     DetectorSpec,
     anchors,
@@ -328,7 +329,8 @@ def decode(F, logits, offsets, anchors):
         for v in (anchors, offsets)
     )
     centre = F.broadcast_add(F.broadcast_mul(shift * VARIANCES[0], size), centre)
-    half = F.broadcast_mul(F.exp(growth * VARIANCES[2]), size) / 2
+    growth = F.minimum(growth * VARIANCES[2], MOST_GROWTH)
+    half = F.broadcast_mul(F.exp(growth), size) / 2
     corners = F.concat(centre - half, centre + half, dim=-1)
     return F.softmax(F.cast(logits, "float32"), axis=-1), corners
 

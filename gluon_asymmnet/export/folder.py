@@ -3,20 +3,21 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 import numpy as np
 
 from gluon_asymmnet.atomic import new_folder
-from gluon_asymmnet.card import CARD_FILE, Card
+from gluon_asymmnet.card import CARD_FILE, DETECTOR, Card
 from gluon_asymmnet.complexity import count
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.parity import Parity, sample_images
+from gluon_asymmnet.export.parity import BoxParity, Parity, sample_images
 from gluon_asymmnet.registry import plan_model
 
 # write(model, folder, images): put the files of one form into the folder, compare what they give
 # on the images with the network, return the parity by the name of what ran them
-Writer = Callable[[object, Path, np.ndarray], dict[str, Parity]]
+AnyParity = Union[Parity, BoxParity]
+Writer = Callable[[object, Path, np.ndarray], dict[str, AnyParity]]
 _SAMPLES = 4  # images made where none are given
 
 
@@ -24,7 +25,7 @@ def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.nda
     """Write the files of every writer and ``card.json`` to the folder ``out``, all or nothing.
 
     Args:
-        model: the ``SavedModel``.
+        model: the ``SavedModel`` or ``SavedDetector``.
         out: a folder that does not exist yet.
         images: ``(n, 3, S, S)`` float32, S the card's input size, to compare on; made here if None.
 
@@ -56,12 +57,10 @@ def plan_of(card: Card):
     return plan
 
 
-def described(card: Card, parity: Optional[dict[str, Parity]] = None, images: int = 0) -> Card:
-    """Return the card with counts and, if it is known, parity filled in."""
+def described(card, parity: Optional[dict[str, AnyParity]] = None, images: int = 0):
+    """Return the card, of either kind, with counts and, if it is known, parity filled in."""
+    known = parity and {name: {"images": images, **p._asdict()} for name, p in parity.items()}
+    if card.kind == DETECTOR:
+        return dataclasses.replace(card, parity=known)
     cost = count(plan_of(card), classes=card.classes, input_size=card.input_size)
-    return dataclasses.replace(
-        card,
-        parameters=cost.parameters,
-        macs=cost.macs,
-        parity=parity and {name: {"images": images, **p._asdict()} for name, p in parity.items()},
-    )
+    return dataclasses.replace(card, parameters=cost.parameters, macs=cost.macs, parity=known)

@@ -6,19 +6,23 @@ from typing import Optional
 
 import numpy as np
 
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.compat.layouts import entries, exported_names
-from gluon_asymmnet.export.folder import described, export_folder, plan_of
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.detector_graph import build_detector_graph
+from gluon_asymmnet.export.folder import AnyParity, described, export_folder, plan_of
 from gluon_asymmnet.export.onnx_graph import OnnxForm, build_graph, set_card
-from gluon_asymmnet.export.parity import Parity, require
+from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.predict.engines import OnnxRuntime
-from gluon_asymmnet.saved import SavedModel, card_id
+from gluon_asymmnet.saved import AnyModel, card_id
 
 LIMIT = 1e-4  # relative: other kernels, and the batch normalisation folded
 
 
 def export_onnx(
-    model: SavedModel,
+    model: AnyModel,
     out,
     *,
     opset: int = 13,
@@ -31,7 +35,7 @@ def export_onnx(
     The file takes any batch size and carries the card in its metadata, so it can travel alone.
 
     Args:
-        model: the network, or an exported symbol.
+        model: a classifier, or the exported symbol of one; or a detector.
         out: a folder that does not exist yet.
         opset: 13 to 17.
         ir_version: of the file format; 8 is read by every runtime since 2021.
@@ -41,41 +45,54 @@ def export_onnx(
     Raises:
         InputError: if ``out`` exists, onnx or onnxruntime is missing, the form cannot be written,
             or the network has group normalisation.
-        RunError: if ONNX Runtime's logits differ by more than 1e-4 of the largest.
+        RunError: if ONNX Runtime's logits differ by more than 1e-4 of the largest; a detector's
+            scores by 1e-3, or boxes by 1e-3 of the input's side.
     """
     form = OnnxForm(opset, ir_version, hard_swish)
     return export_folder(model, out, [functools.partial(write_onnx, form=form)], images)
 
 
 def write_onnx(
-    model: SavedModel, folder: Path, images: np.ndarray, form: Optional[OnnxForm] = None
-) -> dict[str, Parity]:
+    model: AnyModel, folder: Path, images: np.ndarray, form: Optional[OnnxForm] = None
+) -> dict[str, AnyParity]:
     """Write the ONNX file into ``folder``; raise RunError if it differs from the network."""
     onnx = load_extra("onnx")
     load_extra("onnxruntime")
     proto = to_onnx(model, form)
     path = folder / f"{card_id(model.card)}.onnx"
     onnx.save(proto, path)
-    predict = OnnxRuntime(path).predict
-    expected = model.predict(images)
-    parity = {"onnxruntime": require("the ONNX file", expected, predict, images, LIMIT)}
+    run = OnnxRuntime(path).run
+    limit = limit_of(model)
+    parity = {"onnxruntime": require("the ONNX file", model.raw(images), run, images, limit)}
     set_card(proto, described(model.card, parity, len(images)))
     onnx.save(proto, path)
     return parity
 
 
-def to_onnx(model: SavedModel, form: Optional[OnnxForm] = None):
+def limit_of(model: AnyModel) -> float:
+    """Return how far a network's ONNX or OpenVINO form may be from it."""
+    return DETECTOR_LIMIT if model.card.kind == DETECTOR else LIMIT
+
+
+def to_onnx(model: AnyModel, form: Optional[OnnxForm] = None):
     """Return the ``onnx.ModelProto`` of a network, its card without parity."""
     card = described(model.card)
+    if card.kind == DETECTOR:
+        return build_detector_graph(_arrays(model), card, form)
     return build_graph(plan_of(card), _arrays(model), card, form)
 
 
-def _arrays(model: SavedModel) -> dict[str, np.ndarray]:
+def _arrays(model: AnyModel) -> dict[str, np.ndarray]:
     """Return the network's arrays by their structural names, an exported symbol's as well."""
-    if hasattr(model.net, "plan"):
+    if not isinstance(model.net, mx.gluon.SymbolBlock):
         params = model.net._collect_params_with_prefix()
         return {name: param.data().asnumpy() for name, param in params.items()}
     card, params = model.card, model.net.collect_params()
+    if card.kind == DETECTOR:
+        raise InputError(
+            f"{model.weights.parent} is an exported symbol, with the suppression inside: export "
+            f"the run it came from"
+        )
     plan = plan_of(card)
     names = exported_names(f"{card_id(card)}_", plan, card.classes)
     ours = [entry.name for entry in entries(plan, card.classes)]

@@ -1,17 +1,19 @@
 """The ONNX graph of a planned network, made from the architecture and NumPy arrays.
 
+A classifier's; ``detector_graph`` makes a detector's of the same parts.
+
 Not by way of mx2onnx: its files carry every weight as a graph input, which keeps runtimes from
 folding anything, 46 batch normalisations, a hard-swish of four nodes, and the opset that the
 installed ``onnx`` happens to have.  Needs no MXNet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from gluon_asymmnet import __version__
-from gluon_asymmnet.arch import BlockPlan, NetPlan, conv_layers
+from gluon_asymmnet.arch import BlockPlan, ConvLayer, NetPlan, conv_layers
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.compat.layouts import differences, entries
 from gluon_asymmnet.errors import FormatError, InputError
@@ -20,6 +22,8 @@ from gluon_asymmnet.folding import fold_all
 
 INPUT, OUTPUT, BATCH = "data", "logits", "batch"
 CARD_KEY = "card"
+# Of either kind of card, under keys of their own.
+_NUMBERS = ("input_size", "crop_ratio", "nms_thresh", "nms_topk", "post_nms", "least_score")
 OPSETS = range(13, 18)
 HARD_SWISHES = ("op", "hardsigmoid", "clip")
 _HARD_SWISH_SINCE = 14  # opset that brought the HardSwish operator
@@ -93,23 +97,28 @@ def build_graph(
             f"only batch normalisation folds into an ONNX file, this network has {card.norm} "
             f"normalisation: export it as symbol"
         )
-    _check_arrays(plan, card.classes, arrays)
-    graph = _Graph(plan, arrays, card, form.chosen_hard_swish)
+    check_arrays({e.name: e.shape for e in entries(plan, card.classes)}, arrays)
+    graph = Graph(conv_layers(plan, card.classes), arrays, form, card.input_size)
     _trace(graph, plan)
-    model = _to_onnx(graph, card, form)
+    return to_model(graph, {OUTPUT: [card.classes]}, card, form)
+
+
+def to_model(graph: "Graph", outputs: Mapping[str, list[int]], card, form: OnnxForm):
+    """Return the checked ``onnx.ModelProto`` of a graph; ``outputs``: their shapes by name."""
+    onnx = load_extra("onnx")
+    model = _to_onnx(graph, outputs, card, form)
     set_card(model, card)
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     return model
 
 
-def set_card(model, card: Card) -> None:
+def set_card(model, card) -> None:
     """Put the card into ``metadata_props``, and what runtimes need of it under keys of its own."""
     onnx = load_extra("onnx")
     metadata = {
         CARD_KEY: card.text(),
-        "input_size": str(card.input_size),
-        "crop_ratio": str(card.crop_ratio),
+        **{name: str(getattr(card, name)) for name in _NUMBERS if hasattr(card, name)},
         "rgb_mean": ",".join(map(str, card.rgb_mean)),
         "rgb_std": ",".join(map(str, card.rgb_std)),
     }
@@ -118,8 +127,8 @@ def set_card(model, card: Card) -> None:
     onnx.helper.set_model_props(model, metadata)
 
 
-def _check_arrays(plan: NetPlan, classes: int, arrays: Mapping[str, np.ndarray]) -> None:
-    expected = {entry.name: entry.shape for entry in entries(plan, classes)}
+def check_arrays(expected: Mapping[str, tuple], arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise FormatError unless the arrays have the expected names and shapes."""
     problems = differences(expected, {name: array.shape for name, array in arrays.items()})
     if problems:
         raise FormatError(f"the arrays do not fit the network: {problems}")
@@ -128,11 +137,9 @@ def _check_arrays(plan: NetPlan, classes: int, arrays: Mapping[str, np.ndarray])
 # ------------------------------------------------------------------------------ the network
 
 
-def _trace(graph: "_Graph", plan: NetPlan) -> None:
+def _trace(graph: "Graph", plan: NetPlan) -> None:
     """Follow the network, as ``nn/asymmnet.py`` does."""
-    x = graph.conv("features.stem", INPUT, "hard_swish")
-    for index, block in enumerate(plan.blocks):
-        x = _block(graph, f"features.blocks.{index}", block, x)
+    *_, x = trace_blocks(graph, "features", plan.blocks)
     x = graph.conv("features.squeeze", x, "hard_swish")
     x = graph.node("GlobalAveragePool", [x], "features.mean")
     x = graph.conv("features.hidden", x)
@@ -140,7 +147,16 @@ def _trace(graph: "_Graph", plan: NetPlan) -> None:
     graph.node("Flatten", [graph.conv("output", x)], OUTPUT, axis=1)
 
 
-def _block(graph: "_Graph", path: str, block: BlockPlan, x: str) -> str:
+def trace_blocks(graph: "Graph", path: str, blocks: Sequence[BlockPlan]) -> list[str]:
+    """Follow stem and blocks of a network; return the map of every block."""
+    x, maps = graph.conv(f"{path}.stem", INPUT, "hard_swish"), []
+    for index, block in enumerate(blocks):
+        x = _block(graph, f"{path}.blocks.{index}", block, x)
+        maps.append(x)
+    return maps
+
+
+def _block(graph: "Graph", path: str, block: BlockPlan, x: str) -> str:
     """One bottleneck, as ``nn/bottlenecks.py`` does it."""
     y = graph.conv(f"{path}.expand", x, block.act) if block.computed else x
     if block.rate:
@@ -155,7 +171,7 @@ def _block(graph: "_Graph", path: str, block: BlockPlan, x: str) -> str:
     return graph.node("Add", [x, y], f"{path}.add") if block.shortcut else y
 
 
-def _squeeze_excite(graph: "_Graph", path: str, x: str) -> str:
+def _squeeze_excite(graph: "Graph", path: str, x: str) -> str:
     gate = graph.node("GlobalAveragePool", [x], f"{path}.mean")
     gate = graph.activation("relu", graph.conv(f"{path}.reduce", gate), f"{path}.relu")
     gate = graph.activation("hard_sigmoid", graph.conv(f"{path}.restore", gate), f"{path}.gate")
@@ -172,16 +188,17 @@ class _Node(NamedTuple):
     attributes: dict
 
 
-class _Graph:
+class Graph:
     """Nodes in order and weights by name, not yet in ONNX's own classes."""
 
     def __init__(
-        self, plan: NetPlan, arrays: Mapping[str, np.ndarray], card: Card, hard_swish: str
-    ):
-        self._layers = {layer.path: layer for layer in conv_layers(plan, card.classes)}
+        self, layers: Iterable[ConvLayer], arrays: Mapping[str, np.ndarray], form: OnnxForm,
+        input_size: int,
+    ):  # fmt: skip
+        self._layers = {layer.path: layer for layer in layers}
         self._arrays = fold_all(arrays)
-        self._size = card.input_size  # side of the map made last, pixels
-        self._hard_swish = hard_swish
+        self._size = input_size  # side of the map made last, pixels
+        self._hard_swish = form.chosen_hard_swish
         self.nodes: list[_Node] = []
         self.weights: dict[str, np.ndarray] = {}
 
@@ -239,7 +256,7 @@ class _Graph:
         return self.node("Reshape", [y, self.constant(f"{name}.together", together)], name)
 
 
-def _to_onnx(graph: _Graph, card: Card, form: OnnxForm):
+def _to_onnx(graph: Graph, outputs: Mapping[str, list[int]], card, form: OnnxForm):
     onnx = load_extra("onnx")
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
     shape = [BATCH, 3, card.input_size, card.input_size]
@@ -249,7 +266,8 @@ def _to_onnx(graph: _Graph, card: Card, form: OnnxForm):
              for n in graph.nodes],
             card.model,
             [helper.make_tensor_value_info(INPUT, float32, shape)],
-            [helper.make_tensor_value_info(OUTPUT, float32, [BATCH, card.classes])],
+            [helper.make_tensor_value_info(name, float32, [BATCH, *shape])
+             for name, shape in outputs.items()],
             [onnx.numpy_helper.from_array(w, name) for name, w in graph.weights.items()],
         ),
         opset_imports=[helper.make_opsetid("", form.opset)],

@@ -5,38 +5,38 @@ from typing import Optional
 
 import numpy as np
 
-from gluon_asymmnet.export.folder import export_folder
-from gluon_asymmnet.export.onnx import to_onnx
+from gluon_asymmnet.export.folder import AnyParity, export_folder
+from gluon_asymmnet.export.onnx import limit_of, to_onnx
 from gluon_asymmnet.export.onnx_graph import CARD_KEY, OnnxForm
-from gluon_asymmnet.export.parity import Parity, require
+from gluon_asymmnet.export.parity import require
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.predict.engines import RT_INFO, OpenVino
-from gluon_asymmnet.saved import SavedModel, card_id
+from gluon_asymmnet.saved import AnyModel, card_id
 
-LIMIT = 1e-4  # relative, as for ONNX
 _FORM = OnnxForm(opset=17)  # with the HardSwish operator, the one form that is fused here
 
 
-def export_openvino(model: SavedModel, out, *, images: Optional[np.ndarray] = None) -> Path:
+def export_openvino(model: AnyModel, out, *, images: Optional[np.ndarray] = None) -> Path:
     """Write ``out/<variant>.xml``, ``.bin`` and ``card.json``, all or nothing.
 
     Weights stay float32: whether the arithmetic is float32 or bfloat16 is said when the files
     are opened (``Predictor(..., precision="bf16")``).  The comparison runs in float32.
 
     Args:
-        model: the network, or an exported symbol.
+        model: a classifier, or the exported symbol of one; or a detector.
         out: a folder that does not exist yet.
         images: ``(n, 3, S, S)`` float32 to compare on; made here by default.
 
     Raises:
         InputError: if ``out`` exists, onnx or openvino is missing, or the network has group
             normalisation.
-        RunError: if OpenVINO's logits differ by more than 1e-4 of the largest.
+        RunError: if OpenVINO's logits differ by more than 1e-4 of the largest; a detector's scores
+            by 1e-3, or boxes by 1e-3 of the input's side.
     """
     return export_folder(model, out, [write_openvino], images)
 
 
-def write_openvino(model: SavedModel, folder: Path, images: np.ndarray) -> dict[str, Parity]:
+def write_openvino(model: AnyModel, folder: Path, images: np.ndarray) -> dict[str, AnyParity]:
     """Write the IR into ``folder``; raise RunError if it differs from the network."""
     openvino = load_extra("openvino")
     proto = to_onnx(model, _FORM)
@@ -46,5 +46,5 @@ def write_openvino(model: SavedModel, folder: Path, images: np.ndarray) -> dict[
     converted.set_rt_info(card, list(RT_INFO))
     path = folder / f"{card_id(model.card)}.xml"
     openvino.save_model(converted, str(path), compress_to_fp16=False)
-    predict = OpenVino(path, precision="f32").predict
-    return {"openvino": require("the IR", model.predict(images), predict, images, LIMIT)}
+    run = OpenVino(path, precision="f32").run
+    return {"openvino": require("the IR", model.raw(images), run, images, limit_of(model))}

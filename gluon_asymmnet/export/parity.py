@@ -1,10 +1,22 @@
 """How far an exported model is from the network it came from."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
+from gluon_asymmnet.detection.agreement import Found, agreement
 from gluon_asymmnet.errors import RunError
+
+# Of a detector: relative to a score of 1 and to the side of the input.  Wider than for logits: the
+# exponential in a box's size multiplies the last digits.
+DETECTOR_LIMIT = 1e-3
+# Of detections, where two boxes of nearly the same score make suppression a matter of the last
+# digit.
+AGREEMENT = 0.95
+
+# Logits, also as the only one of a sequence; or what a detector gives, the boxes last.
+Outputs = Union[np.ndarray, Sequence[np.ndarray]]
 
 
 class Parity(NamedTuple):
@@ -13,6 +25,22 @@ class Parity(NamedTuple):
     absolute: float
     relative: float  # to the largest logit
     top1_agreement: float  # share of images with the same best class
+
+    def __str__(self) -> str:
+        return f"{self.relative:.2e} of the largest logit"
+
+
+class BoxParity(NamedTuple):
+    """The largest differences of a detector's scores and boxes on one batch."""
+
+    scores: float
+    boxes: float  # pixels of the input; beyond it, as a share of the box's distance
+    relative: float  # the larger of both, the boxes' as a share of the side of the input
+    agreement: Optional[float] = None  # after suppression: share of detections with a counterpart
+
+    def __str__(self) -> str:
+        text = f"{self.scores:.2e} in a score and {self.boxes:.2e} pixels in a box"
+        return text if self.agreement is None else f"{text} of {self.agreement:.1%}"
 
 
 def sample_images(count: int, size: int, seed: int = 0) -> np.ndarray:
@@ -23,8 +51,46 @@ def sample_images(count: int, size: int, seed: int = 0) -> np.ndarray:
     return (fine + rng.normal(0, 0.2, fine.shape)).astype(np.float32)
 
 
-def compare(expected: np.ndarray, actual: np.ndarray) -> Parity:
-    """Compare two ``(n, classes)`` arrays of logits."""
+def compare(expected: Outputs, actual: Outputs, side: int = 1) -> Union[Parity, BoxParity]:
+    """Compare two ``(n, classes)`` arrays of logits, or what a detector of ``side`` pixels gives.
+
+    The latter: scores and boxes of all anchors, or ids, scores and boxes after suppression.
+    """
+    if isinstance(expected, np.ndarray):
+        return _compare_logits(expected, actual)
+    if len(expected) == len(actual) == 1:
+        return _compare_logits(expected[0], actual[0])
+    shapes = [[array.shape for array in arrays] for arrays in (expected, actual)]
+    if shapes[0] != shapes[1]:
+        raise RunError(f"the exported model gives {shapes[1]}, the network {shapes[0]}")
+    after_suppression = len(expected) == 3
+    if after_suppression:
+        return _compare_found(expected, actual, side)
+    return _compare_anchors(*expected, *actual, side)
+
+
+def _compare_anchors(scores, boxes, actual_scores, actual_boxes, side: int) -> BoxParity:
+    # Little training can throw boxes a million pixels far, where a pixel is the seventh digit.
+    reach = np.maximum(side, np.abs(boxes).max(axis=-1, keepdims=True))
+    shift = float((np.abs(boxes - actual_boxes) / reach).max())
+    score = float(np.abs(scores - actual_scores).max())
+    return BoxParity(score, shift * side, float(np.max([score, shift])))  # nan if one is
+
+
+def _compare_found(expected, actual, side: int) -> BoxParity:
+    found = agreement(zip(_found(expected), _found(actual)), side=side)
+    relative = max(found.scores, found.boxes / side)
+    return BoxParity(found.scores, found.boxes, relative, found.share)
+
+
+def _found(outputs: Sequence[np.ndarray]) -> Iterator[Found]:
+    """Yield the detections of each picture, without the rows that fill up."""
+    for ids, scores, boxes in zip(*outputs):
+        kept = ids[:, 0] >= 0
+        yield Found(ids[kept, 0], scores[kept, 0], boxes[kept])
+
+
+def _compare_logits(expected: np.ndarray, actual: np.ndarray) -> Parity:
     if expected.shape != actual.shape:
         raise RunError(f"the exported model gives {actual.shape}, the network {expected.shape}")
     difference = float(np.abs(expected - actual).max())
@@ -37,16 +103,17 @@ def compare(expected: np.ndarray, actual: np.ndarray) -> Parity:
 
 def require(
     what: str,
-    expected: np.ndarray,
-    predict: Callable[[np.ndarray], np.ndarray],
+    expected: Outputs,
+    predict: Callable[[np.ndarray], Outputs],
     images: np.ndarray,
     limit: float,
-) -> Parity:
+) -> Union[Parity, BoxParity]:
     """Return the parity of ``predict`` on ``images``; raise RunError above ``limit`` (relative)."""
-    parity = compare(expected, predict(images))
-    if not parity.relative <= limit:
+    parity = compare(expected, predict(images), images.shape[-1])
+    found = getattr(parity, "agreement", None)
+    if not parity.relative <= limit or (found is not None and found < AGREEMENT):
         raise RunError(
-            f"{what} differs from the network by {parity.relative:.2e} of the largest logit, the "
-            f"limit is {limit:.0e}; nothing was written"
+            f"{what} differs from the network by {parity}, the limit is {limit:.0e}; nothing was "
+            f"written"
         )
     return parity

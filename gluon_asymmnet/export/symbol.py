@@ -7,14 +7,15 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet._environment import mx
+from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.folder import export_folder
-from gluon_asymmnet.export.parity import Parity, require
+from gluon_asymmnet.export.folder import AnyParity, export_folder
+from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.nn.asymmnet import inference_form
 from gluon_asymmnet.saved import (
     PARAMS_SUFFIX,
     SYMBOL_SUFFIX,
-    SavedModel,
+    AnyModel,
     card_id,
     import_symbol,
 )
@@ -24,9 +25,11 @@ OPTIMIZED_LIMIT = 1e-4  # relative; batch normalisation is folded
 
 
 def export_symbol(
-    model: SavedModel, out, images: Optional[np.ndarray] = None, *, optimized: bool = False
+    model: AnyModel, out, images: Optional[np.ndarray] = None, *, optimized: bool = False
 ) -> Path:
     """Write ``out/<variant>-symbol.json``, ``-0000.params`` and ``card.json``, all or nothing.
+
+    A detector's has three outputs, ids, scores and boxes, after suppression.
 
     The files are read back with ``SymbolBlock.imports`` and with ``mx.mod.Module`` and compared
     with the network first.
@@ -44,14 +47,16 @@ def export_symbol(
 
 
 def write_symbol(
-    model: SavedModel, folder: Path, images: np.ndarray, optimized: bool = False
-) -> dict[str, Parity]:
+    model: AnyModel, folder: Path, images: np.ndarray, optimized: bool = False
+) -> dict[str, AnyParity]:
     """Write the symbol and its parameters into ``folder``; raise RunError if they differ."""
     if isinstance(model.net, mx.gluon.SymbolBlock):
         raise InputError(f"{model.weights.parent} is an exported symbol already: copy the folder")
+    if optimized and model.card.kind == DETECTOR:
+        raise InputError("--optimized is for classifiers; a detector runs faster from ONNX or IR")
     prefix = folder / card_id(model.card)
-    expected = model.predict(images)
-    net, limit = model.net, LIMIT
+    expected = model.run(images)
+    net, limit = model.net, DETECTOR_LIMIT if model.card.kind == DETECTOR else LIMIT
     if optimized:
         net, limit = inference_form(net), OPTIMIZED_LIMIT
         net.hybridize()
@@ -61,20 +66,24 @@ def write_symbol(
     block = import_symbol(symbol, weights)
     return {
         "SymbolBlock": require(
-            "the reloaded symbol", expected, lambda x: block(mx.nd.array(x)).asnumpy(),
-            images, limit,
+            "the reloaded symbol", expected, lambda x: _block_run(block, x), images, limit
         ),
         "Module": require(
-            "the symbol in mx.mod.Module", expected, lambda x: _module_predict(prefix, x),
+            "the symbol in mx.mod.Module", expected, lambda x: _module_run(prefix, x),
             images, limit,
         ),
     }  # fmt: skip
 
 
-def _module_predict(prefix: Path, images: np.ndarray) -> np.ndarray:
+def _block_run(block, images: np.ndarray) -> list[np.ndarray]:
+    outputs = block(mx.nd.array(images))
+    return [o.asnumpy() for o in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
+
+
+def _module_run(prefix: Path, images: np.ndarray) -> list[np.ndarray]:
     symbol, arguments, auxiliary = mx.model.load_checkpoint(str(prefix), 0)
     module = mx.mod.Module(symbol, data_names=["data"], label_names=None, context=mx.cpu())
     module.bind(data_shapes=[("data", images.shape)], for_training=False)
     module.set_params(arguments, auxiliary)
     module.forward(mx.io.DataBatch([mx.nd.array(images)]), is_train=False)
-    return module.get_outputs()[0].asnumpy()
+    return [output.asnumpy() for output in module.get_outputs()]

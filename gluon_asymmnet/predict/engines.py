@@ -1,8 +1,8 @@
 """What runs an exported model: one small class per library, all with the same surface.
 
-An engine has ``predict``, ``classes`` (values per image), ``size`` (side of its input in pixels;
-None: any) and ``card``, the one inside the file or None.  A file that its library cannot read is
-a FormatError in one line.
+An engine has ``run``, which maps ``(n, 3, H, W)`` float32 to the model's outputs; ``inputs`` and
+``outputs``, their shapes, in which what is no whole number is free; and ``card_text``, the card
+inside the file or None.  A file that its library cannot read is a FormatError in one line.
 """
 
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Optional
 
 import numpy as np
 
-from gluon_asymmnet.card import Card, parse_card
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.extras import load_extra, require
 from gluon_asymmnet.threads import available, set_threads
@@ -39,17 +38,15 @@ class OnnxRuntime:
             )
         except Exception as error:  # its errors share no base class
             raise _unreadable(path, "onnxruntime", error) from None
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        _check_ports(path, len(inputs), len(outputs))
-        self._input = inputs[0].name
-        self.size = _size(path, inputs[0].shape)
-        self.classes = _classes(path, outputs[0].shape)
-        text = self._session.get_modelmeta().custom_metadata_map.get("card")
-        self.card = parse_card(text, path) if text else None
+        ports = self._session.get_inputs()
+        self.inputs = [port.shape for port in ports]
+        self.outputs = [port.shape for port in self._session.get_outputs()]
+        self._name = ports[0].name if ports else ""
+        self.card_text = self._session.get_modelmeta().custom_metadata_map.get("card")
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Map ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits."""
-        return self._session.run(None, {self._input: images})[0]
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs for a batch."""
+        return self._session.run(None, {self._name: images})
 
 
 class OpenVino:
@@ -65,15 +62,16 @@ class OpenVino:
             model = _read_openvino(library, Path(path))
         except Exception as error:  # its errors share no base class
             raise _unreadable(path, "openvino", error) from None
-        _check_ports(path, len(model.inputs), len(model.outputs))
-        self._compiled = library.Core().compile_model(model, "CPU", settings)
-        self.size = _size(path, _dimensions(model.inputs[0]))
-        self.classes = _classes(path, _dimensions(model.outputs[0]))
-        self.card = _card_in(model, path)
+        self.inputs = [_dimensions(port) for port in model.inputs]
+        self.outputs = [_dimensions(port) for port in model.outputs]
+        self.card_text = _card_in(model)
+        if self.inputs and self.outputs:  # it compiles no empty model
+            self._compiled = library.Core().compile_model(model, "CPU", settings)
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Map ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits."""
-        return self._compiled(images)[0]
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs for a batch."""
+        found = self._compiled(images)
+        return [found[i] for i in range(len(self.outputs))]
 
 
 class MXNet:
@@ -83,16 +81,22 @@ class MXNet:
         _only_f32("mxnet", precision)
         require("mxnet")
         set_threads(threads)
-        from gluon_asymmnet.saved import open_model
+        from gluon_asymmnet._environment import mx
+        from gluon_asymmnet.saved import open_saved
 
-        self._model = open_model(path)
-        self.card, self.size = self._model.card, None
-        side = self.card.input_size
-        self.classes = self.predict(np.zeros((1, 3, side, side), np.float32)).shape[1]
+        self._model = open_saved(path)
+        side = self._model.card.input_size
+        try:
+            found = self.run(np.zeros((1, 3, side, side), np.float32))
+        except (mx.base.MXNetError, ValueError) as error:  # of a symbol with another card
+            raise _unreadable(path, "mxnet", str(error).strip().splitlines()[-1]) from None
+        self.inputs = [[None, 3, None, None]]
+        self.outputs = [[None, *array.shape[1:]] for array in found]
+        self.card_text = None  # it stands beside the file
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Map ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits."""
-        return self._model.predict(images)
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs for a batch."""
+        return list(self._model.run(images))
 
 
 ENGINES = {"mxnet": MXNet, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
@@ -122,32 +126,13 @@ def _dimensions(port) -> list:
     return [d.get_length() if d.is_static else None for d in port.get_partial_shape()]
 
 
-def _card_in(model, path: Path) -> Optional[Card]:
+def _card_in(model) -> Optional[str]:
     for place in (RT_INFO, _RT_INFO_OF_ONNX):
         if model.has_rt_info(list(place)):
-            return parse_card(model.get_rt_info(list(place)).astype(str), path)
+            return model.get_rt_info(list(place)).astype(str)
     return None
 
 
-def _check_ports(path: Path, inputs: int, outputs: int) -> None:
-    if (inputs, outputs) != (1, 1):
-        raise FormatError(
-            f"{path} has {inputs} inputs and {outputs} outputs; a classifier has one of each"
-        )
-
-
-def _size(path: Path, shape: list) -> Optional[int]:
-    if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-        raise FormatError(f"{path} takes {shape}; a classifier takes (batch, 3, size, size)")
-    return shape[2] if isinstance(shape[2], int) else None
-
-
-def _classes(path: Path, shape: list) -> int:
-    if len(shape) != 2 or not isinstance(shape[1], int):
-        raise FormatError(f"{path} gives {shape}; a classifier gives (batch, classes)")
-    return shape[1]
-
-
-def _unreadable(path: Path, engine: str, error: Exception) -> FormatError:
+def _unreadable(path: Path, engine: str, error) -> FormatError:
     reason = " ".join(str(error).split())
     return FormatError(f"{path}: {engine} cannot read it: {reason[:_REASON]}")

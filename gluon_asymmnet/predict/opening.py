@@ -1,0 +1,147 @@
+"""What the predictors share: the file behind a path, the engine that runs it, and its card."""
+
+import dataclasses
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from gluon_asymmnet.card import CARD_FILE, card_text, kind_of, require_kind
+from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.extras import installed
+from gluon_asymmnet.predict.engines import ENGINES, PRECISIONS
+
+# Which engine runs which file, fastest first: what "auto" goes by.
+_RUNS = (
+    ("openvino", ".xml"),
+    ("onnxruntime", ".onnx"),
+    ("openvino", ".onnx"),
+    ("mxnet", "-symbol.json"),
+)
+_EXPORT = {"openvino": "openvino", "onnxruntime": "onnx"}  # the form that is missing
+# Fields in which a card beside a file may differ from the one inside.
+_FREE = ("class_names", "crop_ratio", "parity", "parameters", "macs")
+
+
+class OnEngine:
+    """A model's file, its card, and the engine that runs it.
+
+    Args and Raises: see ``Predictor``.
+
+    Attributes:
+        engine: the one that runs.
+        card: the card beside the file or, without one, the card inside.
+        weights: the file.
+    """
+
+    kind: str  # of the card
+    parse: Callable  # reads the card's JSON
+
+    def __init__(self, path, engine: str = "auto", *, threads: int = 0, precision: str = "f32"):
+        if engine not in ("auto", *ENGINES):
+            raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
+        if precision not in PRECISIONS:
+            raise InputError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+            raise InputError(f"threads must be a whole number from 0 (all) on, got {threads!r}")
+        self.engine, self.weights = choose(path, engine)
+        self._engine = ENGINES[self.engine](self.weights, threads, precision)
+        inside, beside = self._engine.card_text, self.weights
+        beside = (beside if beside.is_dir() else beside.parent) / CARD_FILE
+        cards = [(inside, self.weights)] if inside else []
+        if beside.exists():
+            cards.append((card_text(beside), beside))
+        for text, where in cards:
+            require_kind(kind_of(text), self.kind, where)
+        self._check_ports(self._engine.inputs, self._engine.outputs)
+        self.card = self._agreed([type(self).parse(text, where) for text, where in cards], beside)
+        self._check_card(self._engine.outputs)
+        size = self._engine.inputs[0][2]
+        if isinstance(size, int) and size != self.card.input_size:
+            raise FormatError(
+                f"{self.weights} takes {size} pixels, its card says input_size "
+                f"{self.card.input_size}"
+            )
+
+    def _agreed(self, cards: list, beside: Path):
+        """Return the last of the cards, inside and beside, of which there may be one."""
+        if not cards:
+            raise InputError(
+                f"{self.weights} has no card, neither inside nor as {CARD_FILE} beside it, so its "
+                f"classes and preprocessing are unknown; export it with `asymmnet export`"
+            )
+        names = [f.name for f in dataclasses.fields(cards[0]) if f.name not in _FREE]
+        values = [[getattr(card, name) for card in (cards[-1], cards[0])] for name in names]
+        differing = [f"{name} {a} and {b}" for name, (a, b) in zip(names, values) if a != b]
+        if differing:
+            raise FormatError(
+                f"{beside} belongs to another model than {self.weights.name}: "
+                f"{'; '.join(differing)}"
+            )
+        return cards[-1]
+
+    def _check_ports(self, inputs: list, outputs: list) -> None:
+        """Raise FormatError for shapes that no model of this kind has."""
+        shape = inputs[0]
+        if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+            raise FormatError(
+                f"{self.weights} takes {shape}; a {self.kind} takes (batch, 3, size, size)"
+            )
+
+    def _check_card(self, outputs: list) -> None:
+        """Raise FormatError unless the outputs are of as many classes as the card names."""
+        raise NotImplementedError
+
+    def _run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Check a batch, run it and check what comes out; an empty one gives nothing."""
+        images = np.ascontiguousarray(images, np.float32)
+        side = self.card.input_size
+        if images.shape[1:] != (3, side, side):
+            raise InputError(f"images must be (n, 3, {side}, {side}), got {images.shape}")
+        if not len(images):
+            return [np.empty((0, *shape[1:]), np.float32) for shape in self._engine.outputs]
+        outputs = self._engine.run(images)
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise RunError(f"{self.weights}: {self.engine} gives values that are not finite")
+        return outputs
+
+
+def check_pictures(pictures, **least_one: int) -> None:
+    """Raise InputError for a single path in place of a list, or a number below 1."""
+    if isinstance(pictures, (str, Path)):
+        raise InputError(f"pictures must be a list, got the single path {str(pictures)!r}")
+    for name, value in least_one.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+
+
+def choose(path, engine: str = "auto") -> tuple[str, Path]:
+    """Return the engine that is to run ``path``, and its file.
+
+    A path without exported files is MXNet's: a run directory or a parameter file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; expected an exported model")
+    held = [
+        (name, file)
+        for name, suffix in _RUNS
+        if engine in ("auto", name) and (file := _file(path, suffix))
+    ]
+    if held:
+        return next((one for one in held if installed(one[0])), held[0])
+    if engine in _EXPORT:
+        raise InputError(
+            f"{path} holds nothing for {engine}: export it with `asymmnet export {_EXPORT[engine]}`"
+        )
+    return "mxnet", path
+
+
+def _file(path: Path, suffix: str):
+    """Return the file of that kind that ``path`` is or holds, or None."""
+    found = [path] if path.is_file() else sorted(path.iterdir())
+    found = [file for file in found if file.name.endswith(suffix)]
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise InputError(f"{path} holds several models: {names}; name one of them")
+    return found[0] if found else None
