@@ -1,7 +1,7 @@
 """Training batches of a detector, in an order and with changes that a resumed run repeats."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from gluon_asymmnet.data.detection_augment import (
     training_sample,
     validation_image,
 )
-from gluon_asymmnet.data.imagenet import Shard, epoch_order, read_ahead
+from gluon_asymmnet.data.imagenet import Shard, epoch_order, in_order, read_ahead
 
 _GLUONCVS = BoxAugmentation()
 
@@ -20,7 +20,7 @@ _GLUONCVS = BoxAugmentation()
 class DetectionBatch(NamedTuple):
     """One step's pictures, all devices together."""
 
-    data: np.ndarray  # (N, 3, size, size) float32, normalised
+    data: np.ndarray  # (N, 3, size, size) float32, normalised; all of one size
     cls_target: np.ndarray  # (N, A) float32, as ``targets`` made them
     box_target: np.ndarray  # (N, A, 4) float32
 
@@ -35,9 +35,9 @@ class DetectionInput:
         source: has ``len()`` and ``read(i)``, which returns ``rgb, boxes, labels, difficult``, as
             ``data.voc.VOCSource`` does.
         batch_size: pictures per step.
-        size: height and width of the input, pixels.
-        targets: maps boxes ``(n, 4)``, labels ``(n,)``, difficult ``(n,)`` to classes ``(A,)`` and
-            boxes ``(A, 4)``: a ``detection.targets.TargetGenerator``.
+        targets: for each height and width of the input, pixels, what maps boxes ``(n, 4)``, labels
+            ``(n,)``, difficult ``(n,)`` to classes ``(A,)`` and boxes ``(A, 4)``: a
+            ``detection.targets.TargetGenerator``.  One of the sizes is drawn for each batch.
         steps: batches per epoch.
     """
 
@@ -45,8 +45,7 @@ class DetectionInput:
         self,
         source,
         batch_size: int,
-        size: int,
-        targets: Callable,
+        targets: Mapping[int, Callable],
         *,
         steps: int,
         augmentation: BoxAugmentation = _GLUONCVS,
@@ -55,7 +54,7 @@ class DetectionInput:
         threads: int = 4,
         shard: Shard = Shard(),
     ):
-        self.source, self.batch_size, self.size = source, batch_size, size
+        self.source, self.batch_size = source, batch_size
         self.targets, self.steps = targets, steps
         self.augmentation, self.normalization = augmentation, normalization
         self.seed, self.threads, self.shard = seed, threads, shard
@@ -65,16 +64,24 @@ class DetectionInput:
         order = epoch_order(
             len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
         )
+        sizes = batch_sizes(tuple(self.targets), self.steps, self.seed, epoch)
+        rows = [[(p, size) for p in row] for row, size in zip(order.tolist(), sizes)]
         read = functools.partial(self._sample, epoch)
-        yield from map(_stack, read_ahead(read, order[first_step:], self.threads))
+        yield from map(_stack, read_ahead(read, rows[first_step:], self.threads))
 
-    def _sample(self, epoch: int, position: int):
+    def _sample(self, epoch: int, what: tuple[int, int]):
+        position, size = what
         found = self.source.read(position)
-        rng = np.random.default_rng([self.seed, epoch, int(position), 2])
+        rng = np.random.default_rng([self.seed, epoch, position, 2])
         image, boxes, kept = training_sample(
-            found.rgb, found.boxes, self.size, self.augmentation, self.normalization, rng
+            found.rgb, found.boxes, size, self.augmentation, self.normalization, rng
         )
-        return image, *self.targets(boxes, found.labels[kept], found.difficult[kept])
+        return image, *self.targets[size](boxes, found.labels[kept], found.difficult[kept])
+
+
+def batch_sizes(sizes: Sequence[int], steps: int, seed: int, epoch: int) -> list[int]:
+    """Return the size of each batch of an epoch; the same for all workers."""
+    return np.random.default_rng([seed, epoch, 3]).choice(sizes, steps).tolist()
 
 
 def _stack(samples) -> DetectionBatch:
@@ -98,8 +105,6 @@ def validation_batches(
         found = source.read(position)
         return validation_image(found.rgb, size, normalization), found
 
-    positions = range(len(source))
-    batches = [positions[i : i + batch_size] for i in range(0, len(source), batch_size)]
-    for samples in read_ahead(read, batches, threads):
+    for samples in read_ahead(read, in_order(len(source), batch_size), threads):
         images, truth = zip(*samples)
         yield ValidationBatch(np.stack(images), list(truth))
