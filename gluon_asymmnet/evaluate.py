@@ -6,12 +6,12 @@ wraps around at the end of a pass, and its ``pad`` is stale from the second pass
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
 from gluon_asymmnet.data.augment import Normalization, validation_crop
+from gluon_asymmnet.data.imagenet import in_order, read_ahead
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 
@@ -74,15 +74,9 @@ def read_batches(
         except FormatError as error:
             raise FormatError(f"{source.name(i)}: {error}") from None
 
-    with ThreadPoolExecutor(threads) as pool:
-        positions = range(len(source))
-        chunks = [positions[i : i + batch_size] for i in range(0, len(source), batch_size)]
-        submit = lambda chunk: [pool.submit(prepared, i) for i in chunk]  # noqa: E731
-        waiting = submit(chunks[0]) if chunks else []
-        for following in (*chunks[1:], ()):
-            current, waiting = waiting, submit(following)  # decode ahead while the net works
-            images, labels = zip(*(future.result() for future in current))
-            yield np.stack(images), np.asarray(labels)
+    for pairs in read_ahead(prepared, in_order(len(source), batch_size), threads):
+        images, labels = zip(*pairs)
+        yield np.stack(images), np.asarray(labels)
 
 
 def evaluate(

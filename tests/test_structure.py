@@ -16,11 +16,12 @@ PURE = (
     "compat/published", "compat/published_evaluation", "compat/safetensors_file",
     "compat/state_dict_file", "compat/states_file", "compat/walk", "complexity", "config", "data",
     "detection/agreement", "detection/card", "detection/coco_ap", "detection/config",
-    "detection/evaluate", "detection/nms", "detection/pictures", "detection/spec",
-    "detection/voc_ap", "doctor", "download", "errors", "evaluate", "evaluation_report",
-    "export/detector_graph", "export/folder", "export/onnx_graph", "export/parity", "extras",
-    "folding", "json_objects", "predict", "recipes", "registry", "report", "threads",
-    "train/checkpoint_files", "train/curves", "train/progress", "train/run_directory",
+    "detection/evaluate", "detection/nms", "detection/pictures", "detection/report",
+    "detection/sources", "detection/spec", "detection/voc_ap", "doctor", "download", "errors",
+    "evaluate", "evaluation_report", "export/detector_graph", "export/folder", "export/onnx_graph",
+    "export/parity", "extras", "folding", "json_objects", "predict", "recipes", "registry",
+    "report", "threads", "train/checkpoint_files", "train/curves", "train/progress",
+    "train/run_directory",
     "train/schedule",
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ def add_parser(subparsers) -> None:
 
 def add_tasks(parser) -> None:
     """Add the tasks that can be evaluated; also used by ``eval.py``."""
+    from gluon_asymmnet.cli import evaluate_voc
     from gluon_asymmnet.cli.model_flags import add_model_flags
     from gluon_asymmnet.cli.on_pictures import add_engine_flags
     from gluon_asymmnet.cli.walk_flags import add_walk_flags
@@ -42,6 +43,7 @@ def add_tasks(parser) -> None:
     out.add_argument("--confusion", default="", metavar="PNG", help="draw the confusion matrix")
     add_walk_flags(imagenet)
     imagenet.set_defaults(run=run)
+    evaluate_voc.add_task(tasks)
 
 
 def run(args) -> int:

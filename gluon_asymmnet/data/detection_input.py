@@ -1,7 +1,7 @@
 """Training batches of a detector, in an order and with changes that a resumed run repeats."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -13,7 +13,7 @@ from gluon_asymmnet.data.detection_augment import (
     training_sample,
     validation_image,
 )
-from gluon_asymmnet.data.imagenet import Shard, epoch_order, read_ahead, read_usable
+from gluon_asymmnet.data.imagenet import Shard, epoch_order, in_order, read_ahead, read_usable
 
 _GLUONCVS = BoxAugmentation()
 
@@ -21,7 +21,7 @@ _GLUONCVS = BoxAugmentation()
 class DetectionBatch(NamedTuple):
     """One step's pictures, all devices together."""
 
-    data: np.ndarray  # (N, 3, size, size) float32, normalised
+    data: np.ndarray  # (N, 3, size, size) float32, normalised; all of one size
     cls_target: np.ndarray  # (N, A) float32, as ``targets`` made them
     box_target: np.ndarray  # (N, A, 4) float32
 
@@ -36,9 +36,9 @@ class DetectionInput:
         source: has ``len()`` and ``read(i)``, which returns ``rgb, boxes, labels, difficult``, as
             ``data.voc.VOCSource`` does.
         batch_size: pictures per step.
-        size: height and width of the input, pixels.
-        targets: maps boxes ``(n, 4)``, labels ``(n,)``, difficult ``(n,)`` to classes ``(A,)`` and
-            boxes ``(A, 4)``: a ``detection.targets.TargetGenerator``.
+        targets: for each height and width of the input, pixels, what maps boxes ``(n, 4)``, labels
+            ``(n,)``, difficult ``(n,)`` to classes ``(A,)`` and boxes ``(A, 4)``: a
+            ``detection.targets.TargetGenerator``.  One of the sizes is drawn for each batch.
         steps: batches per epoch.
         skipped: counts the pictures that cannot be used; by default the first one is an error.
     """
@@ -47,8 +47,7 @@ class DetectionInput:
         self,
         source,
         batch_size: int,
-        size: int,
-        targets: Callable,
+        targets: Mapping[int, Callable],
         *,
         steps: int,
         augmentation: BoxAugmentation = _GLUONCVS,
@@ -58,7 +57,7 @@ class DetectionInput:
         shard: Shard = Shard(),
         skipped: Optional[SkippedRecords] = None,
     ):
-        self.source, self.batch_size, self.size = source, batch_size, size
+        self.source, self.batch_size = source, batch_size
         self.targets, self.steps = targets, steps
         self.augmentation, self.normalization = augmentation, normalization
         self.seed, self.threads, self.shard = seed, threads, shard
@@ -69,19 +68,28 @@ class DetectionInput:
         order = epoch_order(
             len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
         )
-        read = functools.partial(self._sample, epoch)
-        samples = read_usable(
-            read, order, first_step, self.threads, self.skipped, before=epoch * self.steps
+        sizes = np.zeros(len(self.source), int)  # by the picture, each of which comes once
+        sizes[order] = np.reshape(
+            batch_sizes(tuple(self.targets), self.steps, self.seed, epoch), (-1, 1)
         )
+        samples = read_usable(
+            functools.partial(self._sample, epoch, sizes), order, first_step, self.threads,
+            self.skipped, before=epoch * self.steps,
+        )  # fmt: skip
         yield from map(_stack, samples)
 
-    def _sample(self, epoch: int, position: int, drawn_for: int):
-        found = self.source.read(position)
+    def _sample(self, epoch: int, sizes: np.ndarray, position: int, drawn_for: int):
+        found, size = self.source.read(position), int(sizes[drawn_for])
         rng = np.random.default_rng([self.seed, epoch, int(drawn_for), 2])
         image, boxes, kept = training_sample(
-            found.rgb, found.boxes, self.size, self.augmentation, self.normalization, rng
+            found.rgb, found.boxes, size, self.augmentation, self.normalization, rng
         )
-        return image, *self.targets(boxes, found.labels[kept], found.difficult[kept])
+        return image, *self.targets[size](boxes, found.labels[kept], found.difficult[kept])
+
+
+def batch_sizes(sizes: Sequence[int], steps: int, seed: int, epoch: int) -> list[int]:
+    """Return the size of each batch of an epoch; the same for all workers."""
+    return np.random.default_rng([seed, epoch, 3]).choice(sizes, steps).tolist()
 
 
 def _stack(samples) -> DetectionBatch:
@@ -105,8 +113,6 @@ def validation_batches(
         found = source.read(position)
         return validation_image(found.rgb, size, normalization), found
 
-    positions = range(len(source))
-    batches = [positions[i : i + batch_size] for i in range(0, len(source), batch_size)]
-    for samples in read_ahead(read, batches, threads):
+    for samples in read_ahead(read, in_order(len(source), batch_size), threads):
         images, truth = zip(*samples)
         yield ValidationBatch(np.stack(images), list(truth))

@@ -50,6 +50,11 @@ def epoch_order(
     return mine.reshape(steps, batch)
 
 
+def in_order(images: int, batch: int) -> list[range]:
+    """Return the positions of all images, ``batch`` in a row; the last row may be shorter."""
+    return [range(first, min(first + batch, images)) for first in range(0, images, batch)]
+
+
 def read_ahead(read: Callable, order, threads: int) -> Iterator[list]:
     """Yield ``[read(position), ...]`` for each row of ``order``, some rows ahead of the one in use.
 

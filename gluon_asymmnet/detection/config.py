@@ -20,6 +20,10 @@ class DetectorConfig:
         "asymmnet_large", "backbone, with a width if wanted: asymmnet_small_0.5", group="model"
     )
     data_shape: int = option(300, "height and width of the input, pixels", group="model")
+    multi_scale: str = option(
+        "", "train on these heights and widths, with commas: 256,300,352; one is drawn for each "
+        "batch.  Validation, and the detector, stay at --data-shape", group="model",
+    )  # fmt: skip
     head: str = option(
         "ssd", "predictors; ssdlite: depthwise-separable", group="model", choices=HEADS
     )
@@ -46,8 +50,9 @@ class DetectorConfig:
     )  # fmt: skip
     dataset_root: str = option("~/.mxnet/datasets/voc", "the folder of VOC2007", group="data")
     train_splits: str = option(
-        "2007_trainval,2012_trainval", "FOLDER_SPLIT or YEAR_SPLIT, with commas", group="data"
-    )
+        "2007_trainval,2012_trainval", "FOLDER_SPLIT or YEAR_SPLIT, with commas; or a .rec or .lst "
+        "file of GluonCV's", group="data",
+    )  # fmt: skip
     val_splits: str = option("2007_test", "the same, for validation; '' for none", group="data")
     classes: str = option("", "custom: class names, with commas", group="data")
     skip_bad: bool = option(
@@ -143,6 +148,18 @@ class DetectorConfig:
         """The names that were given, or None."""
         return [name.strip() for name in self.classes.split(",")] if self.classes else None
 
+    @property
+    def training_sizes(self) -> tuple[int, ...]:
+        """Heights and widths of the input in training, pixels."""
+        if not self.multi_scale:
+            return (self.data_shape,)
+        try:
+            return tuple(int(part) for part in self.multi_scale.split(","))
+        except ValueError:
+            raise InputError(
+                f"--multi-scale takes sizes in pixels, with commas, got {self.multi_scale!r}"
+            ) from None
+
     def check(self) -> "DetectorConfig":
         """Return self, or raise InputError for a setting that cannot be meant."""
         if self.dataset == "coco":
@@ -150,6 +167,7 @@ class DetectorConfig:
                 "--dataset coco: convert it with `asymmnet voc from-coco`, then --dataset custom"
             )
         parse_detector(self.model)
+        self._check_sizes()
         for name in (
             "batch_size", "num_epochs", "num_workers", "keep_last", "val_interval", "max_expansion",
         ):  # fmt: skip
@@ -187,9 +205,20 @@ class DetectorConfig:
             raise InputError("--syncbn needs GPUs (--gpus 0,1): a CPU has all statistics anyway")
         if self.classes and self.dataset == "voc":
             raise InputError("--classes goes with --dataset custom: voc has its own 20")
-        for name in ("train_splits", "val_splits"):
-            splits_of(getattr(self, name))
+        for splits in (self.train_splits, self.val_splits):
+            if not is_record_file(splits):
+                splits_of(splits)
         return self
+
+    def _check_sizes(self) -> None:
+        sizes, least, most = self.training_sizes, self.data_shape // 2, self.data_shape * 2
+        if not self.multi_scale:
+            return
+        if not len(set(sizes)) == len(sizes) > 1 or min(sizes) < least or max(sizes) > most:
+            raise InputError(
+                f"--multi-scale takes two or more different sizes from {least} to {most} pixels "
+                f"(half to twice --data-shape {self.data_shape}), got {self.multi_scale!r}"
+            )
 
     def _at_least(self, name: str, bound) -> None:
         if getattr(self, name) < bound:
@@ -206,6 +235,11 @@ class DetectorConfig:
             return [int(part) for part in self.gpus.split(",") if part.strip()]
         except ValueError:
             raise InputError(f"--gpus takes numbers, with commas, got {self.gpus!r}") from None
+
+
+def is_record_file(splits: str) -> bool:
+    """Whether splits are given as GluonCV's records or list instead."""
+    return splits.endswith((".rec", ".lst"))
 
 
 def splits_of(text: str) -> list[tuple]:

@@ -13,6 +13,7 @@ from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.data.detection_input import validation_batches
 from gluon_asymmnet.data.voc import Annotated
 from gluon_asymmnet.detection.voc_ap import Result, VOCEvaluator
+from gluon_asymmnet.errors import RunError
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -45,6 +46,8 @@ def detect(
             scores ``(N, n, 1)`` and corners ``(N, n, 4)``, as ``SSD`` gives them; always called
             with ``batch_size`` pictures, the last batch filled up with zeros.
         source: as ``VOCSource``.
+
+    Raises: RunError if ``predict`` drops pictures.
     """
     for batch in validation_batches(
         source, batch_size, size, normalization=normalization, threads=threads
@@ -52,7 +55,13 @@ def detect(
         # one shape: a compiled net is not compiled anew for the last batch
         filled = np.zeros((batch_size, *batch.data.shape[1:]), np.float32)
         filled[: len(batch.truth)] = batch.data
-        for truth, ids, scores, boxes in zip(batch.truth, *predict(filled)):
+        outputs = predict(filled)
+        if any(len(output) != batch_size for output in outputs):
+            raise RunError(
+                f"the detector gives {', '.join(str(len(o)) for o in outputs)} rows for a batch of "
+                f"{batch_size} pictures"
+            )
+        for truth, ids, scores, boxes in zip(batch.truth, *outputs):
             kept = ids.ravel() >= 0
             scale = np.tile(np.float32(size) / np.float32(truth.size), 2)
             yield Detected(

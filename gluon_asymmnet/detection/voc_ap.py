@@ -301,9 +301,12 @@ def draw_precision_recall(result: Result, path) -> None:
             linestyle=("-", "--", ":", "-.")[k // 20 % 4],
             label=f"{found.name} {found.ap_area:.3f}",
         )
-    mean = f"mean AP {result.mean_ap_area:.4f} (area), {result.mean_ap_11_point:.4f} (11 points)"
+    what = result.classes[0].name if len(result.classes) == 1 else "mean"
+    value = (
+        f"{what}: AP {result.mean_ap_area:.4f} (area), {result.mean_ap_11_point:.4f} (11 points)"
+    )
     axes.set(
-        title=f"{mean} at IoU {result.iou:g}, {result.images} images",
+        title=f"{value} at IoU {result.iou:g}, {result.images} images",
         xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02),
     )  # fmt: skip
     axes.grid(alpha=0.3)

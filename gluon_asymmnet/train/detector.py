@@ -1,5 +1,6 @@
 """Train a single-shot detector."""
 
+import functools
 from pathlib import Path
 from typing import Optional
 
@@ -12,13 +13,14 @@ from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.detection_augment import BoxAugmentation
 from gluon_asymmnet.data.detection_input import DetectionBatch, DetectionInput
-from gluon_asymmnet.data.voc import VOC_CLASSES, VOCSource
+from gluon_asymmnet.data.voc import VOC_CLASSES
 from gluon_asymmnet.detection import pictures
 from gluon_asymmnet.detection.card import DetectorCard
-from gluon_asymmnet.detection.config import DetectorConfig, splits_of
+from gluon_asymmnet.detection.config import DetectorConfig
 from gluon_asymmnet.detection.evaluate import detect, evaluate
 from gluon_asymmnet.detection.loss import MultiBoxLoss
-from gluon_asymmnet.detection.spec import anchors, get_detector_spec
+from gluon_asymmnet.detection.sources import open_boxes
+from gluon_asymmnet.detection.spec import anchors
 from gluon_asymmnet.detection.ssd import LEAST_SCORE
 from gluon_asymmnet.detection.targets import TargetGenerator
 from gluon_asymmnet.detection.voc_ap import write_json
@@ -103,9 +105,10 @@ class DetectorTask:
     def describe(self) -> str:
         """Return the first line of the log."""
         start = self.config.resume_params or self.config.pretrained_base or "random weights"
+        sizes = ", ".join(map(str, self.config.training_sizes))
         return (
             f"{self.config.model}: {len(self.class_names)} classes, {self.steps_per_epoch} steps "
-            f"of {self.images_per_step} images per epoch on {len(self.devices)} "
+            f"of {self.images_per_step} images of {sizes} pixels per epoch on {len(self.devices)} "
             f"{self.devices[0].device_type}(s), peak lr {self.config.lr:g}, from {start}"
         )
 
@@ -193,16 +196,22 @@ class DetectorTask:
         if config.no_wd:
             for param in net.collect_params(".*beta|.*gamma|.*bias").values():
                 param.wd_mult = 0.0
-        net.hybridize(static_alloc=True, static_shape=True)
+        # Memory planned once for one size; with several it comes from MXNet's pool, at the same
+        # speed, as planning anew for each batch keeps more of it.
+        static = len(config.training_sizes) == 1
+        net.hybridize(static_alloc=static, static_shape=static)
         return net
 
     def _make_input(self, source) -> DetectionInput:
-        config = self.config
+        config, spec = self.config, self.net.spec
         return DetectionInput(
-            source, config.batch_size, config.data_shape,
-            TargetGenerator(
-                anchors(get_detector_spec(config.model)), use_difficult=config.use_difficult
-            ),
+            source, config.batch_size,
+            {
+                size: TargetGenerator(
+                    anchors(spec._replace(size=size)), use_difficult=config.use_difficult
+                )
+                for size in config.training_sizes
+            },
             steps=self.steps_per_epoch,
             augmentation=BoxAugmentation(not config.no_mirror, config.max_expansion),
             normalization=self._normalization, seed=config.seed, threads=config.num_workers,
@@ -249,15 +258,10 @@ def _devices(numbers: list[int]) -> list:
 
 def _sources(config: DetectorConfig):
     """The training set, and the validation set or None, of the same classes."""
-    root = Path(config.dataset_root).expanduser()
-    bad = "skip" if config.skip_bad else "error"
     classes = VOC_CLASSES if config.dataset == "voc" else config.class_names
-    training = VOCSource(root, splits_of(config.train_splits), classes, unknown=bad, bad_boxes=bad)
-    validation = None
-    if config.val_splits:
-        validation = VOCSource(
-            root, splits_of(config.val_splits), training.class_names, unknown=bad, bad_boxes=bad
-        )
+    open_ = functools.partial(open_boxes, config.dataset_root, skip_bad=config.skip_bad)
+    training = open_(config.train_splits, classes)
+    validation = open_(config.val_splits, training.class_names) if config.val_splits else None
     for source, flag in ((training, "--train-splits"), (validation, "--val-splits")):
         if source is not None and all(
             source.annotation(i).difficult.all() for i in range(len(source))

@@ -1,0 +1,214 @@
+"""``asymmnet eval voc``, the same as ``eval.py voc``."""
+
+from __future__ import annotations
+
+_MOST = 64  # pictures at once; more take memory and nothing else, and give the same result
+_DESCRIPTION = """\
+Find the objects of every picture of a VOC split once, at any batch size, and score them.
+
+Two mean average precisions are printed.  In original pixels is what the devkit and most papers
+count; in resized pixels is what GluonCV counts.  Difficult objects are handled as the devkit does.
+"""
+_EXAMPLES = """\
+examples:
+  eval.py voc ssd_300_asymmnet_large_voc --dataset-root ~/VOC --per-class
+  eval.py voc mine --dataset-root data --val-splits mine_test --json result.json --curves curves
+  eval.py voc mine --dataset-root data --val-splits val.rec --coco
+"""
+
+
+def add_task(tasks) -> None:
+    """Add the task ``voc``."""
+    import argparse
+
+    parser = tasks.add_parser(
+        "voc",
+        help="detection: average precision over exactly the images of a set",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "path", help="run directory of a detector, or its .params file with card.json beside it"
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset-root", default="~/.mxnet/datasets/voc", help="the folder of VOC2007 "
+        "(default ~/.mxnet/datasets/voc)",
+    )  # fmt: skip
+    data.add_argument(
+        "--val-splits", default="2007_test", help="FOLDER_SPLIT or YEAR_SPLIT, with commas; or a "
+        ".rec or .lst file of GluonCV's (default 2007_test)",
+    )  # fmt: skip
+    data.add_argument(
+        "--skip-bad", action="store_true", help="leave out objects of other classes and empty "
+        "boxes instead of refusing them",
+    )  # fmt: skip
+    data.add_argument("--batch-size", type=int, default=32, help="(default 32)")
+    data.add_argument(
+        "-j", "--num-workers", dest="num_workers", type=int, default=4,
+        help="decoding threads (default 4)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    parser.add_argument(
+        "--iou", type=float, default=0.5, help="overlap that makes a hit (default 0.5)"
+    )
+    out = parser.add_argument_group("output")
+    out.add_argument("--per-class", action="store_true", help="print a table by class")
+    out.add_argument("--coco", action="store_true", help="COCO's figures, too; needs pycocotools")
+    out.add_argument("--json", default="", metavar="FILE", help="write the result")
+    out.add_argument(
+        "--curves", default="", metavar="DIR", help="draw precision over recall, in a new folder"
+    )
+    out.add_argument(
+        "--predictions", default="", metavar="DIR",
+        help="write what was found, in the devkit's form, to a new folder; takes one split",
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Evaluate and print."""
+    from gluon_asymmnet.threads import set_threads
+
+    _check(args)
+    set_threads(args.threads)
+    from gluon_asymmnet.detection import report
+    from gluon_asymmnet.detection.evaluate import evaluate
+    from gluon_asymmnet.detection.sources import open_boxes
+
+    model = _open(args)
+    classes = model.card.class_names
+    coco = _coco(classes) if args.coco else None
+    source = open_boxes(args.dataset_root, args.val_splits, classes, skip_bad=args.skip_bad)
+    found = _detected(model, source, args)
+    result = evaluate(found, classes, args.iou)
+    issues = getattr(source, "issues", {})
+    if issues:
+        print("annotations: " + ", ".join(f"{count} {kind}" for kind, count in issues.items()))
+    print(report.lines(result))
+    figures = _coco_figures(coco, found) if coco else None
+    if args.per_class:
+        print(report.class_table(result.original))
+    if args.predictions:
+        report.write_predictions(found, classes, _split(args.val_splits), args.predictions)
+    if args.curves:
+        report.draw_curves(result.original, args.curves)
+    if args.json:
+        _write_json(args, model, source, result, figures)
+    return 0
+
+
+def _check(args) -> None:
+    """Refuse what cannot be done before the work, not after."""
+    import os
+
+    from gluon_asymmnet.errors import InputError
+
+    for name in ("batch_size", "num_workers"):
+        if getattr(args, name) < 1:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    if not 0 < args.iou <= 1:
+        raise InputError(f"--iou must be above 0 and at most 1, got {args.iou}")
+    for flag in ("curves", "predictions"):
+        folder = getattr(args, flag)
+        if folder and os.path.lexists(folder):
+            raise InputError(f"--{flag} {folder} exists already; remove it or name a new folder")
+    if args.predictions:
+        _split(args.val_splits)
+
+
+def _split(splits: str) -> str:
+    """The name of the one split, for the devkit's files."""
+    from pathlib import Path
+
+    from gluon_asymmnet.detection.config import is_record_file, splits_of
+    from gluon_asymmnet.errors import InputError
+
+    if is_record_file(splits):
+        return Path(splits).stem
+    found = splits_of(splits)
+    if len(found) != 1:
+        raise InputError(
+            f"--predictions takes one split, as the devkit's files name no folder; got {splits!r}"
+        )
+    return found[0][1]
+
+
+def _open(args):
+    """Return the detector: what has ``card``, ``engine``, ``weights`` and ``predict``."""
+    from types import SimpleNamespace
+
+    from gluon_asymmnet._environment import mx
+    from gluon_asymmnet.detection.zoo import open_detector
+
+    card, net = open_detector(args.path)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return SimpleNamespace(
+        card=card, engine="mxnet", weights=args.path,
+        predict=lambda images: [output.asnumpy() for output in net(mx.nd.array(images))],
+    )  # fmt: skip
+
+
+def _detected(model, source, args) -> list:
+    """What is found in each picture, without its pixels."""
+    from gluon_asymmnet.cli.subcommand import progress_bar
+    from gluon_asymmnet.detection.evaluate import detect
+
+    found = []
+    with progress_bar("detecting", " images") as progress:
+        for one in detect(
+            model.predict, source, model.card.input_size,
+            max(min(args.batch_size, _MOST, len(source)), 1),
+            normalization=model.card.normalization, threads=args.num_workers,
+        ):  # fmt: skip
+            found.append(one._replace(truth=one.truth._replace(rgb=None)))
+            if progress:
+                progress(len(found), len(source))
+    return found
+
+
+def _coco(classes):
+    from gluon_asymmnet.detection.coco_ap import COCOEvaluator
+
+    return COCOEvaluator(classes)
+
+
+def _coco_figures(coco, found) -> dict:
+    for one in found:
+        coco.add(
+            one.truth.image_id, one.boxes, one.labels, one.scores,
+            one.truth.boxes, one.truth.labels, one.truth.difficult,
+        )  # fmt: skip
+    figures = coco.result()
+    print("COCO: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+    return figures
+
+
+def _write_json(args, model, source, result, coco) -> None:
+    import json
+    import math
+
+    from gluon_asymmnet.atomic import write_text
+
+    card = model.card
+    content = {
+        "weights": str(model.weights),
+        "engine": model.engine,
+        "model": card.model,
+        "input_size": card.input_size,
+        "nms_thresh": card.nms_thresh,
+        "nms_topk": card.nms_topk,
+        "post_nms": card.post_nms,
+        "least_score": card.least_score,
+        "dataset_root": str(source.path),
+        "splits": args.val_splits,
+        "images": result.original.images,
+        "annotation_issues": dict(getattr(source, "issues", {})),
+        "original_pixels": result.original.to_dict(),
+        "resized_pixels": result.resized.to_dict(),
+    }
+    if coco:
+        content["coco"] = {k: None if math.isnan(v) else v for k, v in coco.items()}
+    write_text(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
