@@ -25,23 +25,29 @@ class Timing(NamedTuple):
     peak_mb: float
 
 
-def compare(names, case: Case, *, rounds: int, calls: int, progress=None) -> list:
+def compare(names, case: Case, *, rounds: int, calls: int) -> list:
     """Return a ``Timing`` per contender that could be built, in the order given.
+
+    Raises: RunError if none could be built.
+    """
+    return race([(name, case) for name in names], rounds=rounds, calls=calls)
+
+
+def race(contenders, *, rounds: int, calls: int) -> list:
+    """Return a ``Timing`` per ``(name, Case)`` that could be built, in the order given.
 
     A round times ``calls`` calls of each contender in turn.  Those whose turn it is not are
     stopped (SIGSTOP): some libraries spin while they wait.
 
     Raises: RunError if none could be built.
     """
-    workers = [w for name in names if (w := _Worker.start(name, case)) is not None]
+    workers = [w for name, case in contenders if (w := _Worker.start(name, case)) is not None]
     if not workers:
-        raise RunError(f"no contender of {', '.join(names)} could be built")
+        raise RunError(f"no contender of {', '.join(n for n, _ in contenders)} could be built")
     try:
-        for number in range(rounds):
+        for _ in range(rounds):
             for worker in workers:
                 worker.measure(calls)
-            if progress:
-                progress(number + 1, rounds)
         return [worker.finish() for worker in workers]
     finally:
         for worker in workers:

@@ -5,9 +5,10 @@ from typing import Optional
 
 import numpy as np
 
-from gluon_asymmnet.export.folder import export_folder
+from gluon_asymmnet.card import Card
+from gluon_asymmnet.export.folder import described, export_folder
 from gluon_asymmnet.export.onnx import to_onnx
-from gluon_asymmnet.export.onnx_graph import CARD_KEY, OnnxForm
+from gluon_asymmnet.export.onnx_graph import OnnxForm
 from gluon_asymmnet.export.parity import Parity, require
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.predict.engines import RT_INFO, OpenVino
@@ -38,13 +39,27 @@ def export_openvino(model: SavedModel, out, *, images: Optional[np.ndarray] = No
 
 def write_openvino(model: SavedModel, folder: Path, images: np.ndarray) -> dict[str, Parity]:
     """Write the IR into ``folder``; raise RunError if it differs from the network."""
+    path = folder / f"{card_id(model.card)}.xml"
+    save_ir(to_ir(model), path)
+    predict = OpenVino(path, precision="f32").predict
+    return {"openvino": require("the IR", model.predict(images), predict, images, LIMIT)}
+
+
+def to_ir(model: SavedModel):
+    """Return the ``openvino.Model`` of a network, its card without parity."""
     openvino = load_extra("openvino")
     proto = to_onnx(model, _FORM)
     # Not openvino.convert_model: for ONNX it adds nothing to read_model but its telemetry.
     converted = openvino.Core().read_model(proto.SerializeToString(), b"")
-    card = next(entry.value for entry in proto.metadata_props if entry.key == CARD_KEY)
-    converted.set_rt_info(card, list(RT_INFO))
-    path = folder / f"{card_id(model.card)}.xml"
-    openvino.save_model(converted, str(path), compress_to_fp16=False)
-    predict = OpenVino(path, precision="f32").predict
-    return {"openvino": require("the IR", model.predict(images), predict, images, LIMIT)}
+    set_ir_card(converted, described(model.card))
+    return converted
+
+
+def set_ir_card(model, card: Card) -> None:
+    """Put the card into an ``openvino.Model``."""
+    model.set_rt_info(card.text(), list(RT_INFO))
+
+
+def save_ir(model, path: Path) -> None:
+    """Write ``path`` and its ``.bin``, weights as they are."""
+    load_extra("openvino").save_model(model, str(path), compress_to_fp16=False)
