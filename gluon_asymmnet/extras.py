@@ -11,6 +11,7 @@ _INSTALLS = {
     "onnx": "'gluon_asymmnet[onnx]'",
     "onnxruntime": "'gluon_asymmnet[onnx]'",
     "openvino": "'gluon_asymmnet[openvino]'",
+    "nncf": "'gluon_asymmnet[int8]' (it needs Python 3.10 and NumPy 1.24)",
 }
 
 

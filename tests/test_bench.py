@@ -4,7 +4,7 @@ import json
 
 from gluon_asymmnet.bench.compare import compare
 from gluon_asymmnet.bench.contenders import CONTENDERS, Case
-from gluon_asymmnet.bench.suite import table
+from gluon_asymmnet.bench.report import table
 from tests.conftest import ROOT, run_python
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from gluon_asymmnet.bench.suite import document
+from gluon_asymmnet.bench.report import document
 from gluon_asymmnet.tables import TABLES, updated
 from tests.conftest import ROOT
 

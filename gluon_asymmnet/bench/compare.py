@@ -25,55 +25,66 @@ class Timing(NamedTuple):
     peak_mb: float
 
 
-def compare(names, case: Case, *, rounds: int, calls: int, progress=None) -> list:
+def compare(names, case: Case, *, rounds: int, calls: int) -> list:
     """Return a ``Timing`` per contender that could be built, in the order given.
+
+    Raises: RunError if none could be built.
+    """
+    return race([(name, case) for name in names], rounds=rounds, calls=calls)[0]
+
+
+def race(contenders, *, rounds: int, calls: int) -> tuple[list, dict[str, str]]:
+    """Return a ``Timing`` per ``(name, Case)`` that could be built, and why others could not.
 
     A round times ``calls`` calls of each contender in turn.  Those whose turn it is not are
     stopped (SIGSTOP): some libraries spin while they wait.
 
     Raises: RunError if none could be built.
     """
-    workers = [w for name in names if (w := _Worker.start(name, case)) is not None]
-    if not workers:
-        raise RunError(f"no contender of {', '.join(names)} could be built")
+    workers, left_out = [], {}
     try:
-        for number in range(rounds):
+        for name, case in contenders:
+            try:
+                workers.append(_Worker(name, case))
+            except _BuildError as error:
+                left_out[name] = str(error)
+                print(f"left out: {name}: {error}", file=sys.stderr)
+        if not workers:
+            raise RunError(f"no contender of {', '.join(n for n, _ in contenders)} could be built")
+        for _ in range(rounds):
             for worker in workers:
                 worker.measure(calls)
-            if progress:
-                progress(number + 1, rounds)
-        return [worker.finish() for worker in workers]
+        return [worker.finish() for worker in workers], left_out
     finally:
         for worker in workers:
             worker.kill()
 
 
-class _Worker:
-    def __init__(self, name: str, process, errors):
-        self.name, self._process, self._errors, self._ready = name, process, errors, 0.0
-        self._seconds: list = []
+class _BuildError(Exception):
+    """What a contender said before it ended."""
 
-    @classmethod
-    def start(cls, name: str, case: Case) -> Optional["_Worker"]:
-        """Start a contender; None, with a line on standard error, if it cannot be built."""
+
+class _Worker:
+    """A contender in its process, stopped between its turns."""
+
+    def __init__(self, name: str, case: Case):
+        """Start it and wait for its first call; raise _BuildError with its last words."""
         # A file, not a pipe: nobody reads it, and MXNet without oneDNN says more than a pipe holds.
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
-        process = subprocess.Popen(
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "gluon_asymmnet.bench.worker", name, json.dumps(case._asdict())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
             env=environment(name, case.threads),
         )  # fmt: skip
-        worker = cls(name, process, errors)
-        answer = worker._answer()
+        self.name, self._seconds = name, []
+        answer = self._answer()
         if answer is None:
-            errors.seek(0)
-            reason = (errors.read().strip().splitlines() or ["no reason given"])[-1]
-            print(f"left out: {name}: {reason}", file=sys.stderr)
-            worker.kill()
-            return None
-        worker._ready = answer["ready_s"]
-        process.send_signal(signal.SIGSTOP)
-        return worker
+            self._errors.seek(0)
+            reason = (self._errors.read().strip().splitlines() or ["no reason given"])[-1]
+            self.kill()
+            raise _BuildError(reason)
+        self._ready = answer["ready_s"]
+        self._process.send_signal(signal.SIGSTOP)
 
     def measure(self, calls: int) -> None:
         self._process.send_signal(signal.SIGCONT)

@@ -1,22 +1,31 @@
-"""What ``benchmark.py`` measures, and the tables it makes of it."""
+"""What ``benchmark.py`` measures."""
 
 import dataclasses
+import itertools
 import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.bench import contenders as c
-from gluon_asymmnet.bench.compare import Timing, compare
+from gluon_asymmnet.bench import deployed, photographs, processes, readers
+from gluon_asymmnet.bench.compare import Timing, race
 from gluon_asymmnet.bench.contenders import Case
-from gluon_asymmnet.complexity import count
+from gluon_asymmnet.bench.report import document
+from gluon_asymmnet.data.demo import TRAIN_IMAGES, write_digits
+from gluon_asymmnet.data.images import encode
+from gluon_asymmnet.data.record_writer import RecordWriter
 from gluon_asymmnet.doctor import environment
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.folder import described
+from gluon_asymmnet.export.parity import sample_images
+from gluon_asymmnet.registry import parse_name
 
-MATMUL_OPERATIONS = 2 * 2048**3
-_FAST = 0.1  # seconds: a call below it is timed several times a round
+_PHOTOGRAPHS = 256  # records of an epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +41,13 @@ class Plan:
     only: Sequence[str] = ()  # names of contenders; empty: all
 
     def cases(self):
-        """Yield every combination."""
-        for model in self.models:
-            for width in self.widths:
-                for size in self.sizes:
-                    for batch in self.batches:
-                        for threads in self.threads:
-                            yield Case(model, width, batch, size, threads)
+        """Return every combination; a model's name may carry its width."""
+        every = itertools.product(self.models, self.widths, self.sizes, self.batches, self.threads)
+        cases = []
+        for name, width, size, batch, threads in every:
+            variant = parse_name(name, width)
+            cases.append(Case(variant.name, variant.width, batch, size, threads))
+        return list(dict.fromkeys(cases))
 
 
 def infer(plan: Plan) -> list:
@@ -47,8 +56,7 @@ def infer(plan: Plan) -> list:
     for case in plan.cases():
         with tempfile.TemporaryDirectory() as folder:
             case = case._replace(folder=_export(case, folder))
-            names = [f.__name__ for f in (*c.INFER, c.matmul)]
-            rows += _rows("infer", case, _chosen(names, plan), plan)
+            rows += _rows("infer", case, (*c.INFER, *deployed.INT8, c.matmul), plan)
     return rows
 
 
@@ -57,23 +65,79 @@ def train(plan: Plan) -> list:
     rows = []
     for case in plan.cases():
         with tempfile.TemporaryDirectory() as folder:
-            _write_records(Path(folder), case.batch)
-            case = case._replace(folder=folder)
-            rows += _rows("train", case, _chosen([f.__name__ for f in c.TRAIN], plan), plan)
+            _write_records(Path(folder), _noise(case.batch))
+            rows += _rows("train", case._replace(folder=folder), c.TRAIN, plan)
     return rows
 
 
-def _chosen(names, plan: Plan) -> list:
-    return [name for name in names if not plan.only or name in plan.only]
+def inputs(plan: Plan) -> list:
+    """Measure the input pipeline alone, beside training; return a row per data, threads, reader.
+
+    Models, widths, batches and sizes are those of two recipes: AsymmNet-Large on pictures as
+    ImageNet has them, and the demo.
+    """
+    rows = []
+    for threads in plan.threads:
+        with tempfile.TemporaryDirectory() as folder:
+            _write_records(Path(folder), photographs.jpegs(_PHOTOGRAPHS))
+            case = Case(batch=32, threads=threads, folder=folder)
+            rows += _input_rows("JPEG 500x375", _PHOTOGRAPHS, case, plan)
+            digits = write_digits(Path(folder) / "digits")
+            demo = Case("asymmnet_small", 1.0, 64, 32, threads, str(digits.root))
+            rows += _input_rows("the demo's digits", TRAIN_IMAGES, demo, plan)
+    return rows
 
 
-def _rows(kind: str, case: Case, names, plan: Plan) -> list:
-    calls = 1 if kind == "train" or case.batch > 8 else 10
+def _input_rows(data: str, images: int, case: Case, plan: Plan) -> list:
+    rows = _rows("input", case, (*readers.INPUT, c.train_task), plan)
+    for row in rows:
+        whole = images if row["name"] == "read_records" else images // case.batch * case.batch
+        row.update(data=data, images=case.batch if row["name"] == "train_task" else whole)
+    return rows
+
+
+def startup(plan: Plan) -> list:
+    """Measure whole processes, and the share of preprocessing in the answer to one picture."""
+    rows = []
+    for case in plan.cases():
+        if case.batch != 1:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            case = case._replace(folder=_export(case, folder))
+            picture = Path(folder) / "picture.jpg"
+            picture.write_bytes(photographs.jpegs(1)[0])
+            rows += _rows("picture", case, deployed.PICTURES, plan)
+            rows += [
+                {"kind": "startup", **_settings(case), **_rounded(timing)}
+                for timing in processes.startup(case, picture, rounds=plan.rounds, only=plan.only)
+            ]
+    return rows
+
+
+def memory(plan: Plan) -> list:
+    """Measure the peak of resident memory of inference and of training, a process each."""
+    short = dataclasses.replace(plan, rounds=1)
+    rows = [row for row in infer(short) if row["name"] != "matmul"]
+    rows += train(dataclasses.replace(short, batches=[max(plan.batches)]))
+    return [{**row, "kind": "memory", "of": row["kind"]} for row in rows]
+
+
+def _rows(kind: str, case: Case, contenders, plan: Plan) -> list:
+    names = [f.__name__ for f in contenders if not plan.only or f.__name__ in plan.only]
+    if not names:
+        return []
+    calls = 1 if kind in ("train", "input") or case.batch > 8 else 10
     title = f"{kind} {case.model} {case.width} batch {case.batch} threads {case.threads}"
     print(f"{title}: {', '.join(names)}", file=sys.stderr, flush=True)
-    timings = compare(names, case, rounds=plan.rounds, calls=calls)
-    settings = {k: v for k, v in case._asdict().items() if k != "folder"}
-    return [{"kind": kind, **settings, **_rounded(timing)} for timing in timings]
+    timings, left_out = race([(name, case) for name in names], rounds=plan.rounds, calls=calls)
+    row = {"kind": kind, **_settings(case)}
+    return [{**row, **_rounded(timing)} for timing in timings] + [
+        {**row, "name": name, "left_out": reason} for name, reason in left_out.items()
+    ]
+
+
+def _settings(case: Case) -> dict:
+    return {k: v for k, v in case._asdict().items() if k != "folder"}
 
 
 def _rounded(timing: Timing) -> dict:
@@ -95,7 +159,9 @@ def _export(case: Case, folder: str) -> str:
     net.hybridize()
     card = Card(model=case.model, width=case.width, input_size=case.size)
     out = Path(folder) / "exported"
-    export_all(SavedModel(card, net, Path("net.params")), out)
+    model = SavedModel(card, net, Path("net.params"))
+    export_all(model, out)
+    _export_int8(model, out)
     sample = mx.nd.zeros((case.batch, 3, case.size, case.size))
     plain = plain_copy(net, sample)
     plain.hybridize()
@@ -108,54 +174,32 @@ def _export(case: Case, folder: str) -> str:
     return str(out)
 
 
-def _write_records(folder: Path, count: int) -> None:
-    import numpy as np
+def _export_int8(model, exported: Path) -> None:
+    """Write 8-bit files beside; for speed, so on made-up pictures and without a search."""
+    from gluon_asymmnet.export.quantizers import SQUEEZE_EXCITE, quantizer_of
 
-    from gluon_asymmnet.data.images import encode
-    from gluon_asymmnet.data.record_writer import RecordWriter
+    images = sample_images(16, model.card.input_size)
+    for engine, kept in (("onnxruntime", ()), ("openvino", (SQUEEZE_EXCITE,))):
+        folder = exported.parent / f"int8-{engine}"
+        try:
+            quantizer = quantizer_of(engine)(model, images, exported.parent)
+        except InputError as error:
+            print(f"no 8 bits for {engine}: {error}", file=sys.stderr)
+            continue
+        folder.mkdir()
+        file = quantizer.write(kept)
+        quantizer.place(file, folder / f"net{quantizer.suffix}", described(model.card))
 
+
+def _noise(count: int) -> list[bytes]:
     rng = np.random.default_rng(0)
+    return [encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def _write_records(folder: Path, images: list[bytes]) -> None:
     with RecordWriter(folder / "train.rec", folder / "train.idx") as writer:
-        for i in range(count):
-            writer.write(i, float(i), encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)))
-
-
-def table(rows: list) -> str:
-    """Return a table per case: time, ratio to the plain net, peak memory, share of the limit."""
-    parts, key = [], ("kind", "model", "width", "size", "batch", "threads")
-    for case in dict.fromkeys(tuple(row[k] for k in key) for row in rows):
-        found = [row for row in rows if tuple(row[k] for k in key) == case]
-        parts.append(_case_table(dict(zip(key, case)), found))
-    return "\n\n".join(parts)
-
-
-def _case_table(case: dict, rows: list) -> str:
-    product = next((r for r in rows if r["name"] == "matmul"), None)
-    rows = [r for r in rows if r["name"] != "matmul"]
-    plain = next((r for r in rows if r["name"] in ("plain", "train_plain")), rows[0])
-    title = (
-        f"**{case['kind']}: {case['model']} {case['width']}, {case['size']} px, batch "
-        f"{case['batch']}, {case['threads']} thread{'s' if case['threads'] > 1 else ''}**"
-    )
-    head = "| contender | ms, median | p95 | images/s | times plain | peak MB | of the limit |"
-    lines = [title, "", head, "| --- | --- | --- | --- | --- | --- | --- |"]
-    limit = 0.0
-    if product:
-        macs = count(
-            plan_model(case["model"], width=case["width"])[1], input_size=case["size"]
-        ).macs
-        limit = 2 * macs * case["batch"] * product["median"] / MATMUL_OPERATIONS
-    for row in rows:
-        share = f"{limit / row['median']:.2f}" if limit else ""
-        lines.append(
-            f"| {row['name']} | {1e3 * row['median']:.2f} | {1e3 * row['p95']:.2f} | "
-            f"{case['batch'] / row['median']:.1f} | {plain['median'] / row['median']:.2f} | "
-            f"{row['peak_mb']:.0f} | {share} |"
-        )
-    if limit:
-        lines.append(f"| (limit: multiply-adds at a matrix product's speed) | {1e3 * limit:.2f} |"
-                     " | | | | |")  # fmt: skip
-    return "\n".join(lines)
+        for i, image in enumerate(images):
+            writer.write(i, float(i), image)
 
 
 def write(rows: list, out: str) -> None:
@@ -163,17 +207,3 @@ def write(rows: list, out: str) -> None:
     measured = {"machine": environment(), "rows": rows}
     write_text(f"{out}.json", json.dumps(measured, indent=1) + "\n")
     write_text(f"{out}.md", document(measured))
-
-
-def document(measured: dict) -> str:
-    """Return the page of what ``write`` wrote as JSON."""
-    return f"# Measured\n\n{_machine(measured['machine'])}\n\n{table(measured['rows'])}\n"
-
-
-def _machine(machine: dict) -> str:
-    packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
-    return (
-        f"{machine['cpu']}, {machine['processors']} processors "
-        f"({', '.join(machine['cpu_features'])}); {machine['platform']}; Python "
-        f"{machine['python']}; {packages}. One process per contender, in turn, round by round."
-    )

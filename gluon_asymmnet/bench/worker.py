@@ -12,9 +12,10 @@ from pathlib import Path
 def main() -> None:
     """Serve one contender: ``worker.py NAME CASE-AS-JSON``."""
     begun = time.perf_counter()
-    from gluon_asymmnet.bench.contenders import CONTENDERS, Case
+    from gluon_asymmnet.bench import contenders, deployed, readers
 
-    call = CONTENDERS[sys.argv[1]](Case(**json.loads(sys.argv[2])))
+    all_of_them = {**contenders.CONTENDERS, **deployed.CONTENDERS, **readers.CONTENDERS}
+    call = all_of_them[sys.argv[1]](contenders.Case(**json.loads(sys.argv[2])))
     call()
     _say({"ready_s": time.perf_counter() - begun})
     for line in sys.stdin:

@@ -10,43 +10,90 @@ def add_parser(subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-DESCRIPTION = (
-    "Measure contenders in turn, round by round, each in a process of its own: the net as the "
-    "authors wrote it, ours in each form and engine, GluonCV's MobileNetV3, PyTorch. Needs the "
-    "extras onnx, openvino and torch; what is missing is left out."
-)
+DESCRIPTION = """\
+Measure contenders in turn, round by round, each in a process of its own: the net as the authors
+wrote it, ours in each form, engine and precision, GluonCV's MobileNetV3, PyTorch.
+
+  infer    inference: time, speed, peak memory, share of the arithmetic limit
+  train    a training step, likewise
+  input    the record reader and the whole input pipeline alone, beside training
+  startup  whole processes to the first answer; preprocessing's share of the answer to a picture
+  memory   peak memory of inference and training alone, quickly
+  int8     accuracy and speed of 8 bits on the demo's digits (--run, --digits) and on photographs
+  all      all of these but int8: about half an hour on two idle processors
+
+Needs the extras onnx, openvino, torch, int8 and demo; what cannot be built is left out, and the
+table says why. The machine should be idle.
+"""
+_PARTS = {"infer": "infer", "train": "train", "input": "inputs", "startup": "startup",
+          "memory": "memory"}  # what -> function of bench.suite  # fmt: skip
+_BATCHES = {"train": "32", "startup": "1"}  # default where it is not 1,32
 
 
 def add_flags(parser) -> None:
     """Add the settings; also used by ``benchmark.py``."""
-    parser.add_argument("what", choices=("infer", "train", "all"))
-    parser.add_argument("--models", default="asymmnet_large", help="comma-separated")
-    parser.add_argument("--widths", default="1.0", help="comma-separated")
+    import argparse
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("what", choices=(*_PARTS, "int8", "all"))
+    parser.add_argument(
+        "--models", default="asymmnet_large",
+        help="comma-separated, e.g. asymmnet_large,asymmnet_small,asymmnet_large_0.35 "
+        "(default asymmnet_large)",
+    )  # fmt: skip
+    parser.add_argument("--widths", default="1.0", help="of models that name none (default 1.0)")
     parser.add_argument("--batches", default="", help="(default 1,32; training 32)")
-    parser.add_argument("--sizes", default="224", help="pixels, comma-separated")
-    parser.add_argument("--threads", default="1,2", help="comma-separated")
+    parser.add_argument("--sizes", default="224", help="pixels (default 224)")
+    parser.add_argument("--threads", default="1,2", help="(default 1,2)")
     parser.add_argument("--rounds", type=int, default=7, help="(default 7)")
     parser.add_argument("--only", default="", help="names of contenders, comma-separated")
     parser.add_argument("--out", default="", help="write OUT.json and OUT.md")
+    demo = parser.add_argument_group("int8")
+    demo.add_argument(
+        "--run", dest="run_directory", default="demo/runs/custom/asymmnet_small_demo",
+        help="of the demo (default %(default)s, where make demo puts it)",
+    )  # fmt: skip
+    demo.add_argument(
+        "--digits", default="demo/digits", help="train.rec and val.rec (default %(default)s)"
+    )
 
 
 def run(args) -> int:
     """Measure and print the tables."""
-    from gluon_asymmnet.bench import suite
+    if args.rounds < 1:
+        from gluon_asymmnet.errors import InputError
+
+        raise InputError(f"--rounds must be at least 1, got {args.rounds}")
+    return _run_int8(args) if args.what == "int8" else _run_parts(args)
+
+
+def _run_parts(args) -> int:
+    from gluon_asymmnet.bench import report, suite
 
     rows = []
-    for what in ("infer", "train") if args.what == "all" else (args.what,):
-        batches = args.batches or ("32" if what == "train" else "1,32")
+    for what in _PARTS if args.what == "all" else (args.what,):
+        batches = args.batches or _BATCHES.get(what, "1,32")
         plan = suite.Plan(
             models=args.models.split(","), widths=_numbers("--widths", args.widths, float),
             batches=_numbers("--batches", batches, int), sizes=_numbers("--sizes", args.sizes, int),
             threads=_numbers("--threads", args.threads, int), rounds=args.rounds,
             only=[name for name in args.only.split(",") if name],
         )  # fmt: skip
-        rows += getattr(suite, what)(plan)
+        rows += getattr(suite, _PARTS[what])(plan)
         if args.out:
             suite.write(rows, args.out)  # after each part: a long run may be cut
-    print(suite.table(rows))
+    print(report.table(rows))
+    return 0
+
+
+def _run_int8(args) -> int:
+    from gluon_asymmnet.bench import int8
+
+    threads = _numbers("--threads", args.threads, int)
+    found = int8.measure(args.run_directory, args.digits, threads=max(threads))
+    if args.out:
+        int8.write(found, args.out)
+    print(int8.document(found))
     return 0
 
 

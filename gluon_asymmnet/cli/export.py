@@ -39,6 +39,7 @@ def add_parser(subparsers) -> None:
 
 def add_forms(parser) -> None:
     """Add the forms a model can be exported in; also used by ``export.py``."""
+    from gluon_asymmnet.cli.export_int8 import add_int8
     from gluon_asymmnet.cli.model_flags import add_model_flags
 
     forms = parser.add_subparsers(dest="form", required=True, metavar="FORM")
@@ -65,6 +66,7 @@ def add_forms(parser) -> None:
         if has_onnx:
             _add_onnx_flags(form)
         form.set_defaults(run=run)
+    add_int8(forms)
 
 
 def _add_onnx_flags(parser) -> None:

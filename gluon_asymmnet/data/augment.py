@@ -30,8 +30,13 @@ class Normalization(NamedTuple):
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Return ``(3, H, W)`` float32 of ``(H, W, 3)``."""
-        scaled = (rgb - np.float32(self.mean)) * (1 / np.float32(self.std))
-        return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+        # A colour at a time: on rows of three values NumPy is fifteen times slower.
+        planes = np.empty((3, *rgb.shape[:2]), np.float32)
+        colours = zip(planes, cv2.split(rgb), np.float32(self.mean), 1 / np.float32(self.std))
+        for plane, colour, mean, scale in colours:
+            np.subtract(colour, mean, out=plane, dtype=np.float32)
+            np.multiply(plane, scale, out=plane)
+        return planes
 
 
 class Augmentation(NamedTuple):

@@ -38,13 +38,27 @@ def export_openvino(model: AnyModel, out, *, images: Optional[np.ndarray] = None
 
 def write_openvino(model: AnyModel, folder: Path, images: np.ndarray) -> dict[str, AnyParity]:
     """Write the IR into ``folder``; raise RunError if it differs from the network."""
+    path = folder / f"{card_id(model.card)}.xml"
+    save_ir(to_ir(model), path)
+    run = OpenVino(path, precision="f32").run
+    return {"openvino": require("the IR", model.raw(images), run, images, limit_of(model))}
+
+
+def to_ir(model: AnyModel):
+    """Return the ``openvino.Model`` of a network, its card without parity."""
     openvino = load_extra("openvino")
     proto = to_onnx(model, _FORM)
     # Not openvino.convert_model: for ONNX it adds nothing to read_model but its telemetry.
     converted = openvino.Core().read_model(proto.SerializeToString(), b"")
-    card = next(entry.value for entry in proto.metadata_props if entry.key == CARD_KEY)
-    converted.set_rt_info(card, list(RT_INFO))
-    path = folder / f"{card_id(model.card)}.xml"
-    openvino.save_model(converted, str(path), compress_to_fp16=False)
-    run = OpenVino(path, precision="f32").run
-    return {"openvino": require("the IR", model.raw(images), run, images, limit_of(model))}
+    set_ir_card(converted, next(e.value for e in proto.metadata_props if e.key == CARD_KEY))
+    return converted
+
+
+def set_ir_card(model, text: str) -> None:
+    """Put a card's text into an ``openvino.Model``."""
+    model.set_rt_info(text, list(RT_INFO))
+
+
+def save_ir(model, path: Path) -> None:
+    """Write ``path`` and its ``.bin``, weights as they are."""
+    load_extra("openvino").save_model(model, str(path), compress_to_fp16=False)
