@@ -19,7 +19,7 @@ PURE = (
     "detection/spec", "detection/voc_ap", "doctor", "download", "errors", "evaluate",
     "evaluation_report", "export/folder", "export/onnx_graph", "export/parity", "extras",
     "folding", "predict", "recipes", "registry", "threads", "train/curves",
-    "train/schedule",
+    "train/mixing", "train/schedule",
 )  # fmt: skip
 
 

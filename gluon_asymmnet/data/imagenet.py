@@ -16,7 +16,7 @@ import numpy as np
 
 from gluon_asymmnet.data.augment import Augmentation, Normalization, training_image
 from gluon_asymmnet.data.images import decode
-from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.errors import FormatError, InputError
 
 _PREFETCH = 3  # batches decoded ahead of the one in use
 
@@ -143,6 +143,8 @@ class RecordIterInput:
         threads: int = 4,
         shard: Shard = Shard(),
     ):
+        if augmentation.operations or augmentation.erasing:
+            raise InputError("ImageRecordIter has neither RandAugment nor random erasing")
         self.steps, self.seed = steps, seed
         jitter, (low, high) = augmentation.jitter, augmentation.aspect
         self._arguments = dict(

@@ -71,6 +71,11 @@ class Predictor:
         self.card = _find_card(self.weights, self._engine.card)
         _check_card(self.card, self._engine, self.weights)
 
+    @property
+    def net(self):
+        """The network as a Gluon block, which MXNet alone has; None from another engine."""
+        return getattr(self._engine, "net", None)
+
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Map ``(n, 3, S, S)`` float32, preprocessed, to ``(n, classes)`` float32 logits.
 

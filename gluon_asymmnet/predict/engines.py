@@ -90,6 +90,11 @@ class MXNet:
         side = self.card.input_size
         self.classes = self.predict(np.zeros((1, 3, side, side), np.float32)).shape[1]
 
+    @property
+    def net(self):
+        """The block that runs."""
+        return self._model.net
+
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Map ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits."""
         return self._model.predict(images)

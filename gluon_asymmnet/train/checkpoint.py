@@ -1,7 +1,8 @@
 """Checkpoints: one directory each, all or nothing, no pickle.
 
 ``checkpoints/step-000000123`` holds ``net.params`` (an ordinary Gluon file), ``trainer.params``
-(the optimizer's arrays under their parameters' names) and ``state.json`` (everything else).
+(the optimizer's arrays under their parameters' names), ``ema.params`` if there is an average of
+the weights, and ``state.json`` (everything else).
 """
 
 import json
@@ -15,6 +16,7 @@ from gluon_asymmnet.compat.exact import load_exact
 from gluon_asymmnet.compat.params_file import read_params, write_params
 from gluon_asymmnet.errors import FormatError
 
+EMA_FILE = "ema.params"
 _PREFIX = "step-"
 
 
@@ -42,8 +44,13 @@ def latest(folder: Path) -> Optional[Checkpoint]:
     return checkpoints[-1] if checkpoints else None
 
 
-def save(folder: Path, step: int, net, trainer, state: dict, *, keep: int = 3) -> Checkpoint:
+def save(
+    folder: Path, step: int, net, trainer, state: dict, *, keep: int = 3, ema=None
+) -> Checkpoint:
     """Write a checkpoint and remove all but the newest ``keep``.
+
+    Args:
+        ema: the ``AveragedWeights`` of the net, if there are any.
 
     Raises: OSError if the disk is full or not writable; the older checkpoints are then untouched.
     """
@@ -51,20 +58,26 @@ def save(folder: Path, step: int, net, trainer, state: dict, *, keep: int = 3) -
     with new_folder(checkpoint.path) as scratch:
         write_params(scratch / "net.params", net_arrays(net))
         write_params(scratch / "trainer.params", trainer_arrays(net, trainer))
+        if ema is not None:
+            write_params(scratch / EMA_FILE, ema.as_numpy())
+            state = {**state, "ema": ema.state}
         (scratch / "state.json").write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old.path)
     return checkpoint
 
 
-def load(checkpoint: Checkpoint, net, trainer) -> dict:
+def load(checkpoint: Checkpoint, net, trainer, ema=None) -> dict:
     """Put a checkpoint's arrays into ``net`` and ``trainer`` and return its state."""
     load_exact(net, checkpoint.params)
     load_trainer(checkpoint.path / "trainer.params", net, trainer)
     try:
-        return json.loads((checkpoint.path / "state.json").read_text())
+        state = json.loads((checkpoint.path / "state.json").read_text())
     except ValueError as error:
         raise FormatError(f"{checkpoint.path / 'state.json'}: damaged: {error}") from None
+    if ema is not None:
+        ema.load(checkpoint.path / EMA_FILE, state["ema"])
+    return state
 
 
 def net_arrays(net) -> dict[str, "mx.nd.NDArray"]:

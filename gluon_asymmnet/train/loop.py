@@ -24,6 +24,7 @@ from gluon_asymmnet.compat.params_file import write_params
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.train import checkpoint as checkpoints
 from gluon_asymmnet.train.curves import draw_curves
+from gluon_asymmnet.train.ema import AveragedWeights
 from gluon_asymmnet.train.run_directory import RunDirectory, logging_to
 
 _IN_FLIGHT = 2  # steps whose results are not read yet: keeps MXNet's queue filled, and bounded
@@ -35,6 +36,7 @@ class Task(Protocol):
 
     net: object
     trainer: object
+    ema: Optional[AveragedWeights]  # updated, kept and written here
     metric: str  # name of what ``step`` counts, for the log: accuracy, RMSE, SmoothL1
     images_per_step: int
     steps_per_epoch: int
@@ -50,7 +52,8 @@ class Task(Protocol):
     def validate(self, epoch: int) -> Optional[dict[str, float]]:
         """Return the metrics on the validation set, or None if there is none in this epoch.
 
-        The first, top-1 or mAP, decides which weights are the best.
+        The first, top-1 or mAP, decides which weights are the best; the first of the average's,
+        if there is one, which of its are.
         """
 
 
@@ -135,9 +138,11 @@ class _Run:
         self.board = SummaryWriter(str(self.directory.path), purge_step=self.step or None)
         try:
             for epoch in range(self.step // per_epoch, self.config.num_epochs):
+                if self._out_of_patience(epoch):
+                    break
                 if not self._epoch(epoch):
                     return self._result(finished=False)
-            self._copy_weights("last.params")
+            self._copy_weights("last")
             return self._result(finished=True)
         except _NotFiniteError as error:
             raise RunError(self._explain(error, task)) from None
@@ -153,12 +158,21 @@ class _Run:
         )
 
     def _resume(self, found) -> None:
-        state = checkpoints.load(found, self.task.net, self.task.trainer)
+        state = checkpoints.load(found, self.task.net, self.task.trainer, self.task.ema)
         self.step = state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.sums = _Sums(self.task.images_per_step, **state["sums"])
         self.directory.forget_after(self.step)
         self.log.info("resumed from %s", found.path)
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        """Say whether to end before ``epoch``: nothing got better for too long."""
+        best = [self.best_epoch, self.task.ema and self.task.ema.best_epoch]
+        waited = epoch - 1 - max((e for e in best if e is not None), default=epoch)
+        if not self.config.patience or waited < self.config.patience:
+            return False
+        self.log.info("no better validation for %d epochs: the run ends", waited)
+        return True
 
     def _epoch(self, epoch: int) -> bool:
         """Train and validate one epoch; return False if a signal stopped it."""
@@ -206,6 +220,8 @@ class _Run:
         rng = np.random.default_rng([self.config.seed, self.step])
         mx.random.seed(int(rng.integers(2**31)))  # dropout
         self.sums.add(self.step, self.task.step(batch, epoch, rng))
+        if self.task.ema:
+            self.task.ema.update(self.step - self.task.first_step)
         return lr
 
     def _finish_epoch(self, epoch: int, images: int, begun: float) -> None:
@@ -239,10 +255,12 @@ class _Run:
         draw_curves(self.directory.read_metrics(), self.directory.path / "curves.png")
         self.sums = _Sums(task.images_per_step)
         if improved:
-            self._copy_weights("best.params")
+            self._copy_weights("best", ema=False)
+        if task.ema and task.ema.judge(validation, epoch):
+            self._copy_average("best")
         frequency = self.config.save_frequency
         if frequency and (epoch + 1) % frequency == 0:
-            self._copy_weights(f"{self.config.dataset}-{self.config.model}-{epoch:04d}.params")
+            self._copy_weights(f"{self.config.dataset}-{self.config.model}-{epoch:04d}")
         self._save()
 
     def _save(self) -> None:
@@ -260,11 +278,18 @@ class _Run:
             self.task.trainer,
             state,
             keep=_KEPT,
+            ema=self.task.ema,
         )
 
-    def _copy_weights(self, name: str) -> None:
-        with new_file(self.directory.path / name) as scratch:
+    def _copy_weights(self, name: str, *, ema: bool = True) -> None:
+        with new_file(self.directory.path / f"{name}.params") as scratch:
             write_params(scratch, checkpoints.net_arrays(self.task.net))
+        if ema and self.task.ema:
+            self._copy_average(name)
+
+    def _copy_average(self, name: str) -> None:
+        with new_file(self.directory.path / f"{name}-ema.params") as scratch:
+            write_params(scratch, self.task.ema.as_numpy())
 
     def _result(self, finished: bool) -> Result:
         name = "best.params" if self.best is not None else "last.params"
