@@ -74,7 +74,7 @@ def test_operations_and_strengths_are_torchvisions():
 
 def test_randaugment_draws_each_operation_equally_often_and_either_sign():
     """All results of one operation on one picture are known: count which came."""
-    rgb = picture(24, 24, seed=3) // 5 * 4 + 10  # room for AutoContrast
+    rgb = picture(24, 24, seed=3) // 2 + 60  # AutoContrast and Solarize change it
     known = {}
     for name, (operation, greatest, signed) in OPERATIONS.items():
         for sign in (1, -1) if signed else (1,):

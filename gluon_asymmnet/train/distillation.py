@@ -11,8 +11,9 @@ from typing import Callable, NamedTuple, Optional
 import numpy as np
 
 from gluon_asymmnet._environment import mx
+from gluon_asymmnet.compat.exact import load_exact
 from gluon_asymmnet.data.augment import Normalization
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.predict import Predictor
 
 
@@ -109,7 +110,8 @@ def open_teacher(path, devices, threads: int = 0) -> Teacher:
     predictor = Predictor(path, threads=threads)
     card = predictor.card
     if predictor.engine == "mxnet":
-        predict = _on_devices(predictor.net, devices)
+        predict = predictor.net
+        predict.collect_params().reset_ctx(devices)
     else:
 
         def predict(images):
@@ -136,33 +138,32 @@ def gluoncv_teacher(name: str, params: str, classes: int, size: int, devices) ->
             f"--teacher {name}: no such file or folder, and no model of GluonCV; e.g. resnet50_v1"
         )
     try:
-        if params:
-            net = zoo.get_model(name, classes=classes, pretrained_base=False)
-            net.load_parameters(params, ctx=devices)
-        else:
-            net = zoo.get_model(name, pretrained=True, ctx=devices)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # of a download, a file or a constructor: they share no base class
+        net = zoo.get_model(name, **({"classes": classes} if params else {"pretrained": True}))
+    except Exception as error:  # of a download or a constructor: they share no base class
         reason = " ".join(str(error).split())[:300]
-        raise FormatError(f"--teacher {name}: GluonCV cannot give it: {reason}") from None
+        raise InputError(
+            f"--teacher {name}: GluonCV cannot give it: {reason}; give --teacher-params"
+        ) from None
+    if params:
+        net.initialize(ctx=devices)
+    net.collect_params().reset_ctx(devices)
+    found = _classes(net, name, size, devices[0])
+    if params:
+        load_exact(net, params)
     net.hybridize(static_alloc=True, static_shape=True)
+    return Teacher(net, found, None, size, Normalization())
+
+
+def _classes(net, name: str, size: int, device) -> int:
+    """Ask for one image; this also lets the net find its shapes."""
     try:
-        probe = net(mx.nd.zeros((1, 3, size, size), ctx=devices[0]))
-        shape = probe.shape
+        logits = net(mx.nd.zeros((1, 3, size, size), ctx=device))
     except (mx.base.MXNetError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--teacher {name} takes no images of {size} pixels: {reason}") from None
-    except AttributeError:  # a detector gives several arrays
-        shape = ()
-    if len(shape) != 2:
+    if not isinstance(logits, mx.nd.NDArray) or logits.ndim != 2:
         raise InputError(f"--teacher {name} is no classifier of images")
-    return Teacher(_on_devices(net, devices), shape[1], None, size, Normalization())
-
-
-def _on_devices(net, devices) -> Callable:
-    net.collect_params().reset_ctx(devices)
-    return net
+    return logits.shape[1]
 
 
 def _exchanged(images, old: Normalization, new: Normalization):

@@ -13,12 +13,13 @@ def clip_norm(trainer, bound: float) -> None:
         bound: in units of the gradients as they are: times what ``update`` divides them by.
 
     Source: arXiv:1211.5063, section 3.2, in the form of ``torch.nn.utils.clip_grad_norm_``.
-    MXNet's ``clip_global_norm`` adds the squares in the gradients' own precision, which
-    overflows in float16.
+    MXNet's ``clip_global_norm`` squares in the gradients' own precision, which overflows in
+    float16.
     """
     trained = [param for param in trainer._params if param.grad_req != "null"]
     for grads in zip(*(param.list_grad() for param in trained)):  # a device's copies
-        squares = mx.nd.multi_sum_sq(*grads, num_arrays=len(grads))  # float32
+        single = [grad.astype("float32", copy=False) for grad in grads]
+        squares = mx.nd.multi_sum_sq(*single, num_arrays=len(single))
         scale = mx.nd.minimum(bound / (mx.nd.sqrt(squares.sum()) + 1e-6), 1)
         for grad in grads:
             grad *= scale.astype(grad.dtype, copy=False)
