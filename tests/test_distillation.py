@@ -11,6 +11,7 @@ from gluon_asymmnet.compat.params_file import write_params
 from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.onnx import export_onnx
+from gluon_asymmnet.export.openvino import export_openvino
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import open_model

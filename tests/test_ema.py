@@ -6,7 +6,10 @@ import pytest
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.compat.params_file import write_params
 from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.train.checkpoint import net_arrays
+from gluon_asymmnet.train.classifier import ClassifierTask
 from gluon_asymmnet.train.ema import AveragedWeights, decay_of
+from tests.test_train import config, one_batch
 
 
 @pytest.mark.parametrize(
@@ -108,3 +111,24 @@ def test_state_goes_out_and_in(tmp_path):
     write_params(tmp_path / "ema.params", {"0.weight": np.zeros((2, 2), np.float32)})
     with pytest.raises(FormatError, match=r"lacks the average of 0.weight, \(3, 4\)"):
         other.load(tmp_path / "ema.params", one.state)
+
+
+def test_the_average_of_a_training_net_has_each_steps_arrays(digits):
+    """Not waited for: the running statistics, too, must be those after the step."""
+    task, waiting = (ClassifierTask(config(digits, batch_size=8, ema=0.7), [mx.cpu()])
+                     for _ in range(2))  # fmt: skip
+    expected = {}
+    for step in range(1, 16):
+        share = 1 - min(0.7, 1 - step**-0.75)
+        batch = one_batch(digits)
+        mx.random.seed(step)
+        task.step(batch, 0, np.random.default_rng(step))
+        task.ema.update(step)
+        mx.random.seed(step)
+        waiting.step(batch, 0, np.random.default_rng(step))
+        mx.nd.waitall()
+        for name, value in net_arrays(waiting.net).items():
+            old = expected.get(name, value)
+            expected[name] = old + share * (value - old)
+    for name, value in task.ema.as_numpy().items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)

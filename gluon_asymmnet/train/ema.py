@@ -47,6 +47,20 @@ class AveragedWeights:
         self.best_epoch: Optional[int] = None
 
     def _value(self, name: str):
+        """Return an array as it is after the last update, not waited for.
+
+        In MXNet 1.9.1 the backward pass of batch normalisation writes the running statistics
+        without the engine's knowledge, so that who reads them gets old or new ones as it happens.
+        The same operator gives gamma's gradient: what reads the updated gamma comes after it.
+        """
+        value = self._single(name)
+        layer, _, kind = name.rpartition(".")
+        if kind in ("running_mean", "running_var"):
+            gamma = self._single(f"{layer}.gamma")
+            value = value + (gamma - gamma)
+        return value
+
+    def _single(self, name: str):
         param = self._params[name]
         return param.data(param.list_ctx()[0]).astype("float32", copy=False)
 

@@ -204,7 +204,7 @@ class _Run:
                     self._save()
                     if self.signals.stop:
                         return False
-        self.sums.drain()
+        self._settle()
         if self.step < (epoch + 1) * per_epoch:
             raise RunError(
                 f"the input ended after {self.step - epoch * per_epoch} of {per_epoch} steps of "
@@ -263,8 +263,17 @@ class _Run:
             self._copy_weights(f"{self.config.dataset}-{self.config.model}-{epoch:04d}")
         self._save()
 
-    def _save(self) -> None:
+    def _settle(self) -> None:
+        """Read all sums and wait for the last update to end.
+
+        In MXNet 1.9.1 the backward pass of batch normalisation writes the running statistics
+        without the engine's knowledge: read before its end, they may be those of the step before.
+        """
         self.sums.drain()
+        mx.nd.waitall()
+
+    def _save(self) -> None:
+        self._settle()
         sums = {"loss": self.sums.loss, "metric": self.sums.metric, "steps": self.sums.steps}
         state = {"best": self.best, "best_epoch": self.best_epoch, "sums": sums,
                  "seed": self.config.seed, "lr": self.task.schedule(max(self.step, 1))}  # fmt: skip
