@@ -59,6 +59,15 @@ class ClassifierConfig:
     )  # fmt: skip
     trust: bool = option(False, "load .states, a pickle, which can run any code", group="model")
     resume_epoch: int = option(0, "with it, the epoch to go on from", group="model")
+    reset_output: bool = option(
+        False, "with --resume-params, leave the classifier as it is: for other classes",
+        group="model",
+    )  # fmt: skip
+    freeze_stages: int = option(
+        0, "leave so many of the net's 5 stages as they are; 6: all but the classifier",
+        group="model",
+    )  # fmt: skip
+    freeze_bn: bool = option(False, "leave all batch normalisation as it is", group="model")
 
     # data
     dataset: str = option(
@@ -97,6 +106,15 @@ class ClassifierConfig:
     no_mirror: bool = option(False, "do not mirror at random", group="data")
     jitter: float = option(0.4, "random brightness, contrast, saturation", group="data")
     pca_noise: float = option(0.1, "deviation of AlexNet's colour noise", group="data")
+    randaugment: int = option(
+        0, "RandAugment (arXiv:1909.13719): operations per image, 2 is usual; needs opencv input",
+        group="data",
+    )  # fmt: skip
+    randaugment_magnitude: int = option(9, "its strength, 0 to 30", group="data")
+    random_erasing: float = option(
+        0.0, "share of images of which a random rectangle becomes noise (arXiv:1708.04896); needs "
+        "opencv input", "--random-erasing", "--reprob", group="data",
+    )  # fmt: skip
     num_training_samples: int = option(
         0, "images per epoch if not those of the records", group="data"
     )
@@ -125,7 +143,49 @@ class ClassifierConfig:
     label_smoothing: bool = option(False, "smooth labels by 0.1", group="optimisation")
     mixup: bool = option(False, "mix pairs of images", group="optimisation")
     mixup_alpha: float = option(0.2, "parameter of mixup's beta distribution", group="optimisation")
-    mixup_off_epoch: int = option(0, "last epochs without mixup", group="optimisation")
+    cutmix: float = option(
+        0.0, "parameter of CutMix's beta distribution (arXiv:1905.04899), 1 is usual; 0: none",
+        group="optimisation",
+    )  # fmt: skip
+    mix_prob: float = option(
+        1.0, "share of steps that mix", "--mix-prob", "--mixup-prob", group="optimisation"
+    )
+    mix_switch_prob: float = option(
+        0.5, "with --mixup and --cutmix, the share of CutMix", "--mix-switch-prob",
+        "--mixup-switch-prob", group="optimisation",
+    )  # fmt: skip
+    mixup_off_epoch: int = option(0, "last epochs without mixup and CutMix", group="optimisation")
+    teacher: str = option(
+        "", "learn from this model, too: a run directory, an exported folder or ONNX file, or the "
+        "name of a GluonCV model", group="optimisation",
+    )  # fmt: skip
+    teacher_params: str = option(
+        "", "weights of a GluonCV teacher; otherwise GluonCV downloads its own",
+        group="optimisation",
+    )  # fmt: skip
+    temperature: float = option(
+        20.0, "softens what teacher and net say to each other", "--temperature", "-T",
+        group="optimisation",
+    )  # fmt: skip
+    hard_weight: float = option(
+        0.5, "weight of the true labels beside the teacher's", group="optimisation"
+    )
+    accumulate: int = option(
+        1, "batches per update; the global batch is so many times larger", group="optimisation"
+    )
+    clip_norm: float = option(
+        0.0, "bound of the gradient's norm over all parameters; 0: none", group="optimisation"
+    )
+    layer_decay: float = option(
+        1.0, "factor of the learning rate from a stage to the one before", group="optimisation"
+    )
+    ema: float = option(
+        0.0, "decay of a moving average of the weights, e.g. 0.9999; 0: none", group="optimisation"
+    )
+    ema_power: float = option(
+        0.75, "its warm-up: the decay of update n is at most 1 - n ** -EMA_POWER; 0: none",
+        group="optimisation",
+    )  # fmt: skip
     dtype: str = option(
         "float32", "float16 needs a GPU", group="optimisation",
         choices=("float32", "float16", "bfloat16"),
@@ -144,6 +204,9 @@ class ClassifierConfig:
     resume: str = option("auto", "auto: go on where a run of the same command stopped; "
                          "never: refuse a run directory that exists",
                          choices=("auto", "never"))  # fmt: skip
+    patience: int = option(
+        0, "end after so many epochs without a better validation; 0: after all epochs"
+    )
     save_frequency: int = option(10, "keep the weights of every so many epochs; 0: best and last")
     checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
     keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
@@ -155,9 +218,6 @@ class ClassifierConfig:
     use_se: bool = refused("the model's table says where squeeze-and-excite stands", "--use_se",
                            switch=True)  # fmt: skip
     batch_norm: bool = refused("every model here has batch normalisation", switch=True)
-    teacher: Optional[str] = refused("distillation is not offered yet")
-    temperature: Optional[str] = refused("distillation is not offered yet")
-    hard_weight: Optional[str] = refused("distillation is not offered yet")
 
     @property
     def shuffle_groups(self) -> int:
@@ -172,25 +232,36 @@ class ClassifierConfig:
     @property
     def reads_with_opencv(self) -> bool:
         """Whether our own reader is used, not MXNet's."""
-        return self.data_backend == "opencv" or self.reads_folders
+        augmented = self.randaugment or self.random_erasing
+        return bool(self.data_backend == "opencv" or self.reads_folders or augmented)
+    def mixes(self) -> bool:
+        """Whether images are mixed, so that labels are shares of classes."""
+        return self.mixup or self.cutmix > 0
 
     def check(self) -> "ClassifierConfig":
         """Return self, or raise InputError for a setting that cannot be meant."""
         if not self.model:
             raise InputError("--model is required, e.g. --model asymmnet_large")
-        for name in ("batch_size", "num_epochs", "num_workers", "keep_last", "input_size"):
+        for name in (
+            "batch_size", "num_epochs", "num_workers", "keep_last", "input_size", "accumulate",
+        ):  # fmt: skip
             _at_least(self, name, 1)
         for name in (
             "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "dry_run",
             "warmup_epochs", "mixup_off_epoch", "num_training_samples", "lr_base_batch", "lr",
             "momentum", "wd", "warmup_lr", "jitter", "pca_noise", "lr_decay_period", "seed",
-            "resume_epoch", "max_bad_records",
+            "resume_epoch", "max_bad_records", "freeze_stages", "randaugment", "cutmix",
+            "randaugment_magnitude",
         ):  # fmt: skip
             _at_least(self, name, 0)
-        for name in ("crop_ratio", "min_random_area"):
+        for name in ("crop_ratio", "min_random_area", "layer_decay"):
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise InputError(f"{flag_of(self, name)} must be in (0, 1], got {value}")
+        for name in ("random_erasing", "mix_prob", "mix_switch_prob"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"{flag_of(self, name)} must be in [0, 1], got {value}")
         for name in ("rgb_mean", "rgb_std"):
             if len(getattr(self, name)) != 3:
                 raise InputError(f"{flag_of(self, name)} takes three numbers: R,G,B")
@@ -234,7 +305,61 @@ class ClassifierConfig:
             )
         if self.use_pretrained and self.resume_params:
             raise InputError("give --use-pretrained or --resume-params, not both")
+        if self.patience and not (self.rec_val or (self.data_dir and not self.use_rec)):
+            raise InputError("--patience goes by the validation: give --rec-val or --data-dir")
+        check_loop(self)
+        self._check_augmentation()
+        self._check_fine_tuning()
+        self._check_distillation()
         return self
+
+    def _check_augmentation(self) -> None:
+        if self.randaugment_magnitude > 30:
+            raise InputError(
+                f"--randaugment-magnitude must be 0 to 30, got {self.randaugment_magnitude}"
+            )
+        if self.data_backend == "mxnet" and (self.randaugment or self.random_erasing):
+            raise InputError(
+                "--randaugment and --random-erasing need --data-backend opencv: ImageRecordIter "
+                "has neither"
+            )
+
+    def _check_fine_tuning(self) -> None:
+        started = self.use_pretrained or self.resume_params
+        if self.freeze_stages > 6:
+            raise InputError(f"--freeze-stages is at most 6, got {self.freeze_stages}")
+        if (self.freeze_stages or self.freeze_bn) and not started:
+            raise InputError(
+                "--freeze-stages and --freeze-bn need trained weights: --use-pretrained or "
+                "--resume-params"
+            )
+        if self.reset_output and not self.resume_params:
+            raise InputError("--reset-output goes with --resume-params")
+        if self.reset_output and (self.resume_states or self.resume_epoch):
+            raise InputError(
+                "--reset-output starts something new: leave --resume-states and --resume-epoch out"
+            )
+
+    def _check_distillation(self) -> None:
+        if not self.teacher:
+            for name in ("teacher_params", "temperature", "hard_weight"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise InputError(f"{flag_of(self, name)} goes with --teacher")
+        if self.temperature <= 0:
+            raise InputError(f"--temperature must be above 0, got {self.temperature}")
+        if not 0 <= self.hard_weight < 1:
+            raise InputError(
+                f"--hard-weight must be in [0, 1), got {self.hard_weight}; 1 leaves nothing of the "
+                f"teacher: leave --teacher out"
+            )
+
+
+def check_loop(config) -> None:
+    """Check the settings that every task's training has.  Raises: InputError."""
+    for name in ("patience", "clip_norm", "ema_power"):
+        _at_least(config, name, 0)
+    if not 0 <= config.ema < 1:
+        raise InputError(f"--ema must be at least 0 and below 1, got {config.ema}")
 
 
 def _at_least(config, name: str, bound) -> None:

@@ -27,3 +27,30 @@ def digits(tmp_path_factory):
     from gluon_asymmnet.data.demo import write_digits
 
     return write_digits(tmp_path_factory.mktemp("demo") / "digits")
+
+
+GREY = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)  # mean and deviation unlike ImageNet's
+
+
+@pytest.fixture(scope="session")
+def teacher_run(tmp_path_factory):
+    """What a run leaves, of a net for the digits with another normalisation and input size."""
+    from gluon_asymmnet._environment import mx
+    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.compat.params_file import write_params
+    from gluon_asymmnet.registry import get_model
+    from gluon_asymmnet.train.checkpoint import net_arrays
+
+    folder = tmp_path_factory.mktemp("teacher")
+    net = get_model("asymmnet_small", width=0.35, classes=10)
+    mx.random.seed(3)
+    net.initialize(mx.init.MSRAPrelu())
+    with mx.autograd.train_mode():  # statistics that are not 0 and 1
+        for _ in range(20):
+            net(mx.nd.random.normal(shape=(8, 3, 48, 48))).wait_to_read()
+    write_params(folder / "best.params", net_arrays(net))
+    Card(
+        model="asymmnet_small", width=0.35, classes=10, class_names=list("0123456789"),
+        input_size=48, rgb_mean=GREY[0], rgb_std=GREY[1],
+    ).save(folder / "card.json")  # fmt: skip
+    return folder

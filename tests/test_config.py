@@ -65,6 +65,17 @@ def test_flags_override_the_recipe():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_have_none_of_what_the_authors_have_not(recipe):
+    config = resolve(ClassifierConfig, {"recipe": recipe, "num_gpus": 1})
+    off = {
+        "cutmix": 0, "randaugment": 0, "random_erasing": 0, "teacher": "", "accumulate": 1,
+        "clip_norm": 0, "layer_decay": 1, "ema": 0, "patience": 0, "freeze_stages": 0,
+        "freeze_bn": False, "mixup": False, "mixes": False,
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in off} == off
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_hold_known_settings(recipe):
     names = {f.name for f in dataclasses.fields(ClassifierConfig)}
     assert set(RECIPES[recipe].settings) <= names
@@ -104,6 +115,27 @@ def test_every_refused_flag_says_why():
         ("--model a --dtype float16", "float16 needs a GPU"),
         ("--model a --resume-epoch 3", "go with --resume-params"),
         ("--model a --use-pretrained --resume-params x", "not both"),
+        ("--model a --ema 1", "--ema must be at least 0 and below 1, got 1.0"),
+        ("--model a --patience -1", "--patience must be at least 0, got -1"),
+        ("--model a --patience 3 --rec-val=", "--patience goes by the validation"),
+        ("--model a --clip-norm -2", "--clip-norm must be at least 0, got -2.0"),
+        ("--model a --accumulate 0", "--accumulate must be at least 1, got 0"),
+        ("--model a --layer-decay 0", r"--layer-decay must be in \(0, 1\], got 0.0"),
+        ("--model a --cutmix -1", "--cutmix must be at least 0, got -1.0"),
+        ("--model a --mixup-prob 1.2", r"--mix-prob must be in \[0, 1\], got 1.2"),
+        ("--model a --reprob 2", r"--random-erasing must be in \[0, 1\], got 2.0"),
+        ("--model a --randaugment-magnitude 31", "must be 0 to 30, got 31"),
+        ("--model a --randaugment 2 --data-backend mxnet", "need --data-backend opencv"),
+        ("--model a --random-erasing 0.1 --data-backend mxnet", "ImageRecordIter has neither"),
+        ("--model a --freeze-stages 7 --use-pretrained", "--freeze-stages is at most 6, got 7"),
+        ("--model a --freeze-bn", "need trained weights"),
+        ("--model a --reset-output", "--reset-output goes with --resume-params"),
+        ("--model a --reset-output --resume-params x --resume-epoch 2", "starts something new"),
+        ("--model a --temperature 3", "--temperature goes with --teacher"),
+        ("--model a --hard-weight 0.2", "--hard-weight goes with --teacher"),
+        ("--model a --teacher-params x", "--teacher-params goes with --teacher"),
+        ("--model a --teacher x --temperature 0", "--temperature must be above 0, got 0.0"),
+        ("--model a --teacher x --hard-weight 1", r"--hard-weight must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_settings_that_cannot_be_meant(line, message):

@@ -20,9 +20,8 @@ PURE = (
     "detection/sources", "detection/spec", "detection/voc_ap", "doctor", "download", "errors",
     "evaluate", "evaluation_report", "export/detector_graph", "export/folder", "export/onnx_graph",
     "export/parity", "extras", "folding", "json_objects", "predict", "recipes", "registry",
-    "report", "threads", "train/checkpoint_files", "train/curves", "train/progress",
-    "train/run_directory",
-    "train/schedule",
+    "report", "threads", "train/checkpoint_files", "train/curves", "train/mixing", "train/progress",
+    "train/run_directory", "train/schedule",
 )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.data.erasing import erased
+from gluon_asymmnet.data.randaugment import randaugment
 
 _GREY = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as OpenCV's RGB2GRAY
 # Eigenvectors (columns) and eigenvalues of ImageNet's RGB values, 0 to 255.
@@ -47,6 +49,9 @@ class Augmentation(NamedTuple):
     mirror: bool = True
     jitter: float = 0.4  # brightness, contrast and saturation change by up to this share
     pca_noise: float = 0.1
+    operations: int = 0  # of RandAugment, per image; the authors' have none
+    magnitude: int = 9  # its strength, 0 to 30
+    erasing: float = 0.0  # share of images of which a rectangle is erased; the authors' have none
 
 
 def validation_resize(input_size: int, crop_ratio: float) -> int:
@@ -79,13 +84,19 @@ def training_image(
     normalize: Normalization,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Crop, mirror, jitter and normalise one picture for training."""
+    """Crop, mirror, jitter and normalise one picture for training.
+
+    RandAugment comes before the jitter, erasing last, as in torchvision and timm.
+    """
     top, left, height, width = random_area(*rgb.shape[:2], how, rng)
     crop = rgb[top : top + height, left : left + width]
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
     if how.mirror and rng.random() < 0.5:
         crop = crop[:, ::-1]
-    return normalize(_recolour(crop, how, rng))
+    if how.operations:
+        crop = randaugment(crop, how.operations, how.magnitude, rng)
+    image = normalize(_recolour(crop, how, rng))
+    return erased(image, how.erasing, rng) if how.erasing else image
 
 
 def random_area(height: int, width: int, how: Augmentation, rng: np.random.Generator):

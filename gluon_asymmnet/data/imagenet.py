@@ -18,7 +18,7 @@ from gluon_asymmnet.data.augment import Augmentation, Normalization, training_im
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records import label_fault
-from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.errors import FormatError, InputError
 
 _PREFETCH = 3  # batches decoded ahead of the one in use
 
@@ -203,6 +203,8 @@ class RecordIterInput:
         threads: int = 4,
         shard: Shard = Shard(),
     ):
+        if augmentation.operations or augmentation.erasing:
+            raise InputError("ImageRecordIter has neither RandAugment nor random erasing")
         self.steps, self.seed = steps, seed
         jitter, (low, high) = augmentation.jitter, augmentation.aspect
         self._arguments = dict(

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Optional
 
-from gluon_asymmnet.config import flag_of, option, refused
+from gluon_asymmnet.config import check_loop, flag_of, option, refused
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.detection.spec import HEADS, parse_detector
 from gluon_asymmnet.errors import InputError
@@ -99,6 +99,16 @@ class DetectorConfig:
     min_negatives: int = option(
         0, "the least number of them in a picture, also without objects", group="optimisation"
     )
+    clip_norm: float = option(
+        0.0, "bound of the gradient's norm over all parameters; 0: none", group="optimisation"
+    )
+    ema: float = option(
+        0.0, "decay of a moving average of the weights, e.g. 0.9999; 0: none", group="optimisation"
+    )
+    ema_power: float = option(
+        0.75, "its warm-up: the decay of update n is at most 1 - n ** -EMA_POWER; 0: none",
+        group="optimisation",
+    )  # fmt: skip
 
     # run
     gpus: str = option("", "numbers of the GPUs, with commas")
@@ -113,6 +123,9 @@ class DetectorConfig:
         "auto", "auto: go on where a run of the same command stopped; never: refuse a run "
         "directory that exists", "--resume-run", choices=("auto", "never"),
     )  # fmt: skip
+    patience: int = option(
+        0, "end after so many epochs without a better validation; 0: after all epochs"
+    )
     save_frequency: int = option(
         10, "keep the weights of every so many epochs; 0: best and last", "--save-interval"
     )
@@ -208,6 +221,9 @@ class DetectorConfig:
         for splits in (self.train_splits, self.val_splits):
             if not is_record_file(splits):
                 splits_of(splits)
+        if self.patience and not self.val_splits:
+            raise InputError("--patience goes by the validation: give --val-splits")
+        check_loop(self)
         return self
 
     def _check_sizes(self) -> None:

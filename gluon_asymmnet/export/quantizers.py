@@ -2,7 +2,7 @@
 
 A quantiser has ``write(kept)``, which puts a file into its scratch folder with everything but the
 named parts in 8 bits, ``place(file, final, card)``, which copies such a file with a card inside,
-``float_file``, the network in float32, ``suffix`` and ``engine``, the class of ``predict/engines.py``
+``float_file``, the network in float32, ``suffix``, and ``engine``, the class of ``predict/engines``
 for these files.
 """
 

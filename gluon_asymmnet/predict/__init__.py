@@ -69,6 +69,11 @@ class Predictor(OnEngine):
                 f"{self.card.classes} classes"
             )
 
+    @property
+    def net(self):
+        """The network as a Gluon block, which MXNet alone has; None from another engine."""
+        return getattr(self._engine, "net", None)
+
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Map ``(n, 3, S, S)`` float32, preprocessed, to ``(n, classes)`` float32 logits.
 

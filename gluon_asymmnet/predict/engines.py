@@ -94,6 +94,11 @@ class MXNet:
         self.outputs = [[None, *array.shape[1:]] for array in found]
         self.card_text = None  # it stands beside the file
 
+    @property
+    def net(self):
+        """The block that runs."""
+        return self._model.net
+
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for a batch."""
         return list(self._model.run(images))

@@ -1,8 +1,9 @@
 """What a checkpoint holds: no pickle, all or nothing.
 
 ``net.params`` (an ordinary Gluon file), ``trainer.params`` (the optimizer's arrays under their
-parameters' names), ``state.json`` (everything else), copies of the run's small text files, and
-``manifest.json``; ``checkpoint_files`` says how such folders are kept.
+parameters' names), ``ema.params`` if there is an average of the weights, ``state.json`` (everything
+else), copies of the run's small text files, and ``manifest.json``; ``checkpoint_files`` says how
+such folders are kept.
 """
 
 import json
@@ -19,15 +20,18 @@ from gluon_asymmnet.compat.params_file import read_params, write_params
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.train.checkpoint_files import Checkpoint, write_manifest
 
+EMA_FILE = "ema.params"
+
 
 def save(
-    folder: Path, step: int, net, trainer, state: dict, *, texts: Mapping[str, str] = {}
+    folder: Path, step: int, net, trainer, state: dict, *, texts: Mapping[str, str] = {}, ema=None
 ) -> Checkpoint:
     """Write a checkpoint; ``checkpoint_files.clean_up`` removes older ones.
 
     Args:
         state: what JSON can hold; ``best_step`` names the checkpoint of the best epoch.
         texts: further files of the checkpoint, by name.
+        ema: the ``AveragedWeights`` of the net, if there are any.
 
     Raises: OSError if the disk is full or not writable; the older checkpoints are then untouched.
     """
@@ -35,6 +39,9 @@ def save(
     with new_folder(checkpoint.path) as scratch:
         write_params(scratch / "net.params", net_arrays(net))
         write_params(scratch / "trainer.params", trainer_arrays(net, trainer))
+        if ema is not None:
+            write_params(scratch / EMA_FILE, ema.as_numpy())
+            state = {**state, "ema": ema.state}
         (scratch / "state.json").write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
         for name, text in texts.items():
             (scratch / name).write_text(text)
@@ -42,11 +49,14 @@ def save(
     return checkpoint
 
 
-def load(checkpoint: Checkpoint, net, trainer) -> dict:
+def load(checkpoint: Checkpoint, net, trainer, ema=None) -> dict:
     """Put a checkpoint's arrays into ``net`` and ``trainer`` and return its state."""
     load_exact(net, checkpoint.params)
     load_trainer(checkpoint.path / "trainer.params", net, trainer)
-    return checkpoint.read_state()
+    state = checkpoint.read_state()
+    if ema is not None:
+        ema.load(checkpoint.path / EMA_FILE, state["ema"])
+    return state
 
 
 def net_arrays(net) -> dict[str, "mx.nd.NDArray"]:

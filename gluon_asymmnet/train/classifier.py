@@ -26,8 +26,13 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluate import evaluate
 from gluon_asymmnet.nn.forms import TRAINING, set_form
 from gluon_asymmnet.registry import get_model, parse_name
+from gluon_asymmnet.train import gradients
 from gluon_asymmnet.train.checkpoint import load_trainer
+from gluon_asymmnet.train.distillation import make_distillation
+from gluon_asymmnet.train.ema import PREFIX, make_average
+from gluon_asymmnet.train.freezing import decay_rates, freeze_classifier
 from gluon_asymmnet.train.loop import Result, run
+from gluon_asymmnet.train.mixing import Mix, make_mixing
 from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.train.schedule import make_schedule
 from gluon_asymmnet.train.trainer_states import load_states_file
@@ -68,8 +73,9 @@ class ClassifierTask:
 
     def __init__(self, config: ClassifierConfig, devices):
         self.config, self.devices = config, devices
-        self.images_per_step = config.batch_size * len(devices)
-        self.metric = "RMSE" if config.mixup else "accuracy"
+        self.images_per_step = config.batch_size * len(devices) * config.accumulate
+        self.metric = "RMSE" if config.mixes else "accuracy"
+        self._mixing = make_mixing(config)
         source = _training_source(config)
         expected, images = _DATASETS[config.dataset]
         self.classes = check_labels(source, expected, allowed=config.max_bad_records)
@@ -82,8 +88,8 @@ class ClassifierTask:
         if images < self.images_per_step:
             raise InputError(
                 f"a batch of {self.images_per_step} images ({config.batch_size} on each of "
-                f"{len(devices)} devices) is larger than the training set of {images}: lower "
-                f"--batch-size"
+                f"{len(devices)} devices{_times(config.accumulate)}) is larger than the training "
+                f"set of {images}: lower --batch-size"
             )
         self.steps_per_epoch = images // self.images_per_step
         self.first_step = config.resume_epoch * self.steps_per_epoch
@@ -97,8 +103,10 @@ class ClassifierTask:
         self.schedule = make_schedule(config, self.steps_per_epoch, self.peak_lr)
         self.loss_scale = FP16_LOSS_SCALE if config.dtype == "float16" else 1
         self._loss = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
+        self._distillation = make_distillation(config, self.classes, self.class_names, devices)
         self.net = self._make_net()
         self.trainer = self._make_trainer()
+        self.ema = make_average(self.net, config)
         self._judged = self._new_net()
         self._judged.initialize(ctx=devices[0])
 
@@ -109,6 +117,8 @@ class ClassifierTask:
             augmentation=Augmentation(
                 min_area=config.min_random_area, mirror=not config.no_mirror,
                 jitter=config.jitter, pca_noise=config.pca_noise,
+                operations=config.randaugment, magnitude=config.randaugment_magnitude,
+                erasing=config.random_erasing,
             ),
             normalization=Normalization(config.rgb_mean, config.rgb_std),
             seed=config.seed,
@@ -157,40 +167,71 @@ class ClassifierTask:
 
     def step(self, batch, epoch: int, rng: np.random.Generator):
         """Do one update; return the sums of loss and metric, not waited for."""
+        outputs = []
+        for data, label in self._parts(batch):
+            outputs += self._backward(data, label, self._draw_mix(epoch, rng))
+        self._update()
+        return self._sums(outputs)
+
+    def _parts(self, batch):
+        """Cut a step's images into those of one backward pass each."""
+        number = self.config.accumulate
+        length = self.images_per_step // number
+        for first in range(0, self.images_per_step, length):
+            part = slice(first, first + length)
+            yield (
+                (batch.data, batch.label) if number == 1 else (batch.data[part], batch.label[part])
+            )
+
+    def _draw_mix(self, epoch: int, rng: np.random.Generator) -> Mix:
+        if epoch >= self.config.num_epochs - self.config.mixup_off_epoch:
+            return Mix()
+        return self._mixing.draw(self.config.input_size, rng)
+
+    def _backward(self, data, label, mix: Mix) -> list:
+        """Put the gradients in place; return what ``_sums`` wants, of each device."""
         split = mx.gluon.utils.split_and_load
-        images = split(mx.nd.array(batch.data), self.devices)
-        labels = split(mx.nd.array(batch.label), self.devices)
-        share = self._mixup_share(epoch, rng)
+        images = [mix.images(part) for part in split(mx.nd.array(data), self.devices)]
+        labels = split(mx.nd.array(label), self.devices)
+        targets = [mix.labels(self._target(part)) for part in labels]
+        teacher = self._distillation
+        soft = [teacher.soft_target(image) for image in images] if teacher else [None] * len(images)
         outputs, losses = [], []
         with mx.autograd.record():
-            for image, label in zip(images, labels):
-                mixed = image if share == 1 else share * image + (1 - share) * image[::-1]
-                logits = self.net(mixed.astype(self.config.dtype, copy=False))
-                target = self._target(label, share)
-                loss = self._loss(logits, target.astype(self.config.dtype, copy=False))
+            for parts in zip(images, labels, targets, soft):
+                image, label, target, hint = parts
+                logits = self.net(image.astype(self.config.dtype, copy=False))
+                loss = self._loss_of(logits, target, hint)
                 losses.append(loss * self.loss_scale)
                 outputs.append((logits, label, target, loss))
         mx.autograd.backward(losses)
-        self.trainer.step(self.images_per_step * self.loss_scale)
-        return self._sums(outputs)
+        return outputs
 
-    def _mixup_share(self, epoch: int, rng: np.random.Generator) -> float:
-        config = self.config
-        if not config.mixup or epoch >= config.num_epochs - config.mixup_off_epoch:
-            return 1
-        return float(rng.beta(config.mixup_alpha, config.mixup_alpha))
+    def _loss_of(self, logits, target, hint):
+        target = target.astype(self.config.dtype, copy=False)
+        if hint is None:
+            return self._loss(logits, target)
+        return self._distillation.loss(logits, target, hint.astype(self.config.dtype, copy=False))
 
-    def _target(self, label, share: float):
-        """Return ``(N, classes)`` probabilities: smoothed, and mixed with the batch reversed."""
+    def _update(self) -> None:
+        scale = self.images_per_step * self.loss_scale
+        self.trainer.allreduce_grads()
+        if self.config.clip_norm:
+            gradients.clip_norm(self.trainer, self.config.clip_norm * scale)
+        self.trainer.update(scale)
+        if self.config.accumulate > 1:
+            gradients.clear(self.net)
+
+    def _target(self, label):
+        """Return ``(N, classes)`` probabilities, smoothed."""
         eta = SMOOTHING if self.config.label_smoothing else 0
         low = eta / self.classes
-        target = label.one_hot(self.classes, on_value=1 - eta + low, off_value=low)
-        return target if share == 1 else share * target + (1 - share) * target[::-1]
+        return label.one_hot(self.classes, on_value=1 - eta + low, off_value=low)
 
     def _sums(self, outputs):
         pairs = []
         for logits, label, target, loss in outputs:
-            if self.config.mixup:
+            if self.config.mixes:
                 error = mx.nd.softmax(logits.astype("float32")) - target
                 metric = mx.nd.sqrt(mx.nd.mean(error**2)) * len(label)
             else:
@@ -200,16 +241,23 @@ class ClassifierTask:
         return mx.nd.add_n(*pairs)
 
     def validate(self, epoch: int) -> Optional[dict[str, float]]:
-        """Return top-1, top-5 and loss on the validation set.
+        """Return top-1, top-5 and loss on the validation set; with an average, its own, too.
 
         A copy of the net is judged: in inference oneDNN changes the layout of the weights it meets,
         in the background, and training after it would no longer repeat bit for bit.
         """
         if self._validation is None:
             return None
-        trained = self.net._collect_params_with_prefix()
+        params = self.net._collect_params_with_prefix()
+        scores = self._scores({n: param.data(self.devices[0]) for n, param in params.items()})
+        if self.ema:
+            averaged = self._scores(self.ema.arrays)
+            scores.update({PREFIX + name: score for name, score in averaged.items()})
+        return scores
+
+    def _scores(self, weights: dict) -> dict[str, float]:
         for name, param in self._judged._collect_params_with_prefix().items():
-            param.set_data(trained[name].data(self.devices[0]))
+            param.set_data(weights[name])
         result = evaluate(
             self._predict, self._validation, classes=self.classes,
             preprocessing=self.card.preprocessing, batch_size=self.config.batch_size,
@@ -245,7 +293,12 @@ class ClassifierTask:
         if config.use_pretrained:
             load_published(net, skip_output=self.classes != IMAGENET_CLASSES)
         elif config.resume_params:
-            load_weights(net, config.resume_params)
+            load_weights(net, config.resume_params, skip_output=config.reset_output)
+        freeze_classifier(net, config.freeze_stages, norms=config.freeze_bn)
+        if config.layer_decay < 1:
+            decay_rates(net, config.layer_decay)
+        if config.accumulate > 1:
+            gradients.set_accumulation(net)
         if config.no_wd:
             for param in net.collect_params(".*beta|.*gamma|.*bias").values():
                 param.wd_mult = 0.0
@@ -291,6 +344,10 @@ def _validation_source(config: ClassifierConfig):
     if config.reads_folders:
         return open_source(folder=str(Path(config.data_dir) / "val"))
     return open_source(rec=config.rec_val, idx=config.rec_val_idx) if config.rec_val else None
+
+
+def _times(accumulate: int) -> str:
+    return f", {accumulate} times" if accumulate > 1 else ""
 
 
 def _dry_run(task: ClassifierTask, config: ClassifierConfig) -> Result:

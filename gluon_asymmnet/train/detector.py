@@ -7,7 +7,6 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet._environment import mx
-from gluon_asymmnet.arch import feature_info
 from gluon_asymmnet.card import CARD_FILE
 from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.data.bad_records import SkippedRecords
@@ -28,6 +27,9 @@ from gluon_asymmnet.detection.zoo import get_detector
 from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.train.ema import PREFIX, make_average
+from gluon_asymmnet.train.freezing import freeze, freeze_norms, stages_of
+from gluon_asymmnet.train.gradients import clip_norm
 from gluon_asymmnet.train.loop import Result, run
 from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.train.schedule import make_schedule
@@ -86,6 +88,7 @@ class DetectorTask:
             {"wd": config.wd, "momentum": config.momentum, "learning_rate": self.schedule(1)},
             update_on_kvstore=False,
         )  # fmt: skip
+        self.ema = make_average(self.net, config)
         self._judged = self._new_net()
         self._judged.initialize(ctx=devices[0])
         self._judged.hybridize(static_alloc=True, static_shape=True)
@@ -133,7 +136,10 @@ class DetectorTask:
                 losses.append(entropy + distance)
                 sums.append((losses[-1], distance))
         mx.autograd.backward(losses)
-        self.trainer.step(matched)
+        self.trainer.allreduce_grads()
+        if self.config.clip_norm:
+            clip_norm(self.trainer, self.config.clip_norm * matched)
+        self.trainer.update(matched)
         # the loop divides by the images of a step, and the loss is one of the whole batch
         scale = self.images_per_step / matched
         pairs = (mx.nd.stack(loss.sum(), part.sum()).reshape(2) for loss, part in sums)
@@ -148,20 +154,24 @@ class DetectorTask:
         last = epoch + 1 == self.config.num_epochs
         if self._validation is None or ((epoch + 1) % self.config.val_interval and not last):
             return None
-        trained = self.net._collect_params_with_prefix()
+        params = self.net._collect_params_with_prefix()
+        trained = {name: param.data(self.devices[0]) for name, param in params.items()}
+        result = evaluate(self._drawn(self._detections(trained), epoch), self.class_names)
+        write_json(result.original, self.folder / f"validation/epoch-{epoch:04d}.json")
+        scores = _scores(result)
+        if self.ema:
+            result = evaluate(self._detections(self.ema.arrays), self.class_names)
+            scores.update({PREFIX + name: score for name, score in _scores(result).items()})
+        return scores
+
+    def _detections(self, weights: dict):
+        """Yield what the net finds on the validation set with these weights."""
         for name, param in self._judged._collect_params_with_prefix().items():
-            param.set_data(trained[name].data(self.devices[0]))
-        found = detect(
+            param.set_data(weights[name])
+        return detect(
             self._predict, self._validation, self.config.data_shape, self.config.batch_size,
             normalization=self._normalization, threads=self.config.num_workers,
         )  # fmt: skip
-        result = evaluate(self._drawn(found, epoch), self.class_names)
-        write_json(result.original, self.folder / f"validation/epoch-{epoch:04d}.json")
-        return {
-            "mAP": result.original.mean_ap_11_point,
-            "mAP_area": result.original.mean_ap_area,
-            "mAP_resized": result.resized.mean_ap_11_point,
-        }
 
     def _drawn(self, found, epoch: int):
         """Pass the detections on; save pictures of the first ones."""
@@ -219,6 +229,14 @@ class DetectorTask:
         )  # fmt: skip
 
 
+def _scores(result) -> dict[str, float]:
+    return {
+        "mAP": result.original.mean_ap_11_point,
+        "mAP_area": result.original.mean_ap_area,
+        "mAP_resized": result.resized.mean_ap_11_point,
+    }
+
+
 def freeze_backbone(net, stages: int, *, norms: bool) -> None:
     """Leave parts of a detector's backbone as they are: no updates, and no new statistics.
 
@@ -228,22 +246,11 @@ def freeze_backbone(net, stages: int, *, norms: bool) -> None:
         norms: the normalisation of all of the backbone.
     """
     maps = net.features.backbone
-    frozen = []
     if stages:
         _, plan = plan_model(net.spec.backbone, width=net.spec.width, rate=net.spec.rate)
-        last = [f.block for f in feature_info(plan)[:-1] if f.stride <= 2**stages]
-        frozen = [maps.stem, *list(maps.blocks)[: max(last, default=-1) + 1]]
-    for block in frozen:
-        block.collect_params().setattr("grad_req", "null")
-        block.apply(_fix_statistics)
+        freeze(stages_of(maps.stem, maps.blocks, plan)[:stages])
     if norms:
-        maps.apply(_fix_statistics)
-
-
-def _fix_statistics(block) -> None:
-    if isinstance(block, mx.gluon.nn.BatchNorm):
-        block._kwargs["use_global_stats"] = True  # Gluon reads it at each call
-        block.collect_params().setattr("grad_req", "null")
+        freeze_norms(maps)
 
 
 def _devices(numbers: list[int]) -> list:

@@ -27,6 +27,7 @@ from gluon_asymmnet.train import checkpoint as checkpoints
 from gluon_asymmnet.train.board import Board
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest
 from gluon_asymmnet.train.curves import draw_curves
+from gluon_asymmnet.train.ema import AveragedWeights
 from gluon_asymmnet.train.progress import clock, time_left, write_progress
 from gluon_asymmnet.train.run_directory import RunDirectory, logging_to
 
@@ -38,6 +39,7 @@ class Task(Protocol):
 
     net: object
     trainer: object
+    ema: Optional[AveragedWeights]  # updated, kept and written here
     metric: str  # name of what ``step`` counts, for the log: accuracy, RMSE, SmoothL1
     images_per_step: int
     steps_per_epoch: int
@@ -53,7 +55,8 @@ class Task(Protocol):
     def validate(self, epoch: int) -> Optional[dict[str, float]]:
         """Return the metrics on the validation set, or None if there is none in this epoch.
 
-        The first, top-1 or mAP, decides which weights are the best.
+        The first, top-1 or mAP, decides which weights are the best; the first of the average's,
+        if there is one, which of its are.
         """
 
 
@@ -138,11 +141,13 @@ class _Run:
         self.board = Board(self.directory.path, purge_step=first)
         try:
             for epoch in range(first, self.config.num_epochs):
+                if self._out_of_patience(epoch):
+                    break
                 self._epoch(epoch)
                 if self.signals.stop and self.step < self.last_step:
                     self._event("stopped", f"by {self.signals.name} after step {self.step}")
                     return self._result(finished=False)
-            self._copy_weights("last.params")
+            self._copy_weights("last")
             return self._result(finished=True)
         except _NotFiniteError as error:
             self._event("not_finite", str(error))
@@ -174,12 +179,22 @@ class _Run:
         if found is None:
             self._event("started", f"at step {self.step} of {self.last_step}")
             return
-        state = checkpoints.load(found, self.task.net, self.task.trainer)
+        state = checkpoints.load(found, self.task.net, self.task.trainer, self.task.ema)
         self.step = state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.sums = _Sums(self.task.images_per_step, **state["sums"])
         self._event("resumed", f"from {found.path.name}, of {self.last_step} steps")
         self.log.info("resumed from %s", found.path)
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        """Say whether to end before ``epoch``: nothing got better for too long."""
+        best = [self.best_epoch, self.task.ema and self.task.ema.best_epoch]
+        waited = epoch - 1 - max((e for e in best if e is not None), default=epoch)
+        if not self.config.patience or waited < self.config.patience:
+            return False
+        self.log.info("no better validation for %d epochs: the run ends", waited)
+        self._event("ended", f"no better validation for {waited} epochs")
+        return True
 
     def _epoch(self, epoch: int) -> None:
         """Train and validate one epoch; after a signal, save in the middle of it."""
@@ -219,7 +234,7 @@ class _Run:
                     self._save()
                     if self.signals.stop:
                         return
-        self.sums.drain()
+        self._settle()
         if self.step < (epoch + 1) * per_epoch:
             raise RunError(
                 f"the input ended after {self.step - epoch * per_epoch} of {per_epoch} steps of "
@@ -234,6 +249,8 @@ class _Run:
         rng = np.random.default_rng([self.config.seed, self.step])
         mx.random.seed(int(rng.integers(2**31)))  # dropout
         self.sums.add(self.step, self.task.step(batch, epoch, rng))
+        if self.task.ema:
+            self.task.ema.update(self.step - self.task.first_step)
         return lr
 
     def _finish_epoch(self, epoch: int, images: int, begun: float) -> None:
@@ -273,14 +290,25 @@ class _Run:
         draw_curves(self.directory.read_metrics(), self.directory.path / "curves.png")
         self.sums = _Sums(task.images_per_step)
         if improved:
-            self._copy_weights("best.params")
+            self._copy_weights("best", ema=False)
+        if task.ema and task.ema.judge(validation, epoch):
+            self._copy_average("best")
         frequency = self.config.save_frequency
         if frequency and (epoch + 1) % frequency == 0:
-            self._copy_weights(f"{self.config.dataset}-{self.config.model}-{epoch:04d}.params")
+            self._copy_weights(f"{self.config.dataset}-{self.config.model}-{epoch:04d}")
         self._save()
 
-    def _save(self) -> None:
+    def _settle(self) -> None:
+        """Read all sums and wait for the last update to end.
+
+        In MXNet 1.9.1 the backward pass of batch normalisation writes the running statistics
+        without the engine's knowledge: read before its end, they may be those of the step before.
+        """
         self.sums.drain()
+        mx.nd.waitall()
+
+    def _save(self) -> None:
+        self._settle()
         sums = {"loss": self.sums.loss, "metric": self.sums.metric, "steps": self.sums.steps}
         per_epoch = self.task.steps_per_epoch
         best_step = None if self.best_epoch is None else (self.best_epoch + 1) * per_epoch
@@ -296,15 +324,21 @@ class _Run:
         folder = self.directory.checkpoints
         checkpoints.save(
             folder, self.step, self.task.net, self.task.trainer, state,
-            texts=self.directory.texts(),
+            texts=self.directory.texts(), ema=self.task.ema,
         )  # fmt: skip
         for damage in clean_up(folder, self.config.keep_last):
             self._event("fault", f"set aside {damage.checkpoint.path.name}: {damage.reason}")
             self.log.warning("set aside %s: %s", damage.checkpoint.path, damage.reason)
 
-    def _copy_weights(self, name: str) -> None:
-        with new_file(self.directory.path / name) as scratch:
+    def _copy_weights(self, name: str, *, ema: bool = True) -> None:
+        with new_file(self.directory.path / f"{name}.params") as scratch:
             write_params(scratch, checkpoints.net_arrays(self.task.net))
+        if ema and self.task.ema:
+            self._copy_average(name)
+
+    def _copy_average(self, name: str) -> None:
+        with new_file(self.directory.path / f"{name}-ema.params") as scratch:
+            write_params(scratch, self.task.ema.as_numpy())
 
     def _result(self, finished: bool) -> Result:
         name = "best.params" if self.best is not None else "last.params"

@@ -1,0 +1,193 @@
+"""A teacher beside the labels: the loss, and every kind of teacher."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gluon_asymmnet._environment import gluoncv, mx
+from gluon_asymmnet.card import read_card
+from gluon_asymmnet.compat.params_file import write_params
+from gluon_asymmnet.data.augment import Normalization
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.onnx import export_onnx
+from gluon_asymmnet.export.openvino import export_openvino
+from gluon_asymmnet.predict import Predictor
+from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.saved import open_model
+from gluon_asymmnet.train import checkpoint
+from gluon_asymmnet.train.classifier import ClassifierTask
+from gluon_asymmnet.train.distillation import Distillation, Teacher
+from tests.conftest import GREY
+from tests.test_train import config, one_batch
+
+TEACHERS = Normalization(*GREY)
+DIGITS = list("0123456789")
+
+
+def softmax(logits):
+    spread = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return spread / spread.sum(axis=1, keepdims=True)
+
+
+def distillation(temperature, hard_weight, teacher=None):
+    return Distillation(teacher, temperature, hard_weight, Normalization())
+
+
+@pytest.mark.parametrize(("temperature", "hard_weight"), [(20, 0.5), (3, 0.1), (1, 0.7), (4, 0)])
+def test_loss_and_gradient_are_gluoncvs_and_the_papers(temperature, hard_weight):
+    rng = np.random.default_rng(0)
+    logits, hints = rng.normal(0, 4, (2, 6, 10)).astype(np.float32)
+    target = np.full((6, 10), 0.01, np.float32)
+    target[np.arange(6), rng.integers(0, 10, 6)] = 0.91
+    soft = mx.nd.softmax(mx.nd.array(hints) / temperature)
+    student = mx.nd.array(logits)
+    student.attach_grad()
+    with mx.autograd.record():
+        loss = distillation(temperature, hard_weight).loss(student, mx.nd.array(target), soft)
+    loss.backward()
+    theirs = gluoncv.loss.DistillationSoftmaxCrossEntropyLoss(
+        temperature=temperature, hard_weight=hard_weight, sparse_label=False
+    )(mx.nd.array(logits), mx.nd.array(target), soft)
+    np.testing.assert_allclose(loss.asnumpy(), theirs.asnumpy(), rtol=1e-6)
+    # arXiv:1503.02531, equation 2: dC/dz = (q - p) / T, times T**2; and the labels' q - y
+    p, q = softmax(hints / temperature), softmax(logits / temperature)
+    expected = (1 - hard_weight) * temperature * (q - p)
+    expected += hard_weight * (softmax(logits) - target)
+    np.testing.assert_allclose(student.grad.asnumpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_gets_its_own_normalisation_and_size():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
+    seen = []
+
+    def predict(images):
+        seen.append(images.asnumpy())
+        return images
+
+    def asked(size, normalization):
+        images = mx.nd.array(np.stack([TEACHERS(rgb) for rgb in pixels]))
+        Teacher(predict, 1, None, size, normalization)(images, TEACHERS)
+        return seen[-1]
+
+    expected = np.stack([Normalization()(rgb) for rgb in pixels])
+    np.testing.assert_allclose(asked(8, Normalization()), expected, atol=1e-5)
+    same = np.stack([TEACHERS(rgb) for rgb in pixels])
+    np.testing.assert_array_equal(asked(8, TEACHERS), same)  # nothing to do
+    larger = asked(15, TEACHERS)  # corners on corners: every second pixel is a given one
+    np.testing.assert_allclose(larger[:, :, ::2, ::2], same, atol=1e-5)
+    between = (same[:, :, :, :-1] + same[:, :, :, 1:]) / 2
+    np.testing.assert_allclose(larger[:, :, ::2, 1::2], between, atol=1e-5)
+
+
+def task_of(digits, teacher, **changes):
+    settings = {"batch_size": 8, "dropout": 0.0, "teacher": str(teacher), **changes}
+    return ClassifierTask(config(digits, **settings), [mx.cpu()])
+
+
+def probabilities(predictor, batch, temperature):
+    """By another way: back to pixels and on to the teacher's input, with its predictor."""
+    student = Normalization()
+    pixels = batch.data * np.reshape(student.std, (3, 1, 1)) + np.reshape(student.mean, (3, 1, 1))
+    images = (pixels - np.reshape(TEACHERS.mean, (3, 1, 1))) / np.reshape(TEACHERS.std, (3, 1, 1))
+    size = predictor.card.input_size
+    images = mx.nd.contrib.BilinearResize2D(mx.nd.array(images), height=size, width=size)
+    return softmax(predictor.predict(images.asnumpy()).astype(np.float64) / temperature)
+
+
+def test_a_run_directory_teaches(digits, teacher_run):
+    task = task_of(digits, teacher_run, temperature=4.0)
+    batch = one_batch(digits)
+    soft = task._distillation.soft_target(mx.nd.array(batch.data)).asnumpy()
+    expected = probabilities(Predictor(teacher_run, "mxnet"), batch, 4)
+    np.testing.assert_allclose(soft, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_exported_file_teaches_as_its_network_does(digits, teacher_run, tmp_path, engine):
+    export, suffix = {
+        "onnxruntime": (export_onnx, ".onnx"),
+        "openvino": (export_openvino, ".xml"),
+    }[engine]
+    file = next(export(open_model(teacher_run), tmp_path / "out").glob(f"*{suffix}"))
+    assert Predictor(file).engine == engine
+    task = task_of(digits, file, temperature=4.0)
+    batch = one_batch(digits)
+    soft = task._distillation.soft_target(mx.nd.array(batch.data)).asnumpy()
+    expected = probabilities(Predictor(teacher_run, "mxnet"), batch, 4)
+    np.testing.assert_allclose(soft, expected, rtol=1e-3, atol=1e-5)
+    assert np.isfinite(task.step(batch, 0, np.random.default_rng(0)).asnumpy()).all()
+
+
+def test_a_gluoncv_model_teaches(digits, tmp_path):
+    net = gluoncv.model_zoo.get_model("mobilenet0.25", classes=10)
+    net.initialize()
+    images = mx.nd.array(one_batch(digits).data)
+    expected = mx.nd.softmax(net(images) / 20).asnumpy()
+    net.save_parameters(str(tmp_path / "teacher.params"))
+    task = task_of(digits, "mobilenet0.25", teacher_params=str(tmp_path / "teacher.params"))
+    np.testing.assert_allclose(
+        task._distillation.soft_target(images).asnumpy(), expected, rtol=1e-4
+    )
+
+
+def test_the_loss_of_a_step_is_that_of_the_mixed_images(digits, teacher_run):
+    """The teacher sees what the student sees: the batch after CutMix."""
+    task = task_of(digits, teacher_run, cutmix=1.0, temperature=4.0, hard_weight=0.3)
+    batch, rng = one_batch(digits), np.random.default_rng(1)
+    mix = task._draw_mix(0, np.random.default_rng(1))
+    assert mix.box.area > 0
+    images = mix.images(mx.nd.array(batch.data))
+    with mx.autograd.train_mode():
+        logits = task.net(images).asnumpy().astype(np.float64)
+    target = np.full((8, 10), 0.01)
+    target[np.arange(8), batch.label.astype(int)] = 0.91
+    target = mix.share * target + (1 - mix.share) * target[::-1]
+    soft = probabilities(Predictor(teacher_run), batch._replace(data=images.asnumpy()), 4)
+    hard_loss = -(target * np.log(softmax(logits))).sum()
+    soft_loss = -(soft * np.log(softmax(logits / 4))).sum()
+    loss, _ = task.step(batch, 0, rng).asnumpy()
+    assert loss == pytest.approx(0.7 * 16 * soft_loss + 0.3 * hard_loss, rel=1e-3)
+
+
+def test_a_teacher_stays_as_it_is(digits, teacher_run):
+    task = task_of(digits, teacher_run)
+    net = task._distillation.teacher.predict
+    before = checkpoint.net_arrays(net)
+    task.step(one_batch(digits), 0, np.random.default_rng(0)).wait_to_read()
+    after = checkpoint.net_arrays(net)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    ours = {id(param) for param in task.net.collect_params().values()}
+    assert not ours & {id(param) for param in net.collect_params().values()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"teacher": "/nowhere/run"}, InputError, "no such file or folder, and no model of"),
+        ({"teacher": "resnet50_v9"}, InputError, "--teacher resnet50_v9: no such file or folder"),
+        ({"teacher_params": "x.params"}, InputError, "goes with the name of a GluonCV model"),
+        ({"teacher": "mobilenet0.25", "teacher_params": "/nowhere/a.params"},
+         FileNotFoundError, "/nowhere/a.params"),
+        ({"teacher": "ssd_512_mobilenet1.0_voc", "teacher_params": "x"}, InputError,
+         "GluonCV cannot give it|no classifier of images|takes no images"),
+    ],
+)  # fmt: skip
+def test_what_cannot_teach_says_why(digits, teacher_run, changes, error, message):
+    with pytest.raises(error, match=message):
+        task_of(digits, **{"teacher": teacher_run, **changes})
+
+
+def test_classes_must_be_the_same(digits, teacher_run, tmp_path):
+    card = read_card(teacher_run / "card.json")
+    for name in ("best.params", "card.json"):
+        (tmp_path / name).write_bytes((teacher_run / name).read_bytes())
+    dataclasses.replace(card, class_names=DIGITS[::-1]).save(tmp_path / "card.json")
+    with pytest.raises(InputError, match="calls class 0 '9', the training set '0'"):
+        task_of(digits, tmp_path)
+    net = get_model("asymmnet_small", width=0.35, classes=4)
+    net.initialize()
+    write_params(tmp_path / "best.params", checkpoint.net_arrays(net))
+    dataclasses.replace(card, classes=4, class_names=None).save(tmp_path / "card.json")
+    with pytest.raises(InputError, match="knows 4 classes, the training set has 10"):
+        task_of(digits, tmp_path)
