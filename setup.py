@@ -30,6 +30,7 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-learn"],
+        "demo-ssd": ["scikit-learn", "onnx==1.16.2", "onnxruntime>=1.19", "openvino>=2025.3"],
         # onnx 1.16.2 runs with NumPy 1.23; the newest pulls NumPy 2, which MXNet refuses
         "onnx": ["onnx==1.16.2", "onnxruntime>=1.19"],
         "openvino": ["onnx==1.16.2", "openvino>=2025.3"],

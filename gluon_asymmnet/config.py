@@ -234,6 +234,8 @@ class ClassifierConfig:
         """Whether our own reader is used, not MXNet's."""
         augmented = self.randaugment or self.random_erasing
         return bool(self.data_backend == "opencv" or self.reads_folders or augmented)
+
+    @property
     def mixes(self) -> bool:
         """Whether images are mixed, so that labels are shares of classes."""
         return self.mixup or self.cutmix > 0
