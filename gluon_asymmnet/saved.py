@@ -17,11 +17,12 @@ from gluon_asymmnet.card import (
     read_card,
 )
 from gluon_asymmnet.compat.params_file import read_header
-from gluon_asymmnet.compat.weights import load_weights
+from gluon_asymmnet.compat.weights import load_weights, newest_weights
 from gluon_asymmnet.detection.card import DetectorCard, read_detector_card
 from gluon_asymmnet.detection.spec import detector_id, plan_detector
 from gluon_asymmnet.detection.zoo import open_detector
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.nn.asymmnet import AsymmNet
 from gluon_asymmnet.registry import Variant, get_model, variant_id
 
 SYMBOL_SUFFIX = "-symbol.json"
@@ -136,12 +137,15 @@ def _open_folder(folder: Path) -> SavedModel:
         return open_symbol(symbols[0])
     if not (folder / CARD_FILE).exists():
         raise InputError(f"{folder}: holds neither a run nor an exported model; expected {_WANTED}")
-    candidates = [folder / "best.params", folder / "last.params"]
-    candidates += sorted(folder.glob("checkpoints/step-*/net.params"), reverse=True)
-    for weights in candidates:
-        if weights.exists():
-            return open_weights(weights, read_card(folder / CARD_FILE))
-    raise InputError(f"{folder}: the run has no weights yet; let it finish an epoch")
+    return open_weights(newest_weights(folder), read_card(folder / CARD_FILE))
+
+
+def faster(model: AnyModel) -> AnyModel:
+    """Return the model in its form for inference on the CPU, if its network has one."""
+    if not isinstance(model.net, AsymmNet) or model.card.norm != "batch":
+        return model
+    side = model.card.input_size
+    return model._replace(net=model.net.optimize_for_inference(mx.nd.zeros((1, 3, side, side))))
 
 
 def build(card: Card):

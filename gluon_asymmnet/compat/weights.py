@@ -103,3 +103,13 @@ def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> No
             f"with classes={IMAGENET_CLASSES}, or load all but the classifier"
         )
     load_weights(net, fetch(root=root), ctx=ctx, skip_output=skip_output)
+
+
+def newest_weights(folder: Path) -> Path:
+    """The best, else the last, else the newest checkpoint's parameters of a run."""
+    candidates = [folder / "best.params", folder / "last.params"]
+    candidates += sorted(folder.glob("checkpoints/step-*/net.params"), reverse=True)
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise InputError(f"{folder}: the run has no weights yet; let it finish an epoch")

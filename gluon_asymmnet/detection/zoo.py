@@ -7,7 +7,7 @@ from typing import Optional, Union
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.card import CARD_FILE, read_card
 from gluon_asymmnet.compat.exact import load_exact
-from gluon_asymmnet.compat.weights import load_published, load_weights
+from gluon_asymmnet.compat.weights import load_published, load_weights, newest_weights
 from gluon_asymmnet.data.voc import VOC_CLASSES
 from gluon_asymmnet.detection.card import DetectorCard, read_detector_card
 from gluon_asymmnet.detection.spec import DetectorSpec, parse_detector
@@ -87,7 +87,7 @@ def open_detector(path, *, ctx=None) -> tuple[DetectorCard, SSD]:
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     card = read_detector_card(folder / CARD_FILE)
-    weights = _newest_weights(path) if path.is_dir() else path
+    weights = newest_weights(path) if path.is_dir() else path
     _, dataset = parse_detector(card.model)
     classes = card.class_names if dataset == "custom" else None
     net = get_detector(card.model, classes=classes, pretrained=str(weights), ctx=ctx)
@@ -106,14 +106,4 @@ def _weights_of_run(folder: Path, spec: DetectorSpec) -> Path:
             f"{card.norm} normalisation), the detector's backbone is {variant_id(wanted)} "
             f"(no shuffle, batch normalisation)"
         )
-    return _newest_weights(folder)
-
-
-def _newest_weights(folder: Path) -> Path:
-    """The best, else the last, else the newest checkpoint's parameters of a run."""
-    candidates = [folder / "best.params", folder / "last.params"]
-    candidates += sorted(folder.glob("checkpoints/step-*/net.params"), reverse=True)
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise InputError(f"{folder}: the run has no weights yet; let it finish an epoch")
+    return newest_weights(folder)

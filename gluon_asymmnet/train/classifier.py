@@ -24,7 +24,7 @@ from gluon_asymmnet.data.sources import check_labels, open_source
 from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluate import evaluate
-from gluon_asymmnet.nn.forms import TRAINING, set_form
+from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, set_form
 from gluon_asymmnet.registry import get_model, parse_name
 from gluon_asymmnet.train import gradients
 from gluon_asymmnet.train.checkpoint import load_trainer
@@ -109,6 +109,8 @@ class ClassifierTask:
         self.ema = make_average(self.net, config)
         self._judged = self._new_net()
         self._judged.initialize(ctx=devices[0])
+        if devices[0].device_type == "cpu":
+            set_form(self._judged, INFERENCE)
 
     def _training_input(self, source):
         config = self.config
