@@ -154,7 +154,7 @@ class _Run:
             raise RunError(self._explain(error, task)) from None
         except OSError as error:
             with contextlib.suppress(OSError):  # the disk that failed holds the events, too
-                self._event("fault", f"{error.filename}: {error.strerror}")
+                self._event("fault", str(error))
             raise
         finally:
             with contextlib.suppress(OSError):  # all was flushed; what failed was said
