@@ -17,9 +17,9 @@ PURE = (
     "compat/safetensors_file", "compat/state_dict_file", "compat/states_file",
     "compat/walk", "complexity", "config", "data", "detection/coco_ap", "detection/config",
     "detection/spec", "detection/voc_ap", "doctor", "download", "errors", "evaluate",
-    "evaluation_report", "export/folder", "export/onnx_graph", "export/parity", "extras",
-    "folding", "predict", "recipes", "registry", "threads", "train/curves",
-    "train/schedule",
+    "evaluation_report", "export/folder", "export/int8_report", "export/int8_search",
+    "export/onnx_graph", "export/onnx_int8", "export/parity", "extras", "folding", "predict",
+    "recipes", "registry", "threads", "train/curves", "train/schedule",
 )  # fmt: skip
 
 

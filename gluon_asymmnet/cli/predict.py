@@ -68,6 +68,7 @@ def run(args) -> int:
     found = find_pictures(args.pictures)
     targets = _targets(found, args.annotate) if args.annotate else {}
     predictor = Predictor(args.model, args.engine, threads=args.threads, precision=args.precision)
+    print(f"engine: {predictor.engine}, {predictor.weights}", file=sys.stderr)
     width = max(len(str(path)) for path, _ in found)
     quiet = len(found) == 1 or not sys.stderr.isatty()
     done, skipped = [], []
