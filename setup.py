@@ -34,6 +34,14 @@ setup(
         # onnx 1.16.2 runs with NumPy 1.23; the newest pulls NumPy 2, which MXNet refuses
         "onnx": ["onnx==1.16.2", "onnxruntime>=1.19"],
         "openvino": ["onnx==1.16.2", "openvino>=2025.3"],
+        # 8 bits: ONNX Runtime needs no more; NNCF, for OpenVINO, needs Python 3.10 and NumPy 1.24
+        "int8": [
+            "onnx==1.16.2",
+            "onnxruntime>=1.19",
+            "openvino>=2025.3",
+            "nncf>=3.0; python_version >= '3.10'",
+            "numpy>=1.24,<2; python_version >= '3.10'",
+        ],
         "torch": ["torch"],
         "coco": ["pycocotools"],
         "dev": [
@@ -43,6 +51,7 @@ setup(
             "onnx==1.16.2",
             "onnxruntime>=1.19",
             "openvino>=2025.3",
+            "nncf>=3.0; python_version >= '3.12'",  # where NumPy is new enough for it
             "pytest",
             "hypothesis",
             "ruff",

@@ -10,6 +10,18 @@ from gluon_asymmnet.registry import plan_model
 
 _ROOT = Path(__file__).parent.parent
 _WIDTHS = (0.5, 0.75, 1.0)
+_MEASURED = _ROOT / "benchmarks/measured.json"
+# what README compares: contender of the benchmark -> how it is called there
+_COMPARED = {
+    "plain": "the authors' net, MXNet",
+    "optimized": "MXNet, `optimize_for_inference()`",
+    "torch_channels_last": "PyTorch, channels last",
+    "onnxruntime": "ONNX Runtime",
+    "onnxruntime_int8": "ONNX Runtime, int8",
+    "openvino_f32": "OpenVINO, f32",
+    "openvino_int8": "OpenVINO, int8",
+    "openvino_bf16": "OpenVINO, bf16",
+}
 
 
 def counts_table() -> str:
@@ -35,6 +47,27 @@ def fuzzing_table() -> str:
         rows.append(f"| {name}: {found['parser']} | {shown} | {found['peak_bytes'] / 1e6:.2f} MB |")
     rows.append(f"\nPython {report['python']}, seed {report['seed']}.")
     return "\n".join(rows)
+
+
+def speed_table(measured=_MEASURED) -> str:
+    """Return the rows of README's table of speed: each contender at its best thread count."""
+    rows = json.loads(Path(measured).read_text())["rows"]
+    case = {"kind": "infer", "model": "asymmnet_large", "width": 1.0, "size": 224}
+    best: dict = {}
+    for row in rows:
+        if "median" in row and all(row[k] == v for k, v in case.items()):
+            key = row["name"], row["batch"]
+            best[key] = min(row["median"], best.get(key, row["median"]))
+    lines = ["| AsymmNet-Large, 224 x 224 | batch 1, ms | times | batch 32, images/s | times |",
+             "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    for name, title in _COMPARED.items():
+        if {(name, 1), (name, 32)} <= best.keys():
+            one, many = best[name, 1], best[name, 32]
+            lines.append(
+                f"| {title} | {1e3 * one:.1f} | {best['plain', 1] / one:.1f} | {32 / many:.0f} | "
+                f"{best['plain', 32] / many:.1f} |"
+            )
+    return "\n".join(lines)
 
 
 TABLES = {

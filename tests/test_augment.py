@@ -121,3 +121,16 @@ def test_training_image_mirrors_half_of_the_time():
     assert not any(
         training_image(rgb, 32, never, Normalization(), rng)[0, 0, 0] > 0 for _ in range(50)
     )
+
+
+def test_normalisation_is_bit_for_bit_the_formula():
+    """Of bytes and floats, of views into pictures and mirrored ones, odd sizes."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (40, 51, 3), dtype=np.uint8)
+    how = Normalization()
+    for rgb in (picture, picture[3:20, 5:38], picture[:, ::-1], picture[:1, :1],
+                rng.uniform(0, 255, (7, 9, 3)).astype(np.float32)):  # fmt: skip
+        expected = (rgb - np.float32(how.mean)) * (1 / np.float32(how.std))
+        found = how(rgb)
+        assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
+        np.testing.assert_array_equal(found, expected.transpose(2, 0, 1))

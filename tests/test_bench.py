@@ -2,10 +2,19 @@
 
 import json
 
+import numpy as np
+import pytest
+
+from gluon_asymmnet.bench import deployed, int8, photographs, processes, readers, suite
 from gluon_asymmnet.bench.compare import compare
 from gluon_asymmnet.bench.contenders import CONTENDERS, Case
 from gluon_asymmnet.bench.report import table
+from gluon_asymmnet.bench.suite import Plan
+from gluon_asymmnet.data.augment import Normalization
+from gluon_asymmnet.data.images import image_info
+from gluon_asymmnet.errors import RunError
 from tests.conftest import ROOT, run_python
+from tests.random_nets import random_model
 
 
 def test_contenders_take_turns_in_processes_of_their_own(capfd):
@@ -36,7 +45,8 @@ def test_table_by_hand():
 
 
 def test_every_contender_says_what_it_is():
-    assert all(function.__doc__ for function in CONTENDERS.values())
+    for held in (CONTENDERS, deployed.CONTENDERS, readers.CONTENDERS):
+        assert all(function.__doc__ for function in held.values())
 
 
 def test_the_script(tmp_path):
@@ -52,3 +62,117 @@ def test_the_script(tmp_path):
     assert (tmp_path / "m.md").read_text().startswith("# Measured")
     bad = run_python(ROOT / "benchmark.py", "infer", "--threads", "0")
     assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1)
+
+
+CASE = {"kind": "infer", "model": "asymmnet_large", "width": 1.0, "batch": 32, "size": 224,
+        "threads": 2, "p95": 0.02}  # fmt: skip
+
+
+def test_a_contender_that_could_not_be_built_says_why():
+    rows = [{**CASE, "name": "plain", "median": 0.01, "peak_mb": 1.0},
+            {**CASE, "name": "torch_compiled", "left_out": "no a|b compiler"}]  # fmt: skip
+    lines = table(rows).splitlines()
+    assert lines[-1] == "| torch_compiled | left out: no a/b compiler | | | | | |"
+    assert {line.count("|") for line in lines[2:]} == {8}
+
+
+def test_input_table_by_hand():
+    """256 images in 0.5 s are 512 a second; a batch of 32 in 1.6 s is 20."""
+    case = {**CASE, "kind": "input", "data": "digits"}
+    rows = [{**case, "name": "input_opencv", "median": 0.5, "images": 256},
+            {**case, "name": "read_records", "median": 0.7, "images": 256},
+            {**case, "name": "train_task", "median": 1.6, "images": 32}]  # fmt: skip
+    text = table(rows)
+    assert "| input_opencv | 512 | 25.6 | yes |" in text
+    assert "| read_records | 366 | 18.3 | no |" in text
+    assert "| train_task | 20 | |  |" in text
+
+
+def test_memory_picture_and_startup_tables_by_hand():
+    memory = {**CASE, "kind": "memory", "median": 1.0}
+    text = table([
+        {**memory, "name": "plain", "of": "infer", "peak_mb": 400.0},
+        {**memory, "name": "openvino_f32", "of": "infer", "peak_mb": 100.0},
+        {**memory, "name": "train_plain", "of": "train", "peak_mb": 2000.0},
+        {**memory, "name": "train_ours", "of": "train", "peak_mb": 3000.0},
+    ])  # fmt: skip
+    assert "| openvino_f32 | infer | 100 | 0.25 |" in text
+    assert "| train_ours | train | 3000 | 1.50 |" in text
+    picture = {**CASE, "kind": "picture"}
+    rows = [{**picture, "name": "prepare", "median": 0.002},
+            {**picture, "name": "classify_mxnet", "median": 0.01}]  # fmt: skip
+    assert "| classify_mxnet | 10.00 | 20.00 | 20 % |" in table(rows)
+    startup = {**CASE, "kind": "startup", "name": "help", "median": 0.21}
+    assert "| help | 0.21 | 0.02 |" in table([startup])
+
+
+def test_a_models_name_may_carry_its_width():
+    plan = Plan(models=("asymmnet_small", "asymmnet_large_0.35"), batches=(1,), threads=(1,))
+    assert [case[:2] for case in plan.cases()] == [
+        ("asymmnet_small", 1.0),
+        ("asymmnet_large", 0.35),
+    ]
+
+
+def test_readers_give_every_batch(digits):
+    case = Case("asymmnet_small", 1.0, 64, 32, 2, str(digits.root))
+    assert readers.read_records(case)() == 1348
+    assert readers.input_opencv(case)() == 21
+
+
+def test_the_input_pipeline_is_measured_beside_training(monkeypatch):
+    monkeypatch.setattr(suite, "_PHOTOGRAPHS", 32)
+    only = ("read_records", "input_record_iter")
+    rows = suite.inputs(Plan(threads=(1,), rounds=1, only=only))
+    found = [(row["data"], row["name"], row["images"]) for row in rows]
+    assert found == [
+        ("JPEG 500x375", "read_records", 32),
+        ("JPEG 500x375", "input_record_iter", 32),
+        ("the demo's digits", "read_records", 1348),
+        ("the demo's digits", "input_record_iter", 1344),
+    ]
+    assert all(row["median"] > 0 for row in rows)
+    assert "**input, the demo's digits: " in table(rows)
+
+
+def test_startup_and_pictures():
+    plan = Plan(models=("asymmnet_small_0.35",), batches=(1,), sizes=(32,), threads=(1,), rounds=1,
+                only=("prepare", "classify_onnxruntime", "python", "help"))  # fmt: skip
+    rows = suite.startup(plan)
+    found = [(row["kind"], row["name"]) for row in rows]
+    assert found == [("picture", "prepare"), ("picture", "classify_onnxruntime"),
+                     ("startup", "python"), ("startup", "help")]  # fmt: skip
+    by_name = {row["name"]: row["median"] for row in rows}
+    assert all(by_name.values())
+    assert by_name["python"] < by_name["help"]
+
+
+def test_whole_processes_that_fail_are_an_error(tmp_path):
+    with pytest.raises(RunError, match="first_answer_openvino ended with status 1: "):
+        processes.startup(Case(folder=str(tmp_path / "none")), tmp_path / "a.jpg", rounds=1,
+                          only=("first_answer_openvino",))  # fmt: skip
+
+
+def test_photographs():
+    small = photographs.crops(3, 16, Normalization())
+    assert (small.shape, small.dtype) == ((3, 3, 16, 16), np.float32)
+    sizes = {(info.height, info.width) for info in map(image_info, photographs.jpegs(3))}
+    assert sizes == {(375, 500)}
+
+
+def test_8_bits_from_the_command_to_the_page(digits, tmp_path):
+    """With random weights, 32 pixels and few crops: the way, not the figures."""
+    made = random_model(tmp_path, classes=10)
+    made.net.save_parameters(str(tmp_path / "last.params"))
+    made.card.save(tmp_path / "card.json")
+    settings = dict(name="asymmnet_small_0.35", size=32, crops=16, engines=("onnxruntime",))
+    found = int8.measure(tmp_path, digits.root, threads=1, **settings)
+    int8.write(found, str(tmp_path / "int8"))
+    assert json.loads((tmp_path / "int8.json").read_text()) == found
+    page = (tmp_path / "int8.md").read_text()
+    (on_digits,), (on_photographs,) = found["digits"], found["photographs"]
+    assert on_photographs["unseen"]["images"] == 16
+    assert 0 < on_photographs["unseen"]["cosine"] <= 1
+    score = on_digits["score"]
+    assert f"| {100 * on_digits['float_top1']:.2f} % | {100 * score['top1']:.2f} % |" in page
+    assert page.count("| block 10 |") == 2  # the last of each

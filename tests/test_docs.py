@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from gluon_asymmnet.bench import int8
 from gluon_asymmnet.bench.report import document
-from gluon_asymmnet.tables import TABLES, updated
+from gluon_asymmnet.tables import TABLES, speed_table, updated
 from tests.conftest import ROOT
 
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "symbols/README.md"]
@@ -22,6 +23,27 @@ def test_the_page_of_measurements_is_that_of_its_data():
     folder = ROOT / "benchmarks"
     measured = json.loads((folder / "measured.json").read_text())
     assert document(measured) == (folder / "measured.md").read_text()
+
+
+def test_the_page_of_8_bits_is_that_of_its_data():
+    folder = ROOT / "benchmarks"
+    found = json.loads((folder / "int8.json").read_text())
+    assert int8.document(found) == (folder / "int8.md").read_text()
+
+
+def test_the_table_of_speed_takes_the_best_thread_count(tmp_path):
+    case = {"kind": "infer", "model": "asymmnet_large", "width": 1.0, "size": 224}
+    rows = [{**case, "name": name, "batch": batch, "median": seconds}
+            for name, batch, seconds in (
+                ("plain", 1, 0.02), ("plain", 1, 0.01), ("plain", 32, 0.4),
+                ("openvino_f32", 1, 0.002), ("openvino_f32", 1, 0.004),
+                ("openvino_f32", 32, 0.1), ("onnxruntime", 1, 0.003))]  # fmt: skip
+    rows.append({**case, "name": "openvino_int8", "batch": 1, "left_out": "no nncf"})
+    (tmp_path / "m.json").write_text(json.dumps({"rows": rows}))
+    assert speed_table(tmp_path / "m.json").splitlines()[2:] == [
+        "| the authors' net, MXNet | 10.0 | 1.0 | 80 | 1.0 |",
+        "| OpenVINO, f32 | 2.0 | 5.0 | 320 | 4.0 |",
+    ]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)

@@ -320,7 +320,8 @@ def test_the_command(exported, photos, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert status == 1
     assert err.splitlines() == [
-        f"skipped {photos}/bad.jpg: truncated JPEG: its end marker is missing"
+        f"engine: onnxruntime, {only(exported[0], '*.onnx')}",
+        f"skipped {photos}/bad.jpg: truncated JPEG: its end marker is missing",
     ]
     result = json.loads((tmp_path / "r.json").read_text())
     expected = Predictor(exported[0], "mxnet").classify([photos / "a.jpg", photos / "more/c.png"])

@@ -1,4 +1,4 @@
-"""Contenders that start from files: 8 bits, and pictures instead of arrays.
+"""Contenders that start from files: engines' variants, and pictures instead of arrays.
 
 ``case.folder`` is an exported folder; ``picture.jpg`` lies beside it, as do ``int8-<engine>``.
 """
@@ -28,6 +28,18 @@ def onnxruntime_int8(case: Case) -> Call:
 def openvino_int8(case: Case) -> Call:
     """OpenVINO with everything but the squeeze-and-excites in 8 bits."""
     return _int8(case, "openvino")
+
+
+def onnxruntime_spinning(case: Case) -> Call:
+    """ONNX Runtime as it comes: its threads spin while they wait, ours do not."""
+    import onnxruntime as library
+
+    options = library.SessionOptions()
+    options.intra_op_num_threads = case.threads
+    (path,) = Path(case.folder).glob("*.onnx")
+    session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {"data": _images(case)}
+    return lambda: session.run(None, feed)
 
 
 def prepare(case: Case) -> Call:
@@ -64,6 +76,6 @@ def classify_openvino(case: Case) -> Call:
     return _classify(case, "openvino")
 
 
-INT8 = (onnxruntime_int8, openvino_int8)
+INFER = (onnxruntime_spinning, onnxruntime_int8, openvino_int8)
 PICTURES = (prepare, classify_mxnet, classify_onnxruntime, classify_openvino)
-CONTENDERS = {function.__name__: function for function in (*INT8, *PICTURES)}
+CONTENDERS = {function.__name__: function for function in (*INFER, *PICTURES)}

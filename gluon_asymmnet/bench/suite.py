@@ -56,7 +56,7 @@ def infer(plan: Plan) -> list:
     for case in plan.cases():
         with tempfile.TemporaryDirectory() as folder:
             case = case._replace(folder=_export(case, folder))
-            rows += _rows("infer", case, (*c.INFER, *deployed.INT8, c.matmul), plan)
+            rows += _rows("infer", case, (*c.INFER, *deployed.INFER, c.matmul), plan)
     return rows
 
 

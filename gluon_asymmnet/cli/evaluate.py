@@ -70,6 +70,7 @@ def run(args) -> int:
     source = open_source(rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir)
     check_walk_flags(args, len(source))  # refused before the work, not after
     model = _open(args)
+    print(f"engine: {getattr(model, 'engine', 'mxnet')}, {model.weights}", file=sys.stderr)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
         result = evaluate(
             model.predict, source, classes=model.card.classes,

@@ -63,6 +63,7 @@ def run_on_pictures(args, task: Task) -> int:
     found = find_pictures(args.pictures)
     targets = _targets(found, args.annotate) if args.annotate else {}
     predictor = task.open(args)
+    print(f"engine: {predictor.engine}, {predictor.weights}", file=sys.stderr)
     width = max(len(str(path)) for path, _ in found)
     quiet = len(found) == 1 or not sys.stderr.isatty()
     done, skipped = [], []

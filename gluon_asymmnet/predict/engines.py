@@ -32,6 +32,9 @@ class OnnxRuntime:
         # container that may not use all processors it prints an error for each.
         options.intra_op_num_threads = threads or available()
         options.inter_op_num_threads = 1
+        # Threads that spin while they wait take the processors from whoever has work: beside other
+        # programs a call took eight times as long as without.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = library.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]

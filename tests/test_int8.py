@@ -1,0 +1,318 @@
+"""8 bits: the arithmetic by hand, the choice of what stays in float, files that run anywhere."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gluon_asymmnet.card import read_card
+from gluon_asymmnet.cli import main
+from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.evaluate import evaluate
+from gluon_asymmnet.export.int8 import export_int8, signal_to_noise, speed_ratio
+from gluon_asymmnet.export.int8_search import Score, search
+from gluon_asymmnet.export.onnx import to_onnx
+from gluon_asymmnet.export.onnx_int8 import measure_ranges, quantized
+from gluon_asymmnet.export.parity import sample_images
+from gluon_asymmnet.export.quantizers import SQUEEZE_EXCITE, parts_of
+from gluon_asymmnet.extras import installed
+from gluon_asymmnet.predict import Predictor
+from gluon_asymmnet.predict.engines import OnnxRuntime
+from tests.random_nets import random_model
+
+# ------------------------------------------------------------------------------ by hand
+
+
+def one_convolution():
+    """``relu(w * x + b)``, 1 x 1, from three channels to two, the mean and a flat result."""
+    weight = np.float32([[1, -0.5, 0.25], [0.02, 0, 0]]).reshape(2, 3, 1, 1)
+    bias = np.float32([0.1, -0.3])
+    nodes = [
+        helper.make_node("Conv", ["data", "w", "b"], ["conv"], "conv"),
+        helper.make_node("Relu", ["conv"], ["relu"], "relu"),
+        helper.make_node("GlobalAveragePool", ["relu"], ["mean"], "mean"),
+        helper.make_node("Flatten", ["mean"], ["logits"], "logits", axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 3, 4, 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
+    )  # fmt: skip
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+
+
+def constants(model):
+    return {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+
+
+def test_ranges_and_levels_by_hand():
+    images = np.zeros((2, 3, 4, 4), np.float32)
+    images[0, 0], images[1, 1] = 2.0, -1.0
+    model = one_convolution()
+    ranges = measure_ranges(model, images)
+    assert ranges["data"] == (-1, 2)
+    # channel 0: 2 * 1 + 0.1 and 0.5 + 0.1 and 0.1; channel 1: 0.04 - 0.3 and -0.3
+    assert ranges["conv"] == pytest.approx((-0.3, 2.1))
+    assert ranges["relu"] == pytest.approx((0, 2.1))
+    found = constants(quantized(model, ranges))
+    np.testing.assert_array_equal(found["w.levels"].ravel(), [127, -64, 32, 127, 0, 0])
+    np.testing.assert_allclose(found["w.scale"], [1 / 127, 0.02 / 127], rtol=1e-6)
+    step = 3 / 255  # of the input: from -1 to 2 in 255 steps, 0 is level 85
+    np.testing.assert_allclose(found["data.scale"], step, rtol=1e-6)
+    assert (found["data.zero"], found["data.zero"].dtype) == (85, np.uint8)
+    bias = [0.1 / (step / 127), -0.3 / (step * 0.02 / 127)]
+    np.testing.assert_array_equal(found["b.levels"], np.rint(bias))
+    assert found["b.levels"].dtype == np.int32
+    # the ReLU is part of the convolution: nothing is rounded between the two
+    assert "conv.scale" not in found
+    assert found["relu.zero"] == 0
+
+
+def test_a_kept_convolution_stays_as_it_is():
+    images = np.random.default_rng(0).normal(size=(4, 3, 4, 4)).astype(np.float32)
+    model = one_convolution()
+    ranges = measure_ranges(model, images)
+    assert quantized(model, ranges, ["conv", "relu", "mean"]) == model
+    half = constants(quantized(model, ranges, ["conv"]))
+    assert {"w", "b"} <= half.keys()
+    assert "relu.scale" in half
+
+
+def test_rounding_is_all_that_differs(tmp_path):
+    """Each product is within half a step of what the exact one is."""
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 3, 4, 4)).astype(np.float32)
+    model = one_convolution()
+    for name, one in (("a", model), ("b", quantized(model, measure_ranges(model, images)))):
+        onnx.save(one, tmp_path / f"{name}.onnx")
+    exact, found = (OnnxRuntime(tmp_path / f"{n}.onnx").predict(images) for n in "ab")
+    # half a step of the input in three products, of the weights, of the result
+    most = 1.75 * (2 / 255) / 2 + 3 * (1 / 127) / 2 + 2 * (2 / 255)
+    assert 0 < np.abs(exact - found).max() < most
+
+
+def test_signal_to_noise_by_hand():
+    assert signal_to_noise(np.float32([3, 4]), np.float32([3, 4.5])) == pytest.approx(20)
+    assert signal_to_noise(np.float32([3, 4]), np.float32([3, 4])) == 200
+
+
+def test_speed_ratio_of_known_work():
+    product = np.ones((200, 200), np.float32)
+
+    def times(count):
+        return lambda _: [product @ product for _ in range(count)]
+
+    assert speed_ratio(times(40), times(4), None) > 2
+    assert speed_ratio(times(4), times(40), None) < 0.5
+
+
+# ------------------------------------------------------------------------------ the choice
+
+
+def scores(noise, speed, allowed):
+    """What ``search`` is to measure where parts add their noise, and their time."""
+    tried = []
+
+    def measure(kept, *, validate):
+        tried.append((kept, validate))
+        left = sum(value for part, value in noise.items() if part not in kept)
+        seconds = 1 - sum(speed[part] for part in kept)
+        return Score(-10 * np.log10(left + 1e-9), 1.0, None, left, 1 / seconds)
+
+    return search(list(noise), measure, allowed), tried
+
+
+def test_nothing_stays_in_float_where_nothing_is_lost():
+    choice, tried = scores(dict(a=0.1, b=0.2, c=0.1), dict(a=-0.1, b=-0.1, c=-0.1), 0.5)
+    assert choice.chosen.kept == ()
+    assert tried == [((), True), (("a",), False), (("b",), False), (("c",), False)]
+
+
+def test_what_wins_most_accuracy_stays_first():
+    noise = dict(a=0.1, b=2.0, c=1.0, d=0.1)
+    choice, _ = scores(noise, dict(a=-0.1, b=-0.1, c=-0.1, d=-0.1), 0.5)
+    assert [trial.kept for trial in choice.trials] == [(), ("b",), ("b", "c")]
+    assert choice.chosen.kept == ("b", "c")
+    assert choice.chosen.score.loss == pytest.approx(0.2)
+
+
+def test_what_is_faster_in_float_stays_and_the_fastest_is_chosen():
+    choice, _ = scores(dict(a=0.1, b=0.1, c=0.1), dict(a=0.2, b=-0.1, c=0.1), 0.5)
+    assert [trial.kept for trial in choice.trials] == [(), ("a",), ("a", "c")]
+    assert choice.chosen.kept == ("a", "c")
+
+
+def test_the_least_loss_where_all_lose_too_much():
+    choice, _ = scores(dict(a=1.0, b=2.0, c=3.0), dict(a=0.0, b=0.0, c=0.0), 0.5)
+    assert choice.chosen.kept == ("c", "b")  # all three would be float32
+    assert choice.chosen.score.loss == pytest.approx(1.0)
+
+
+# ------------------------------------------------------------------------------ whole networks
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return random_model(tmp_path_factory.mktemp("int8"), classes=10, crop_ratio=1.0)
+
+
+def run_on(model, images, tmp_path, name="x"):
+    onnx.save(model, tmp_path / f"{name}.onnx")
+    return OnnxRuntime(tmp_path / f"{name}.onnx", threads=1).predict(images)
+
+
+@pytest.mark.parametrize("card", [{}, dict(model="asymmnet_large"), dict(shuffle_groups=2)])
+def test_eight_bits_are_close(card, tmp_path):
+    one = random_model(tmp_path, **card)
+    images = sample_images(32, 32, seed=3)
+    model = to_onnx(one)
+    whole = quantized(model, measure_ranges(model, images))
+    found = signal_to_noise(one.predict(images), run_on(whole, images, tmp_path))
+    assert found > 12  # a wrong scale, zero or channel gives less than 0
+    kinds = {w.dtype for n, w in constants(whole).items() if n.endswith("weight.levels")}
+    assert kinds == {np.dtype(np.int8)}
+
+
+def test_every_node_belongs_to_a_part(made):
+    import re
+
+    parts = parts_of(made.card)
+    for node in to_onnx(made).graph.node:
+        found = [p for p, pattern in parts.items() if re.fullmatch(pattern, node.name)]
+        assert len([p for p in found if p != SQUEEZE_EXCITE]) == 1, node.name
+    blocks = sum(part.startswith("block ") for part in parts)
+    assert blocks == 11  # rows of the paper's table 2
+
+
+def test_all_parts_in_float_are_the_network(made, tmp_path):
+    images, model = sample_images(16, 32), to_onnx(made)
+    names = [node.name for node in model.graph.node]
+    kept = quantized(model, measure_ranges(model, images), names)
+    np.testing.assert_array_equal(
+        run_on(kept, images, tmp_path, "a"), run_on(model, images, tmp_path, "b")
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(made, digits, tmp_path_factory):
+    """A folder in 8 bits, judged on the digits, and its report."""
+    val = open_source(rec=digits.val)
+    images = np.stack([_network_input(made, val, i) for i in range(32)])
+    out = tmp_path_factory.mktemp("exported") / "int8"
+    report = export_int8(made, out, images, validation=val, max_loss=100, threads=1)
+    return out, report
+
+
+def _network_input(made, source, i):
+    from gluon_asymmnet.data.images import decode
+
+    return made.card.preprocessing(decode(source.read(i).image))
+
+
+def test_the_folder(exported, made, digits):
+    out, report = exported
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["asymmnet_small_w0.35_r1_int8.onnx", "card.json", "int8.json"]
+    card = read_card(out / "card.json")
+    parity = card.parity["onnxruntime int8"]
+    assert parity["images"] == 32
+    assert 0 < parity["relative"] < 1
+    predictor = Predictor(out)
+    assert (predictor.engine, predictor.card) == ("onnxruntime", card)
+    settings = dict(classes=10, preprocessing=card.preprocessing)
+    found = evaluate(predictor.predict, open_source(rec=digits.val), **settings)
+    chosen = report.choice.chosen.score
+    assert found.top1 == pytest.approx(chosen.top1)
+    exact = evaluate(made.predict, open_source(rec=digits.val), **settings)
+    assert report.float_top1 == pytest.approx(exact.top1)
+    assert chosen.loss == pytest.approx(100 * (exact.top1 - found.top1))
+
+
+def test_the_report(exported):
+    out, report = exported
+    read = json.loads((out / "int8.json").read_text())
+    assert read["loss_of"] == "top-1"
+    assert list(read["only_this_part_in_float"]) == list(report.choice.parts)
+    assert set(read["speeds"]) == {"1", "32"}
+    assert read["accurate"] is True
+    assert read["fast"] == {b: read["speeds"][b] >= 1.4 for b in ("1", "32")}
+    lines = report.text().splitlines()
+    assert len([line for line in lines if line.startswith("block ")]) == 11
+    assert lines[-1].startswith("onnxruntime: loses ")
+
+
+def test_openvino_runs_the_onnx_file(exported):
+    images = sample_images(4, 32)
+    onnxruntime, openvino = (
+        Predictor(exported[0], engine).predict(images) for engine in ("onnxruntime", "openvino")
+    )
+    assert signal_to_noise(onnxruntime, openvino) > 12
+
+
+def test_openvino(made, tmp_path):
+    images = sample_images(16, 32)
+    settings = dict(engine="openvino", max_loss=100, threads=1)
+    if not installed("nncf"):  # it needs a NumPy that not every supported Python is tested with
+        with pytest.raises(InputError, match=r"nncf is not installed: pip install .*\[int8\]"):
+            export_int8(made, tmp_path / "out", images, **settings)
+        assert not (tmp_path / "out").exists()
+        return
+    report = export_int8(made, tmp_path / "out", images, **settings)
+    names = sorted(path.suffix for path in (tmp_path / "out").iterdir())
+    assert names == [".bin", ".json", ".json", ".xml"]
+    predictor = Predictor(tmp_path / "out")
+    assert predictor.engine == "openvino"
+    assert predictor.card.parity["openvino int8"]["images"] == 16
+    found = signal_to_noise(made.predict(images), predictor.predict(images))
+    assert found == pytest.approx(report.choice.chosen.score.sqnr, abs=3)
+
+
+def test_what_is_refused(made, tmp_path):
+    images = sample_images(16, 32)
+    refused = [
+        (dict(engine="mxnet"), r"MXNet's own 8 bits are slower .* \(measured: 25 ms against 17\)"),
+        (dict(engine="tensorrt"), "engine must be onnxruntime or openvino, got 'tensorrt'"),
+        (dict(max_loss=0), "the loss allowed must be above 0 points, got 0"),
+        (dict(batch=0), "batch must be at least 1, got 0"),
+    ]
+    for settings, message in refused:
+        with pytest.raises(InputError, match=message):
+            export_int8(made, tmp_path / "out", images, **settings)
+    for wrong in (images[:15], images[:, :, :16], images[0]):
+        with pytest.raises(InputError, match=r"takes \(n, 3, 32, 32\) images, n at least 16; got"):
+            export_int8(made, tmp_path / "out", wrong)
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+def test_the_command(made, digits, tmp_path, capsys):
+    weights = tmp_path / "run" / "best.params"
+    weights.parent.mkdir()
+    made.net.save_parameters(str(weights))
+    made.card.save(weights.with_name("card.json"))
+    photos = shutil.copytree(digits.root / "images/val/3", tmp_path / "photos")
+    settings = ["--calib-dir", photos, "--images", "16", "--max-loss", "100", "--threads", "0"]
+    command = ["export", "int8", weights.parent, tmp_path / "out", *settings]
+    assert main([str(word) for word in command]) == 0
+    out, err = capsys.readouterr()
+    assert "points of agreement" in out
+    assert err.startswith("all in 8 bits: ")
+    assert main(["predict", str(photos), "--model", str(tmp_path / "out"), "--top", "1"]) == 0
+    capsys.readouterr()
+    refused = [
+        ([*command[:4]], "give --rec-calib or --calib-dir, one of them"),
+        ([*command, "--engine", "mxnet"], "MXNet's own 8 bits are slower"),
+        ([*command[:4], "--calib-dir", photos, "--images", "0"], "--images must be at least 1"),
+        (command, "out exists already"),
+    ]
+    for words, message in refused:
+        assert main([str(word) for word in words]) == 2
+        out, err = capsys.readouterr()
+        assert message in err
+        assert (out, len(err.splitlines())) == ("", 1)
