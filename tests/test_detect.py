@@ -1,6 +1,7 @@
 """Detectors exported and run: three engines find the same in real pictures."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from gluon_asymmnet import DetectorPredictor, Predictor
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
+from gluon_asymmnet.cli.detect import _SHOWN_FROM
 from gluon_asymmnet.data.detection_augment import validation_image
 from gluon_asymmnet.data.digits_voc import write_digits_voc
 from gluon_asymmnet.data.images import encode
@@ -21,6 +23,7 @@ from gluon_asymmnet.data.voc import VOCSource
 from gluon_asymmnet.detection.agreement import Found, agreement
 from gluon_asymmnet.detection.card import parse_detector_card, read_detector_card
 from gluon_asymmnet.detection.evaluate import detect
+from gluon_asymmnet.detection.pictures import SHOWN_FROM
 from gluon_asymmnet.detection.spec import DETECTORS, detector_layers
 from gluon_asymmnet.detection.zoo import open_detector
 from gluon_asymmnet.errors import FormatError, InputError, RunError
@@ -34,6 +37,7 @@ from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import open_saved
 from tests.conftest import run_python
 from tests.random_nets import random_detector, random_model
+from tests.test_detection_records import LABEL, write_rec
 from tests.test_ssd_targets import slow_overlap
 
 ENGINES = ("mxnet", "onnxruntime", "openvino")
@@ -64,20 +68,29 @@ def network_input(photos, size):
     )
 
 
+@pytest.fixture(scope="module")
+def nets(photos, tmp_path_factory):
+    """Make a run and what is exported of it, once for each name."""
+
+    @functools.cache
+    def make(name):
+        folder, size = tmp_path_factory.mktemp("nets"), int(name.split("_")[1])
+        run = random_detector(folder / "run", name, network_input(photos, size))
+        return run, export_all(open_saved(run), folder / "out")
+
+    return make
+
+
 @pytest.fixture(scope="module", params=NETS)
-def exported(request, photos, tmp_path_factory):
-    """A run and what was exported of it."""
-    folder, size = tmp_path_factory.mktemp("nets"), int(request.param.split("_")[1])
-    run = random_detector(folder / "run", request.param, network_input(photos, size))
-    return run, export_all(open_saved(run), folder / "out")
+def exported(request, nets):
+    """Each of the nets."""
+    return nets(request.param)
 
 
 @pytest.fixture(scope="module")
-def first(photos, tmp_path_factory):
-    """The first of ``NETS``, as ``exported``."""
-    folder = tmp_path_factory.mktemp("first")
-    run = random_detector(folder / "run", NETS[0], network_input(photos, 300))
-    return run, export_all(open_saved(run), folder / "out")
+def first(nets):
+    """The first of them, where one is enough."""
+    return nets(NETS[0])
 
 
 @pytest.fixture
@@ -454,6 +467,7 @@ def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
     model = ["--model", str(first[1])]
     assert main(["detect", str(photos[0]), "--score-threshold", "1", *model]) == 0
     assert capsys.readouterr().out.split() == [str(photos[0]), "nothing"]
+    assert _SHOWN_FROM == SHOWN_FROM
     for arguments, message in (
         (["--score-threshold", "2"], "--score-threshold must be from 0 to 1, got 2.0"),
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
@@ -474,6 +488,9 @@ def test_export_of_a_run_by_the_command(first, photos, tmp_path, capsys):
     assert err == ""
     found = [DetectorPredictor(path, "mxnet").detect(photos[:1])[0] for path in (run, out)]
     np.testing.assert_array_equal(found[0].labels, found[1].labels)
+    rec = write_rec(tmp_path, LABEL, LABEL)
+    assert main(["export", "onnx", str(run), str(tmp_path / "real"), "--rec-val", str(rec)]) == 0
+    assert "pixels in a box, on 2 images" in capsys.readouterr().out
     for flags, message in (
         (["--input-size", "320"], f"--input-size is for classifiers; {run} holds a detector"),
         (["--optimized"], "--optimized is for classifiers"),

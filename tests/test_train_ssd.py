@@ -13,17 +13,21 @@ import cv2
 import numpy as np
 import pytest
 
+from gluon_asymmnet import DetectorPredictor
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.card import Card
+from gluon_asymmnet.cli import main
 from gluon_asymmnet.compat.params_file import read_params
 from gluon_asymmnet.config import REFUSED, from_json, parse_config, resolve, to_json
 from gluon_asymmnet.data.detection_input import DetectionBatch
 from gluon_asymmnet.data.digits_voc import write_digits_voc
 from gluon_asymmnet.data.voc import VOCSource
+from gluon_asymmnet.detection.agreement import Found, agreement
 from gluon_asymmnet.detection.config import DetectorConfig, splits_of
 from gluon_asymmnet.detection.evaluate import detect, evaluate
 from gluon_asymmnet.detection.zoo import open_detector
 from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.predict.engines import ENGINES
 from gluon_asymmnet.registry import get_classifier
 from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.detector import DetectorTask, train
@@ -283,6 +287,21 @@ def test_run_directory(undisturbed):
     assert figures["images"] == 5
     assert cv2.imread(str(folder / "samples/epoch-0001/01.jpg")) is not None
     assert cv2.imread(str(folder / "curves.png")) is not None
+
+
+def test_a_run_is_exported_and_three_engines_find_the_same(boxes, undisturbed, tmp_path, capsys):
+    folder, _ = undisturbed
+    assert main(["export", "all", str(folder), str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.count("pixels in a box, on 4 images") == 4
+    pictures = sorted((boxes / "VOC2007/JPEGImages").glob("*.jpg"))[:4]
+    found = [
+        [Found(d.labels, d.scores, d.boxes) for d in DetectorPredictor(*where).detect(pictures, 0)]
+        for where in [(folder,), *((tmp_path / "out", e) for e in ENGINES)]
+    ]
+    assert all(len(one.labels) == 100 for one in found[0])  # so little training: nothing stands out
+    for other in found[1:]:
+        # every box has nearly the same score, so that the last digit decides about some
+        assert agreement(zip(found[0], other)).share > 0.98
 
 
 def equal_weights(a, b):

@@ -15,6 +15,7 @@ from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.predict.opening import OnEngine, check_pictures
 from gluon_asymmnet.predict.pictures import Picture, read_picture
 
+_SUPPRESSION = ("nms_thresh", "nms_topk", "post_nms", "least_score")  # fields of the card
 _THREADS = 2  # that read and resize pictures while the engine works
 
 
@@ -48,11 +49,8 @@ class DetectorPredictor(OnEngine):
         outputs = self._run(images)
         if len(outputs) == 3:
             return tuple(outputs)
-        card = self.card
-        settings = (card.nms_thresh, card.nms_topk, card.post_nms, card.least_score)
-        names = ("nms_thresh", "nms_topk", "post_nms", "least_score")
-        found = [suppress(s, b, **dict(zip(names, settings))) for s, b in zip(*outputs)]
-        return _padded(found, card.post_nms)
+        settings = {name: getattr(self.card, name) for name in _SUPPRESSION}
+        return _padded([suppress(s, b, **settings) for s, b in zip(*outputs)], self.card.post_nms)
 
     def detect(
         self,

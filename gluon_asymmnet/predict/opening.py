@@ -46,15 +46,11 @@ class OnEngine:
             raise InputError(f"threads must be a whole number from 0 (all) on, got {threads!r}")
         self.engine, self.weights = choose(path, engine)
         self._engine = ENGINES[self.engine](self.weights, threads, precision)
-        inside, beside = self._engine.card_text, self.weights
-        beside = (beside if beside.is_dir() else beside.parent) / CARD_FILE
-        cards = [(inside, self.weights)] if inside else []
-        if beside.exists():
-            cards.append((card_text(beside), beside))
+        cards = self._card_texts()
         for text, where in cards:
             require_kind(kind_of(text), self.kind, where)
         self._check_ports(self._engine.inputs, self._engine.outputs)
-        self.card = self._agreed([type(self).parse(text, where) for text, where in cards], beside)
+        self.card = self._agreed([type(self).parse(text, where) for text, where in cards])
         self._check_card(self._engine.outputs)
         size = self._engine.inputs[0][2]
         if isinstance(size, int) and size != self.card.input_size:
@@ -63,8 +59,19 @@ class OnEngine:
                 f"{self.card.input_size}"
             )
 
-    def _agreed(self, cards: list, beside: Path):
-        """Return the last of the cards, inside and beside, of which there may be one."""
+    @property
+    def _card_file(self) -> Path:
+        folder = self.weights if self.weights.is_dir() else self.weights.parent
+        return folder / CARD_FILE
+
+    def _card_texts(self) -> list[tuple[str, Path]]:
+        """Return the cards inside and beside the file, those that there are, and where they are."""
+        inside, beside = self._engine.card_text, self._card_file
+        found = [(inside, self.weights)] if inside else []
+        return [*found, (card_text(beside), beside)] if beside.exists() else found
+
+    def _agreed(self, cards: list):
+        """Return the card beside the file or, without one, the card inside."""
         if not cards:
             raise InputError(
                 f"{self.weights} has no card, neither inside nor as {CARD_FILE} beside it, so its "
@@ -75,7 +82,7 @@ class OnEngine:
         differing = [f"{name} {a} and {b}" for name, (a, b) in zip(names, values) if a != b]
         if differing:
             raise FormatError(
-                f"{beside} belongs to another model than {self.weights.name}: "
+                f"{self._card_file} belongs to another model than {self.weights.name}: "
                 f"{'; '.join(differing)}"
             )
         return cards[-1]
