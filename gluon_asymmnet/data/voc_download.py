@@ -47,6 +47,7 @@ ARCHIVES = {
 _TOP = "VOCdevkit"
 _PARTS = ("Annotations", "ImageSets", "JPEGImages")
 _MAX_BYTES = 4 << 30  # twice the largest archive
+_DEEPEST = 10  # folders inside folders; VOC has 4
 _COPY_BYTES = 1 << 20
 
 
@@ -149,8 +150,9 @@ def _inside(member: tarfile.TarInfo, top: PurePosixPath) -> PurePosixPath:
     if not (member.isdir() or (member.isreg() and not member.issparse())):
         raise FormatError(f"{shown} is a link, a device or a sparse file; expected plain files")
     unsafe = ".." in name.parts or "\0" in member.name or "\\" in member.name
-    # what no file system takes would be an OSError later, as of a full disk
-    unsafe = unsafe or len(member.name) > 1000 or max(map(len, name.parts), default=0) > 250
+    # A name that no file system takes would be an OSError later, and deep folders are hard to remove.
+    longest = max((len(part.encode("utf-8", "surrogateescape")) for part in name.parts), default=0)
+    unsafe = unsafe or longest > 255 or len(name.parts) > _DEEPEST
     if unsafe or not (name.is_relative_to(top) or top.is_relative_to(name)):
         raise FormatError(f"{shown} lies outside {top}")
     if not name.is_relative_to(top):
