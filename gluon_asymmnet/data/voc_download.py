@@ -150,7 +150,7 @@ def _inside(member: tarfile.TarInfo, top: PurePosixPath) -> PurePosixPath:
     if not (member.isdir() or (member.isreg() and not member.issparse())):
         raise FormatError(f"{shown} is a link, a device or a sparse file; expected plain files")
     unsafe = ".." in name.parts or "\0" in member.name or "\\" in member.name
-    # A name that no file system takes would be an OSError later, and deep folders are hard to remove.
+    # A name that no file system takes would be an OSError later; deep folders are hard to remove.
     longest = max((len(part.encode("utf-8", "surrogateescape")) for part in name.parts), default=0)
     unsafe = unsafe or longest > 255 or len(name.parts) > _DEEPEST
     if unsafe or not (name.is_relative_to(top) or top.is_relative_to(name)):
