@@ -76,12 +76,14 @@ def _checked(card: Card) -> Card:
     """Raise ValueError for what would only fail much later, as an array of the wrong shape."""
     for name, most in (("classes", 10**6), ("input_size", 10**5)):
         if not 1 <= getattr(card, name) <= most:
-            raise ValueError(f"{name} is {getattr(card, name)}, expected 1 to {most}")
+            raise ValueError(
+                f"{name} is {getattr(card, name)}, expected a whole number from 1 to {most}"
+            )
     for name in ("model", "stem", "norm", "interpolation"):
         if len(getattr(card, name)) > 100:
             raise ValueError(f"{name} has {len(getattr(card, name))} characters, expected a name")
     if not 0 < card.crop_ratio <= 1:
-        raise ValueError(f"crop_ratio is {card.crop_ratio}, expected above 0 and at most 1")
+        raise ValueError(f"crop_ratio is {card.crop_ratio:g}, expected above 0 and at most 1")
     check_normalization(card.rgb_mean, card.rgb_std)
     if card.class_names is not None and len(card.class_names) != card.classes:
         raise ValueError(f"{len(card.class_names)} class names for {card.classes} classes")
