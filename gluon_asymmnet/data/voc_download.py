@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable
@@ -122,7 +123,7 @@ def unpack(tar: PathLike, folder: str, out: Path) -> None:
     """
     top = PurePosixPath(_TOP, folder)
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with open(tar, "rb") as file, tarfile.open(fileobj=_Whole(file), mode="r:") as archive:
             for member in archive:
                 target = out / _inside(member, top)
                 if member.isdir():
@@ -142,6 +143,21 @@ def unpack(tar: PathLike, folder: str, out: Path) -> None:
     for part in _PARTS:
         if not (out / part).is_dir():
             raise FormatError(f"{tar}: it holds no {top / part}")
+
+
+class _Whole:
+    """A file that is never asked for more than it has.
+
+    tarfile asks for as much as a header says, and Python sets that aside before it looks.
+    """
+
+    def __init__(self, file):
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int) -> bytes:
+        """Return up to ``count`` bytes."""
+        return self._file.read(max(0, min(count, self._size - self.tell())))
 
 
 def _inside(member: tarfile.TarInfo, top: PurePosixPath) -> PurePosixPath:
