@@ -128,7 +128,9 @@ def _check_input(card) -> None:
 def check_range(card, name: str, least, most) -> None:
     """Raise ValueError unless the field is a number from ``least`` to ``most``."""
     if not least <= getattr(card, name) <= most:
-        raise ValueError(f"{name} is {getattr(card, name)}, expected {least} to {most}")
+        raise ValueError(
+            f"{name} is {getattr(card, name)}, expected a number from {least} to {most}"
+        )
 
 
 def _check(card: Card) -> None:
@@ -137,6 +139,6 @@ def _check(card: Card) -> None:
         if len(getattr(card, name)) > 100:
             raise ValueError(f"{name} has {len(getattr(card, name))} characters, expected a name")
     if not 0 < card.crop_ratio <= 1:
-        raise ValueError(f"crop_ratio is {card.crop_ratio}, expected above 0 and at most 1")
+        raise ValueError(f"crop_ratio is {card.crop_ratio:g}, expected above 0 and at most 1")
     if card.class_names is not None and len(card.class_names) != card.classes:
         raise ValueError(f"{len(card.class_names)} class names for {card.classes} classes")

@@ -284,8 +284,8 @@ class ClassifierConfig:
             # Not switched silently: the two readers have other orders and other augmentation.
             raise InputError(
                 f"--max-bad-records {self.max_bad_records} needs --data-backend opencv: MXNet's "
-                f"reader ends the process at a damaged image, from a thread where nothing can "
-                f"catch it; or make a clean copy with `asymmnet records repair`"
+                f"reader cannot leave a record out; or make a clean copy with `asymmnet records "
+                f"repair`"
             )
         if self.mode == "symbolic":
             raise InputError("--mode symbolic is declined: Gluon's hybrid mode compiles the graph")

@@ -13,7 +13,7 @@ from gluon_asymmnet.config import ClassifierConfig, resolve
 from gluon_asymmnet.data import records
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
 from gluon_asymmnet.data.digits_voc import write_digits_voc
-from gluon_asymmnet.data.imagenet import ThreadedInput, epoch_order
+from gluon_asymmnet.data.imagenet import RecordIterInput, ThreadedInput, epoch_order
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.record_writer import RecordWriter
 from gluon_asymmnet.data.recordio import MAGIC, RecordFile, pack
@@ -352,6 +352,23 @@ def test_the_mxnet_reader_cannot_skip_and_says_so():
     with pytest.raises(InputError, match="--max-bad-records 3 needs --data-backend opencv"):
         resolve(ClassifierConfig, settings)
     assert resolve(ClassifierConfig, {**settings, "data_dir": "x"}).reads_with_opencv
+
+
+def test_the_mxnet_reader_stops_with_one_line(tmp_path):
+    """Not with MXNet's stack, and not with the death of the process."""
+    rec = tmp_path / "t.rec"
+    with RecordWriter(rec) as writer:
+        for i in range(40):
+            writer.write(i, i % 4, b"no image" if i == 17 else image(i))
+    made = RecordIterInput(rec, rec.with_suffix(".idx"), 8, 16, steps=5)
+    with pytest.raises(
+        FormatError, match=r"t\.rec: MXNet's reader stopped, mostly at a damaged record"
+    ):
+        for batch in made.epoch(0):
+            batch.data.wait_to_read()
+    edit(rec, offsets(rec)[17], b"XXXX")  # this would end the process
+    with pytest.raises(FormatError, match="record 17"):
+        check_labels(open_source(rec=rec))
 
 
 def classifier(rec, save_dir, **changes):

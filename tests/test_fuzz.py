@@ -1,15 +1,12 @@
 """A short part of the fuzzing campaign, and that the campaign sees what it looks for."""
 
 import json
-import os
-import signal
-import time
 
 import pytest
 
-from gluon_asymmnet.errors import FormatError
 from tests.conftest import ROOT, run_python
-from tests.fuzz import campaign, targets
+from tests.fuzz import targets
+from tests.fuzz.broken import BROKEN
 
 REPORT = ROOT / "docs/data/fuzzing.json"
 
@@ -44,51 +41,14 @@ def test_an_input_is_a_function_of_its_number(name):
     assert len(set(once)) > 10
 
 
-def spin(folder, data):
-    while True:
-        pass
-
-
-def die(folder, data):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def leak(folder, data, kept=[]):  # noqa: B006 - it leaks
-    kept.append(os.open(os.devnull, os.O_RDONLY))
-
-
-BROKEN = {
-    "another exception": (lambda folder, data: {}[data], "KeyError"),
-    "two lines": (lambda folder, data: refuse("a\nb"), "AssertionError"),
-    "a long message": (lambda folder, data: refuse("x" * 5000), "AssertionError"),
-    "memory": (lambda folder, data: bytearray(10 << 20), "AssertionError"),
-    "more memory": (lambda folder, data: bytearray(5 << 30), "MemoryError"),
-    "open files": (leak, "AssertionError"),
-    "death": (die, "killed by signal 9"),
-    "a hang": (spin, "HangError"),
-    "waiting": (lambda folder, data: time.sleep(99), "killed by signal 14"),
-}
-
-
-def refuse(message):
-    raise FormatError(message)
-
-
-@pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_parser_is_found(what, monkeypatch):
+def test_broken_parsers_are_found():
     """Each kind of failure is counted, with the input that did it, and the campaign goes on."""
-    read, kind = BROKEN[what]
-
-    def sound_at_first(folder, data):
-        if data != b"sound":
-            read(folder, data)
-
-    target = targets.Target(what, lambda: [b"sound"], lambda rng, seed: b"x", sound_at_first)
-    monkeypatch.setitem(targets.TARGETS, "broken", target)
-    monkeypatch.setattr("tests.fuzz.worker.CPU_S", 0.3)
-    monkeypatch.setattr("tests.fuzz.worker.WALL_S", 1 if what == "waiting" else 60)
-    found = campaign.run("broken", 2)
-    assert found["inputs"] == 2
-    assert {failure["kind"] for failure in found["failures"]} == {kind}
-    assert found["hangs"] == (2 if what in ("a hang", "waiting") else 0)
-    assert found["crashes"] + found["hangs"] == 2
+    done = run_python("-m", "tests.fuzz.broken", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert set(results) == set(BROKEN)
+    for what, found in results.items():
+        assert found["inputs"] == 2, what
+        assert {failure["kind"] for failure in found["failures"]} == {BROKEN[what].kind}, what
+        hangs = 2 if what in ("a hang", "waiting") else 0
+        assert (found["hangs"], found["crashes"]) == (hangs, 2 - hangs), what

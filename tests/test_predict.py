@@ -215,9 +215,9 @@ def test_a_truncated_or_missing_bin(copied):
         ("onnxruntime", dict(rgb_mean=[1, 2, 3]), "rgb_mean"),
         ("mxnet", dict(classes=9, class_names=None), "gives 10 values per image, .* 9 classes"),
         ("onnxruntime", dict(class_names=["a"]), "1 class names for 10 classes"),
-        ("onnxruntime", dict(input_size=0), "input_size is 0, expected 1 to"),
+        ("onnxruntime", dict(input_size=0), "input_size is 0, expected a number from 1 to"),
         ("onnxruntime", dict(classes="ten"), "classes is 'ten'"),
-        ("onnxruntime", dict(crop_ratio=0), "crop_ratio is 0.0, expected above 0"),
+        ("onnxruntime", dict(crop_ratio=0), "crop_ratio is 0, expected above 0"),
         ("onnxruntime", dict(rgb_std=[1, 0, 1]), "the deviations above 0"),
     ],
 )

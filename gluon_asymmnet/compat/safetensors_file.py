@@ -21,7 +21,7 @@ import numpy as np
 from gluon_asymmnet.errors import FormatError, InputError
 
 _MAX_HEADER = 100_000_000  # bytes, the library's own limit
-_MAX_BYTES = 2**63 - 1
+_MAX_BYTES = 2**100  # of an array; beyond it the product is not even computed
 _DTYPES = {
     tag: np.dtype(name)
     for tag, name in {
@@ -131,7 +131,7 @@ def _extent(name: str, fields) -> _Extent:
     nbytes = _DTYPES[tag].itemsize
     for length in shape:
         nbytes *= length
-        if nbytes > _MAX_BYTES:  # of thousands of digits, if it went on
+        if nbytes > _MAX_BYTES:
             raise _DamageError(f"{shown} has shape {reprlib.repr(shape)}, too large for any file")
     if offsets[0] + nbytes != offsets[1]:
         raise _DamageError(f"{shown} takes {nbytes} bytes, data_offsets say {offsets}")

@@ -4,6 +4,7 @@ An input yields the batches of one epoch; which images are in batch ``k`` of epo
 the seed, ``e`` and ``k`` alone.
 """
 
+import contextlib
 import functools
 import os
 from collections import deque
@@ -185,8 +186,11 @@ class RecordIterInput:
     Rebuilding is what makes its order follow the epoch: ``reset`` goes on where the last pass
     wrapped, and a resumed run would start with the first epoch's order.  Its augmentation draws
     from one generator per decoding thread, so only one thread repeats exactly; a start in mid-epoch
-    decodes and drops the batches before.  At a damaged image it ends the process, from a thread
-    of its own, where nothing can catch it: no record can be skipped here.
+    decodes and drops the batches before.
+
+    It cannot leave a record out: at an image that does not decode it stops without saying which,
+    one that is cut off it passes on with the rest grey, and a damaged frame ends the process, from
+    a thread where nothing can catch it (``check_labels`` looks at every frame before).
     """
 
     def __init__(
@@ -225,7 +229,26 @@ class RecordIterInput:
         from gluon_asymmnet._environment import mx
 
         seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))
-        batches = mx.io.ImageRecordIter(**self._arguments, seed=seed)
-        for step, batch in zip(range(self.steps), batches):
+        with self._naming_damage():
+            batches = mx.io.ImageRecordIter(**self._arguments, seed=seed)
+        for step in range(self.steps):
+            with self._naming_damage():
+                batch = next(batches, None)
+            if batch is None:
+                return
             if step >= first_step:
                 yield Batch(batch.data[0], batch.label[0])
+
+    @contextlib.contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        """Say in one line what MXNet says in a stack."""
+        from gluon_asymmnet._environment import mx
+
+        try:
+            yield
+        except mx.base.MXNetError as error:
+            said = " ".join(str(error).split())[-200:]
+            raise FormatError(
+                f"{self._arguments['path_imgrec']}: MXNet's reader stopped, mostly at a damaged "
+                f"record: find it with `asymmnet records verify` (...{said})"
+            ) from None

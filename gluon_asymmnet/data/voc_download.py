@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable
@@ -47,6 +48,7 @@ ARCHIVES = {
 _TOP = "VOCdevkit"
 _PARTS = ("Annotations", "ImageSets", "JPEGImages")
 _MAX_BYTES = 4 << 30  # twice the largest archive
+_DEEPEST = 10  # folders inside folders; VOC has 4
 _COPY_BYTES = 1 << 20
 
 
@@ -121,7 +123,7 @@ def unpack(tar: PathLike, folder: str, out: Path) -> None:
     """
     top = PurePosixPath(_TOP, folder)
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with open(tar, "rb") as file, tarfile.open(fileobj=_Whole(file), mode="r:") as archive:
             for member in archive:
                 target = out / _inside(member, top)
                 if member.isdir():
@@ -143,14 +145,30 @@ def unpack(tar: PathLike, folder: str, out: Path) -> None:
             raise FormatError(f"{tar}: it holds no {top / part}")
 
 
+class _Whole:
+    """A file that is never asked for more than it has.
+
+    tarfile asks for as much as a header says, and Python sets that aside before it looks.
+    """
+
+    def __init__(self, file):
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int) -> bytes:
+        """Return up to ``count`` bytes."""
+        return self._file.read(max(0, min(count, self._size - self.tell())))
+
+
 def _inside(member: tarfile.TarInfo, top: PurePosixPath) -> PurePosixPath:
     """The member's path below ``top``; raises FormatError if it is not safely there."""
     name, shown = PurePosixPath(member.name), repr(member.name[:100])
     if not (member.isdir() or (member.isreg() and not member.issparse())):
         raise FormatError(f"{shown} is a link, a device or a sparse file; expected plain files")
     unsafe = ".." in name.parts or "\0" in member.name or "\\" in member.name
-    # what no file system takes would be an OSError later, as of a full disk
-    unsafe = unsafe or len(member.name) > 1000 or max(map(len, name.parts), default=0) > 250
+    # A name that no file system takes would be an OSError later; deep folders are hard to remove.
+    longest = max((len(part.encode("utf-8", "surrogateescape")) for part in name.parts), default=0)
+    unsafe = unsafe or longest > 255 or len(name.parts) > _DEEPEST
     if unsafe or not (name.is_relative_to(top) or top.is_relative_to(name)):
         raise FormatError(f"{shown} lies outside {top}")
     if not name.is_relative_to(top):

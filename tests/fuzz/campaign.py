@@ -13,6 +13,7 @@ import platform
 import sys
 import tempfile
 import traceback
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def _in_a_process(scratch: Path, function) -> int:
 
     What C libraries say of damaged pictures goes to a file.
     """
-    pid = os.fork()
+    with warnings.catch_warnings():  # of OpenBLAS's threads, which wait and hold nothing
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if not pid:
         errors = os.open(scratch / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(errors, 2)
