@@ -41,6 +41,7 @@ setup(
             "onnx==1.16.2",
             "onnxruntime>=1.19",
             "openvino>=2025.3",
+            "pycocotools",
             "pytest",
             "hypothesis",
             "ruff",
