@@ -52,6 +52,7 @@ setup(
             "onnxruntime>=1.19",
             "openvino>=2025.3",
             "nncf>=3.0; python_version >= '3.12'",  # where NumPy is new enough for it
+            "pycocotools",
             "pytest",
             "hypothesis",
             "ruff",

@@ -18,7 +18,7 @@ from gluon_asymmnet.data.detection_augment import (
     resized,
     training_sample,
 )
-from gluon_asymmnet.data.detection_input import DetectionInput, validation_batches
+from gluon_asymmnet.data.detection_input import DetectionInput, batch_sizes, validation_batches
 from gluon_asymmnet.data.voc import Annotated
 from gluon_asymmnet.detection.spec import anchors, get_detector_spec
 from gluon_asymmnet.detection.targets import TargetGenerator, decode
@@ -218,11 +218,11 @@ def test_validation_is_gluoncvs(shape):
 # --- Batches ---------------------------------------------------------------------------------
 
 
-def batches(threads=2, seed=0, epoch=0, first=0):
-    boxes_at = anchors(get_detector_spec("ssd_300_asymmnet_small_custom"))
-    source = Squares()
+def batches(threads=2, seed=0, epoch=0, first=0, sizes=(300,), steps=4):
+    spec = get_detector_spec("ssd_300_asymmnet_small_custom")
+    targets = {size: TargetGenerator(anchors(spec._replace(size=size))) for size in sizes}
     return list(
-        DetectionInput(source, 3, 300, TargetGenerator(boxes_at), steps=4, seed=seed,
+        DetectionInput(Squares(), 12 // steps, targets, steps=steps, seed=seed,
                        threads=threads).epoch(epoch, first)
     )  # fmt: skip
 
@@ -254,6 +254,36 @@ def test_batches_hold_what_training_takes():
             assert (boxes < 301).all()
             assert not offsets[~found].any()
     assert without == 2  # two of the twelve pictures are empty
+
+
+def test_every_batch_has_its_size_and_the_targets_of_that_size():
+    sizes = (256, 300, 352)
+    found = batches(sizes=sizes, steps=12)
+    sides = [batch.data.shape[-1] for batch in found]
+    assert set(sides) == set(sizes)
+    spec = get_detector_spec("ssd_300_asymmnet_small_custom")
+    alone = {size: batches(sizes=(size,), steps=12) for size in sizes}
+    for number, (batch, size) in enumerate(zip(found, sides)):
+        assert equal(batch, alone[size][number])  # the pictures and their views stay the same
+        boxes_at = anchors(spec._replace(size=size))
+        assert batch.data.shape == (1, 3, size, size)
+        assert batch.cls_target.shape == (1, len(boxes_at))
+        for image, classes, offsets in zip(*batch):
+            matched = classes > 0
+            for left, top, right, bottom in decode(offsets[matched], boxes_at[matched]):
+                middle = image[0, int(top + bottom) // 2, int(left + right) // 2]
+                assert middle > image[0].min() + 0.5  # bright, as the squares are
+
+
+def test_the_size_of_a_batch_follows_from_seed_epoch_and_step():
+    sizes = (256, 300, 352)
+    every = batch_sizes(sizes, 50, 7, 3)
+    assert batch_sizes(sizes, 50, 7, 3) == every
+    assert sorted(set(every)) == list(sizes)
+    assert batch_sizes(sizes, 50, 7, 4) != every
+    assert batch_sizes(sizes, 50, 8, 3) != every
+    one = batches(sizes=sizes, steps=6)
+    assert all(map(equal, one[4:], batches(sizes=sizes, steps=6, first=4, threads=1)))
 
 
 def test_validation_gives_every_picture_once_and_in_order():

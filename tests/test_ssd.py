@@ -73,10 +73,17 @@ def test_anchors_cover_the_picture(name):
     assert first[0] == pytest.approx(maps[0].step / 2)
 
 
-def test_sides_of_the_maps_are_those_of_the_net():
-    net = detector("ssd_320_asymmnet_small_0.35_custom")
-    maps = net.features(pictures(1, 320))
-    assert [m.shape[1:3] for m in maps] == [(p.channels, p.side) for p in net._maps]
+@pytest.mark.parametrize("name", DETECTORS)
+def test_maps_are_those_of_the_net(name):
+    """The net's own shapes, at its size and at those of multi-scale training."""
+    net = get_model(f"{name}_custom", classes=CLASSES)
+    maps = mx.sym.Group(net.features(mx.sym.var("data")))
+    size = net.spec.size
+    for side in (size, size // 2, size * 2, size - 44):
+        plans = plan_detector(net.spec._replace(size=side))
+        _, shapes, _ = maps.infer_shape(data=(1, 3, side, side))
+        assert shapes == [(1, plan.channels, plan.side, plan.side) for plan in plans]
+        assert all(plan.step * plan.side == pytest.approx(side, rel=1e-12) for plan in plans)
 
 
 def test_anchors_of_a_cell_by_hand():

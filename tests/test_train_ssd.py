@@ -1,6 +1,7 @@
 """Training of detectors: settings, one update, and real runs in processes of their own."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,9 @@ from gluon_asymmnet.data.voc import VOCSource
 from gluon_asymmnet.detection.agreement import Found, agreement
 from gluon_asymmnet.detection.config import DetectorConfig, splits_of
 from gluon_asymmnet.detection.evaluate import detect, evaluate
+from gluon_asymmnet.detection.loss import MultiBoxLoss
+from gluon_asymmnet.detection.spec import anchors
+from gluon_asymmnet.detection.ssd import SSD
 from gluon_asymmnet.detection.zoo import open_detector
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.predict.engines import ENGINES
@@ -32,6 +36,7 @@ from gluon_asymmnet.registry import get_classifier
 from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.detector import DetectorTask, train
 from tests.conftest import ROOT, run_python
+from tests.test_detection_records import records_of
 
 GLUONCVS = (
     "--network asymmnet_small --data-shape 320 --batch-size 16 --dataset voc --dataset-root /voc "
@@ -105,6 +110,11 @@ def test_gluoncvs_flags_do_what_they_say(tmp_path):
         ("--freeze-stages 6", "--freeze-stages is at most 5, got 6"),
         ("--classes a,b", "--classes goes with --dataset custom"),
         ("--train-splits trainval", "'trainval' is no split"),
+        ("--multi-scale 256,x", "--multi-scale takes sizes in pixels, with commas, got '256,x'"),
+        ("--multi-scale 256", "two or more different sizes from 150 to 600 pixels .*, got '256'"),
+        ("--multi-scale 256,300,256", "two or more different sizes"),
+        ("--multi-scale 300,601", r"half to twice --data-shape 300\), got '300,601'"),
+        ("--data-shape 512 --multi-scale 255,512", "from 256 to 1024 pixels"),
         ("--rgb-std 1,1,0", "take three numbers, R,G,B, --rgb-std above 0"),
     ],
 )
@@ -215,6 +225,64 @@ def test_starts_from_a_classifiers_run_and_from_a_detector(boxes, tmp_path):
     assert again.first_step == 3
 
 
+def test_multi_scale_steps_are_those_of_detectors_of_these_sizes(boxes, tmp_path):
+    """Every gradient, against a net of that size that is not compiled; and none is zero."""
+    task = DetectorTask(config(boxes, multi_scale="160,256,352"), [mx.cpu()], tmp_path)
+    assert "images of 160, 256, 352 pixels per epoch" in task.describe()
+    assert task.card.input_size == 300
+    task.trainer.set_learning_rate(0.0)
+    seen, compiled, rng = set(), None, np.random.default_rng(0)
+    for found in itertools.chain.from_iterable(task.batches(e, 0) for e in range(3)):
+        # objects on all maps, so that every parameter has a gradient
+        batch = found._replace(
+            cls_target=rng.integers(0, 4, found.cls_target.shape).astype(np.float32),
+            box_target=rng.normal(size=found.box_target.shape).astype(np.float32),
+        )
+        task.step(batch, 0, rng).wait_to_read()
+        compiled = compiled or task.net._cached_op
+        assert task.net._cached_op is compiled  # not traced anew
+        size = batch.data.shape[-1]
+        if size not in seen:
+            seen.add(size)
+            _compare_gradients(task.net, size, batch)
+    assert seen == {160, 256, 352}
+
+
+def _compare_gradients(trained, size, batch):
+    spec = trained.spec._replace(size=size)
+    net = SSD(spec, get_classifier(spec.backbone, width=spec.width, dropout=0), trained.classes)
+    net.initialize()
+    params, others = (n._collect_params_with_prefix() for n in (trained, net))
+    for name in params.keys() - {"anchors"}:
+        others[name].set_data(params[name].data())
+    image, classes, offsets = map(mx.nd.array, batch)
+    with mx.autograd.record():
+        logits, moves, boxes_at = net(image)
+        loss = sum(MultiBoxLoss()(logits, moves, classes, offsets))
+    loss.backward()
+    np.testing.assert_array_equal(boxes_at[0].asnumpy(), anchors(spec))
+    assert logits.shape[1] == classes.shape[1] == len(anchors(spec))
+    for name, param in params.items():
+        if param.grad_req != "null":
+            expected = others[name].grad().asnumpy()
+            scale = np.abs(expected).max()
+            assert scale > 0, name
+            np.testing.assert_allclose(param.grad().asnumpy(), expected, atol=1e-3 * scale)
+
+
+def test_gluoncvs_records_give_the_batches_of_the_folder(boxes, tmp_path):
+    records_of(VOCSource(boxes, [(2007, "trainval")]), tmp_path / "train.rec")
+    changes = {"dataset_root": str(tmp_path), "train_splits": "train.rec", "val_splits": ""}
+    folder, records = (
+        DetectorTask(config(boxes, **c), [mx.cpu()], tmp_path) for c in ({}, changes)
+    )
+    assert records.class_names == folder.class_names
+    for ours, theirs in zip(folder.batches(0, 0), records.batches(0, 0)):
+        np.testing.assert_array_equal(theirs.data, ours.data)
+        np.testing.assert_array_equal(theirs.cls_target, ours.cls_target)
+        np.testing.assert_allclose(theirs.box_target, ours.box_target, atol=1e-4)
+
+
 # --- Evaluation ------------------------------------------------------------------------------
 
 
@@ -309,26 +377,41 @@ def equal_weights(a, b):
     return x.keys() == y.keys() and all(np.array_equal(x[n], y[n]) for n in x)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.7])
-def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(boxes, undisturbed, tmp_path, delay):
-    folder = run_dir(tmp_path)
-    line = command(boxes, tmp_path, checkpoint_steps=1)
+def kill_and_resume(line, folder, delay):
+    """Kill a run when there is something to resume, or a moment later; run it to its end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, *line], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.time() + 60
     while time.time() < deadline and not list(folder.glob("checkpoints/step-*")):
-        time.sleep(0.02)  # until there is something to resume; then a moment later
+        time.sleep(0.02)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = run_python(*line)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.7])
+def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(boxes, undisturbed, tmp_path, delay):
+    folder = run_dir(tmp_path)
+    kill_and_resume(command(boxes, tmp_path, checkpoint_steps=1), folder, delay)
     assert equal_weights(folder, undisturbed[0])
     rows = [
         [(r["step"], r["train_loss"], r["val_mAP"]) for r in read_metrics(f)]
         for f in (folder, undisturbed[0])
     ]
     assert rows[0] == rows[1]
+
+
+def test_multi_scale_resumes_bit_for_bit(boxes, undisturbed, tmp_path):
+    changes = {"multi_scale": "160,256", "val_splits": ""}
+    done = run_python(*command(boxes, tmp_path / "a", **changes))
+    assert done.returncode == 0, done.stderr
+    folders = run_dir(tmp_path / "a"), run_dir(tmp_path / "b")
+    kill_and_resume(command(boxes, tmp_path / "b", checkpoint_steps=1, **changes), folders[1], 0)
+    assert "resumed from" in (folders[1] / "log.txt").read_text()
+    assert equal_weights(*folders)
+    assert not equal_weights(folders[0], undisturbed[0])
 
 
 def test_loss_that_is_not_finite_stops_the_run(boxes, tmp_path):

@@ -52,6 +52,22 @@ def test_overlap_of_empty_boxes_is_none():
     assert box_iou(np.zeros((0, 4)), empty).shape == (0, 1)
 
 
+@pytest.mark.parametrize("plus_one", [False, True])
+def test_overlap_against_slow_loops(plus_one):
+    """Pixels are counted one by one."""
+    low = np.random.default_rng(0).integers(0, 12, (2, 9, 2))
+    high = low + np.random.default_rng(1).integers(1, 9, (2, 9, 2))
+    a, b = np.concatenate([low, high], axis=-1)
+    found = box_iou(a.astype(float), b.astype(float), plus_one=plus_one)
+    for (n, m), overlap in np.ndenumerate(found):
+        inside = [
+            {(x, y) for x in range(left, right + plus_one) for y in range(top, bottom + plus_one)}
+            for left, top, right, bottom in (a[n].tolist(), b[m].tolist())
+        ]
+        common, union = inside[0] & inside[1], inside[0] | inside[1]
+        assert overlap == pytest.approx(len(common) / len(union), abs=1e-12)
+
+
 @pytest.mark.parametrize("plus_one, hits", [(True, 1), (False, 0)])
 def test_plus_one_decides(plus_one, hits):
     """4 x 1 pixels on 8 x 1: 4 / 8 with the last ones, (3 * 0) / ... = 0 without."""
