@@ -437,7 +437,8 @@ def test_the_command(first, photos, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert status == 1
     assert err.splitlines() == [
-        f"skipped {folder}/bad.jpg: truncated JPEG: its end marker is missing"
+        f"engine: onnxruntime, {next(first[1].glob('*.onnx'))}",
+        f"skipped {folder}/bad.jpg: truncated JPEG: its end marker is missing",
     ]
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["engine"] == "onnxruntime"

@@ -24,7 +24,10 @@ from gluon_asymmnet.detection.targets import TargetGenerator
 from gluon_asymmnet.detection.voc_ap import VOCEvaluator
 from gluon_asymmnet.detection.zoo import open_detector
 from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.export.bundle import export_all
+from gluon_asymmnet.predict.engines import ENGINES
 from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.saved import open_saved
 from tests.conftest import ROOT, run_python
 from tests.test_detection_records import records_of
 
@@ -289,12 +292,26 @@ def test_what_cannot_be_evaluated_says_why(boxes, fitted, flags, message):
         run(fitted, "--dataset-root", boxes, *flags)
 
 
+def test_every_engine_gives_the_figures(boxes, fitted, tmp_path):
+    out = export_all(open_saved(fitted), tmp_path / "out", formats=["onnx"])
+    figures = []
+    for engine in ENGINES:
+        file, model = tmp_path / f"{engine}.json", fitted if engine == "mxnet" else out
+        run(model, "--dataset-root", boxes, "--engine", engine, "--json", file)
+        found = json.loads(file.read_text())
+        assert found["engine"] == engine
+        figures.append(found["original_pixels"]["mean_ap_11_point"])
+    assert 0.2 < figures[0] < 0.6
+    np.testing.assert_allclose(figures[1:], figures[0], atol=0.01)
+
+
 def test_models_that_are_no_detector(boxes, fitted, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"card.json: no such file; expected the card"):
+    with pytest.raises(FileNotFoundError, match=r"net.params: no such file or folder"):
         run(tmp_path / "net.params", "--dataset-root", boxes)
+    (tmp_path / "net.params").write_bytes(fitted.read_bytes())
     Card(model="asymmnet_small", classes=4).save(tmp_path / "card.json")
-    with pytest.raises(FormatError, match="it is the card of a classifier"):
-        run(tmp_path, "--dataset-root", boxes)
+    with pytest.raises(FormatError, match="not a parameter file of asymmnet_small"):
+        run(tmp_path / "net.params", "--dataset-root", boxes)
 
 
 def test_pictures_of_other_classes(boxes, fitted, tmp_path, capsys):

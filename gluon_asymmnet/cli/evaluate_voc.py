@@ -21,6 +21,8 @@ def add_task(tasks) -> None:
     """Add the task ``voc``."""
     import argparse
 
+    from gluon_asymmnet.cli.on_pictures import add_engine_flags
+
     parser = tasks.add_parser(
         "voc",
         help="detection: average precision over exactly the images of a set",
@@ -29,8 +31,9 @@ def add_task(tasks) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "path", help="run directory of a detector, or its .params file with card.json beside it"
+        "path", help="exported folder or file, run directory, or .params file with its card"
     )
+    add_engine_flags(parser)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--dataset-root", default="~/.mxnet/datasets/voc", help="the folder of VOC2007 "
@@ -138,17 +141,9 @@ def _split(splits: str) -> str:
 
 def _open(args):
     """Return the detector: what has ``card``, ``engine``, ``weights`` and ``predict``."""
-    from types import SimpleNamespace
+    from gluon_asymmnet.predict.detector import DetectorPredictor
 
-    from gluon_asymmnet._environment import mx
-    from gluon_asymmnet.detection.zoo import open_detector
-
-    card, net = open_detector(args.path)
-    net.hybridize(static_alloc=True, static_shape=True)
-    return SimpleNamespace(
-        card=card, engine="mxnet", weights=args.path,
-        predict=lambda images: [output.asnumpy() for output in net(mx.nd.array(images))],
-    )  # fmt: skip
+    return DetectorPredictor(args.path, args.engine, threads=args.threads, precision=args.precision)
 
 
 def _detected(model, source, args) -> list:
