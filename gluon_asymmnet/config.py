@@ -157,7 +157,7 @@ class ClassifierConfig:
         group="optimisation",
     )  # fmt: skip
     temperature: float = option(
-        20.0, "softens what teacher and net say to each other", "--temperature", "-T",
+        20.0, "softens what teacher and net say to each other",
         group="optimisation",
     )  # fmt: skip
     hard_weight: float = option(
