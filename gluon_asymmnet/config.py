@@ -164,7 +164,7 @@ class ClassifierConfig:
         group="optimisation",
     )  # fmt: skip
     temperature: float = option(
-        20.0, "softens what teacher and net say to each other", "--temperature", "-T",
+        20.0, "softens what teacher and net say to each other",
         group="optimisation",
     )  # fmt: skip
     hard_weight: float = option(

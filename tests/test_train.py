@@ -22,6 +22,7 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest, list_checkpoints
 from gluon_asymmnet.train.classifier import ClassifierTask, train
+from gluon_asymmnet.train.mixing import Mix
 from gluon_asymmnet.train.trainer_states import load_states_file
 from tests.conftest import ROOT, run_python
 from tests.test_config import README_COMMAND
@@ -77,16 +78,17 @@ def test_smoothed_and_mixed_targets_by_hand(digits):
     label = mx.nd.array([3, 7])
     expected = np.full((2, 10), 0.01)
     expected[0, 3] = expected[1, 7] = 0.91  # 1 - 0.1 + 0.1 / 10
-    np.testing.assert_allclose(task._target(label, 1).asnumpy(), expected, rtol=1e-6)
+    target = task._target(label)
+    np.testing.assert_allclose(target.asnumpy(), expected, rtol=1e-6)
     mixed = 0.7 * expected + 0.3 * expected[::-1]
-    np.testing.assert_allclose(task._target(label, 0.7).asnumpy(), mixed, rtol=1e-6)
+    np.testing.assert_allclose(Mix(0.7).labels(target).asnumpy(), mixed, rtol=1e-6)
 
 
 def test_mixup_is_off_in_the_last_epochs(digits):
     task = ClassifierTask(config(digits, mixup=True, mixup_off_epoch=1), [mx.cpu()])
     rng = np.random.default_rng(0)
-    assert task._mixup_share(2, rng) == 1
-    shares = [task._mixup_share(1, rng) for _ in range(2000)]
+    assert task._draw_mix(2, rng) == Mix()
+    shares = [task._draw_mix(1, rng).share for _ in range(2000)]
     # Beta(0.2, 0.2): mean 1/2, variance 1 / (4 * 1.4)
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
     assert np.var(shares) == pytest.approx(1 / 5.6, abs=0.01)

@@ -49,6 +49,7 @@ TINY = {
     "val_splits": "2007_test", "batch_size": 4, "epochs": 2, "warmup_epochs": 1,
     "lr": 0.01, "log_interval": 2, "threads": 1, "num_workers": 1, "samples": 2,
 }  # fmt: skip
+OPTIONS = {"ema": 0.5, "clip_norm": 20.0, "patience": 2}  # of the whole runs
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,9 @@ def test_gluoncvs_flags_do_what_they_say(tmp_path):
         ("--multi-scale 256,300,256", "two or more different sizes"),
         ("--multi-scale 300,601", r"half to twice --data-shape 300\), got '300,601'"),
         ("--data-shape 512 --multi-scale 255,512", "from 256 to 1024 pixels"),
+        ("--patience 2 --val-splits=", "--patience goes by the validation: give --val-splits"),
+        ("--ema 1.5", "--ema must be at least 0 and below 1, got 1.5"),
+        ("--clip-norm -1", "--clip-norm must be at least 0, got -1.0"),
         ("--rgb-std 1,1,0", "take three numbers, R,G,B, --rgb-std above 0"),
     ],
 )
@@ -155,6 +159,16 @@ def test_one_update_is_the_gradient_over_the_matched_anchors(boxes, tmp_path):
             gradient = param.grad().asnumpy() / matched
             expected = before[name] - 0.05 * (gradient + 0.01 * before[name])
             np.testing.assert_allclose(param.data().asnumpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_bounds_the_gradient_over_the_matched_anchors(boxes, tmp_path):
+    task = DetectorTask(config(boxes, clip_norm=0.25), [mx.cpu()], tmp_path)
+    batch = next(task.batches(0, 0))
+    task.step(batch, 0, np.random.default_rng(0)).wait_to_read()
+    matched = (batch.cls_target > 0).sum()
+    params = task.net._collect_params_with_prefix().values()
+    squares = [(p.grad().asnumpy() ** 2).sum() for p in params if p.grad_req != "null"]
+    assert np.sqrt(np.sum(squares)) / matched == pytest.approx(0.25, rel=1e-3)
 
 
 def test_two_devices_do_what_one_does(boxes, tmp_path):
@@ -326,7 +340,7 @@ def test_both_kinds_of_pixels_against_gluoncvs_metric(boxes):
 def undisturbed(boxes, tmp_path_factory):
     """A run of two epochs that nothing happened to."""
     prefix = tmp_path_factory.mktemp("runs")
-    done = run_python(*command(boxes, prefix))
+    done = run_python(*command(boxes, prefix, **OPTIONS))
     assert done.returncode == 0, done.stderr
     return run_dir(prefix), done
 
@@ -355,6 +369,8 @@ def test_run_directory(undisturbed):
     assert figures["images"] == 5
     assert cv2.imread(str(folder / "samples/epoch-0001/01.jpg")) is not None
     assert cv2.imread(str(folder / "curves.png")) is not None
+    assert {"val_ema_mAP", "val_ema_mAP_area", "val_ema_mAP_resized"} <= rows[1].keys()
+    open_detector(folder / "best-ema.params")
 
 
 def test_a_run_is_exported_and_three_engines_find_the_same(boxes, undisturbed, tmp_path, capsys):
@@ -394,13 +410,15 @@ def kill_and_resume(line, folder, delay):
 @pytest.mark.parametrize("delay", [0.0, 0.7])
 def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(boxes, undisturbed, tmp_path, delay):
     folder = run_dir(tmp_path)
-    kill_and_resume(command(boxes, tmp_path, checkpoint_steps=1), folder, delay)
+    kill_and_resume(command(boxes, tmp_path, checkpoint_steps=1, **OPTIONS), folder, delay)
     assert equal_weights(folder, undisturbed[0])
     rows = [
         [(r["step"], r["train_loss"], r["val_mAP"]) for r in read_metrics(f)]
         for f in (folder, undisturbed[0])
     ]
     assert rows[0] == rows[1]
+    averages = [read_params(run / "last-ema.params") for run in (folder, undisturbed[0])]
+    assert all(np.array_equal(averages[1][name], value) for name, value in averages[0].items())
 
 
 def test_multi_scale_resumes_bit_for_bit(boxes, undisturbed, tmp_path):

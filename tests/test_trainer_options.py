@@ -25,7 +25,8 @@ from tests.conftest import ROOT, run_python
 from tests.test_train import command, config, read_metrics, run_dir
 
 EVERYTHING = {
-    "num_epochs": 2, "batch_size": 32, "accumulate": 2, "ema": 0.9, "cutmix": 1.0, "mixup": True,
+    "num_epochs": 2, "num_training_samples": 448, "batch_size": 32, "accumulate": 2,
+    "ema": 0.9, "cutmix": 1.0, "mixup": True,
     "mix_prob": 0.8, "randaugment": 2, "random_erasing": 0.3, "clip_norm": 2.0,
     "temperature": 4.0, "hard_weight": 0.7, "layer_decay": 0.9, "patience": 5, "lr": 0.05,
 }  # fmt: skip
@@ -65,15 +66,14 @@ def test_killed_and_resumed_with_everything_on_it_ends_bit_for_bit(
     digits, teacher_run, everything, tmp_path
 ):
     folder = run_dir(tmp_path)
-    line = command(digits, tmp_path, checkpoint_steps=7, teacher=teacher_run, **EVERYTHING)
+    line = command(digits, tmp_path, checkpoint_steps=2, teacher=teacher_run, **EVERYTHING)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, *line], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.time() + 200
-    while time.time() < deadline and not list(folder.glob("checkpoints/step-*14")):
-        time.sleep(0.02)
-    time.sleep(0.5)
+    while time.time() < deadline and not list(folder.glob("checkpoints/step-*10")):
+        time.sleep(0.02)  # in the second epoch
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     done = run_python(*line)
     assert done.returncode == 0, done.stderr
     assert "resumed from" in done.stdout

@@ -29,7 +29,7 @@ from gluon_asymmnet.registry import get_model, parse_name
 from gluon_asymmnet.train import gradients
 from gluon_asymmnet.train.checkpoint import load_trainer
 from gluon_asymmnet.train.distillation import make_distillation
-from gluon_asymmnet.train.ema import PREFIX, make_average
+from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
 from gluon_asymmnet.train.freezing import decay_rates, freeze_classifier
 from gluon_asymmnet.train.loop import Result, run
 from gluon_asymmnet.train.mixing import Mix, make_mixing
@@ -178,12 +178,12 @@ class ClassifierTask:
     def _parts(self, batch):
         """Cut a step's images into those of one backward pass each."""
         number = self.config.accumulate
+        if number == 1:
+            yield batch.data, batch.label
+            return
         length = self.images_per_step // number
         for first in range(0, self.images_per_step, length):
-            part = slice(first, first + length)
-            yield (
-                (batch.data, batch.label) if number == 1 else (batch.data[part], batch.label[part])
-            )
+            yield batch.data[first : first + length], batch.label[first : first + length]
 
     def _draw_mix(self, epoch: int, rng: np.random.Generator) -> Mix:
         if epoch >= self.config.num_epochs - self.config.mixup_off_epoch:
@@ -200,8 +200,7 @@ class ClassifierTask:
         soft = [teacher.soft_target(image) for image in images] if teacher else [None] * len(images)
         outputs, losses = [], []
         with mx.autograd.record():
-            for parts in zip(images, labels, targets, soft):
-                image, label, target, hint = parts
+            for image, label, target, hint in zip(images, labels, targets, soft):
                 logits = self.net(image.astype(self.config.dtype, copy=False))
                 loss = self._loss_of(logits, target, hint)
                 losses.append(loss * self.loss_scale)
@@ -254,7 +253,7 @@ class ClassifierTask:
         scores = self._scores({n: param.data(self.devices[0]) for n, param in params.items()})
         if self.ema:
             averaged = self._scores(self.ema.arrays)
-            scores.update({PREFIX + name: score for name, score in averaged.items()})
+            scores.update({METRIC_PREFIX + name: score for name, score in averaged.items()})
         return scores
 
     def _scores(self, weights: dict) -> dict[str, float]:

@@ -27,7 +27,7 @@ from gluon_asymmnet.detection.zoo import get_detector
 from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.registry import plan_model
-from gluon_asymmnet.train.ema import PREFIX, make_average
+from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
 from gluon_asymmnet.train.freezing import freeze, freeze_norms, stages_of
 from gluon_asymmnet.train.gradients import clip_norm
 from gluon_asymmnet.train.loop import Result, run
@@ -161,7 +161,7 @@ class DetectorTask:
         scores = _scores(result)
         if self.ema:
             result = evaluate(self._detections(self.ema.arrays), self.class_names)
-            scores.update({PREFIX + name: score for name, score in _scores(result).items()})
+            scores.update({METRIC_PREFIX + name: score for name, score in _scores(result).items()})
         return scores
 
     def _detections(self, weights: dict):

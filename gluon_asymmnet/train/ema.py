@@ -6,7 +6,7 @@ from gluon_asymmnet._environment import mx
 from gluon_asymmnet.compat.params_file import read_params
 from gluon_asymmnet.errors import FormatError
 
-PREFIX = "ema_"  # of the average's metrics
+METRIC_PREFIX = "ema_"  # of the average's metrics
 
 
 def decay_of(update: int, decay: float, power: float) -> float:
@@ -76,7 +76,7 @@ class AveragedWeights:
 
     def judge(self, validation: dict[str, float], epoch: int) -> bool:
         """Note the metrics of a validation; return whether the average is better than ever."""
-        score = next((v for name, v in validation.items() if name.startswith(PREFIX)), None)
+        score = next((v for name, v in validation.items() if name.startswith(METRIC_PREFIX)), None)
         if score is None or (self.best is not None and score <= self.best):
             return False
         self.best, self.best_epoch = score, epoch
