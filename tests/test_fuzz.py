@@ -1,12 +1,19 @@
 """A short part of the fuzzing campaign, and that the campaign sees what it looks for."""
 
+import io
 import json
+import struct
+import tarfile
+import tracemalloc
+import zipfile
 
+import numpy as np
 import pytest
 
+from gluon_asymmnet.data.recordio import MAGIC
 from tests.conftest import ROOT, run_python
-from tests.fuzz import targets
 from tests.fuzz.broken import BROKEN
+from tests.fuzz.targets import REFUSALS, TARGETS, input_of
 
 REPORT = ROOT / "docs/data/fuzzing.json"
 
@@ -19,7 +26,7 @@ def test_no_parser_fails_on_a_few_thousand_inputs(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(report.read_text())["results"]
-    assert set(results) == set(targets.TARGETS)
+    assert set(results) == set(TARGETS)
     for name, found in results.items():
         assert found["inputs"] == found["accepted"] + found["refused"] == 150, name
         assert found["accepted"], f"{name}: only refusals, so little of it was reached"
@@ -27,17 +34,17 @@ def test_no_parser_fails_on_a_few_thousand_inputs(tmp_path):
 
 def test_the_report_is_that_of_a_whole_campaign():
     results = json.loads(REPORT.read_text())["results"]
-    assert set(results) == set(targets.TARGETS)
+    assert set(results) == set(TARGETS)
     for name, found in results.items():
         assert found["inputs"] == found["accepted"] + found["refused"] >= 100_000, name
         assert found["crashes"] == found["hangs"] == 0, name
 
 
-@pytest.mark.parametrize("name", targets.TARGETS)
+@pytest.mark.parametrize("name", TARGETS)
 def test_an_input_is_a_function_of_its_number(name):
-    seeds = targets.TARGETS[name].seeds()
-    once = [targets.input_of(name, seeds, 0, i) for i in range(30)]
-    assert once == [targets.input_of(name, seeds, 0, i) for i in range(30)]
+    seeds = TARGETS[name].seeds()
+    once = [input_of(name, seeds, 0, i) for i in range(30)]
+    assert once == [input_of(name, seeds, 0, i) for i in range(30)]
     assert len(set(once)) > 10
 
 
@@ -52,3 +59,95 @@ def test_broken_parsers_are_found():
         assert {failure["kind"] for failure in found["failures"]} == {BROKEN[what].kind}, what
         hangs = 2 if what in ("a hang", "waiting") else 0
         assert (found["hangs"], found["crashes"]) == (hangs, 2 - hangs), what
+
+
+def changed(name, **fields):
+    """The JSON of a parser's first seed with some values replaced."""
+    return json.dumps({**json.loads(TARGETS[name].seeds()[0]), **fields}).encode()
+
+
+def bomb():
+    """30 MB of zeros as an .npz of 30 kB."""
+    out = io.BytesIO()
+    np.savez_compressed(out, a=np.zeros(30_000_000, np.uint8))
+    return out.getvalue()
+
+
+def lying_npz():
+    """An array of a terabyte, of which 4 bytes are there."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (274877906944,), }\n"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+        archive.writestr("a.npy", head + bytes(4))
+    return out.getvalue()
+
+
+def lying_tar(size):
+    """A long name of so many bytes, in an archive of 1,024."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, size
+    return member.tobuf(tarfile.GNU_FORMAT) + bytes(512)
+
+
+def swallowing_record():
+    """A first record whose length takes in the second, which was read as one sound record."""
+    data = bytearray(TARGETS["recordio"].seeds()[0])
+    start = data.index(MAGIC, 4)
+    second = data.index(MAGIC, start + 4)
+    data[4:8] = struct.pack("<I", second - 8)
+    return bytes(data)
+
+
+FOUND = {  # by campaigns: what the parser did, as a comment, and what it must say
+    "card": [
+        (b"[" * 100_000, "not the card of a model"),  # RecursionError
+        (changed("card", width=10**400), "width is 1000"),  # OverflowError
+        (changed("card", rate=2**31), "rate must be a whole number from 0 to 64"),  # a hang
+        (changed("card", stem="x" * 5000), "stem is 'xxx"),  # a message of 5,000 characters
+        (changed("card", rgb_mean=[1, 2, float("nan")]), "expected three values"),
+    ],
+    "detector card": [
+        (b'{"a":' * 20_000, "not the card of a detector"),  # RecursionError
+        (changed("detector card", nms_topk="many"), "nms_topk is 'many', expected a whole number"),
+    ],
+    "classifier config": [
+        (b"[" * 100_000, "not the configuration of a run"),  # RecursionError
+        (changed("classifier config", lr=[[]]), "lr is \\[\\[\\]\\], expected a number"),
+        (changed("classifier config", **{"a\nb": 1}), "it has 'a\\\\nb'"),  # two lines
+    ],
+    "safetensors": [  # a message of 5,000 characters
+        (
+            struct.pack("<Q", 6048) + b'{"a": {"dtype": "F32", "shape": ["' + b"x" * 5975
+            + b'"], "data_offsets": [0, 8]}}'.ljust(39),
+            "has shape",
+        ),
+    ],
+    "npz": [
+        (bomb(), "more than 64 times as many"),
+        (lying_npz(), "an array is cut off"),
+    ],
+    "tar": [
+        (lying_tar(8**11 - 1), "damaged tar file"),  # 8 GB of memory
+        (lying_tar(2**62), "damaged tar file"),  # MemoryError
+    ],
+    "image set": [(b"x" * 300, "expected an image id")],  # OSError
+    "recordio": [(swallowing_record(), "but the next one starts at byte")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [pytest.param(name, *case, id=f"{name}-{i}") for name in FOUND for i, case in
+     enumerate(FOUND[name])],
+)  # fmt: skip
+def test_what_campaigns_have_found(tmp_path, name, data, message):
+    tracemalloc.start()
+    try:
+        with pytest.raises(REFUSALS, match=message) as caught:
+            TARGETS[name].read(tmp_path, data)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1500
