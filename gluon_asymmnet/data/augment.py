@@ -125,7 +125,7 @@ def _recolour(rgb: np.ndarray, how: Augmentation, rng: np.random.Generator) -> n
     if not how.jitter and not how.pca_noise:
         return rgb
     matrix, offset = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
-    mean = rgb.mean(axis=(0, 1), dtype=np.float32)
+    mean = np.float32(cv2.mean(rgb)[:3])  # NumPy's takes longer than all the rest
     for step in rng.permutation(3) if how.jitter else ():
         alpha = np.float32(1 + rng.uniform(-how.jitter, how.jitter))
         if step == 2:  # saturation: towards each pixel's own grey
