@@ -25,6 +25,7 @@ def main(argv=None) -> int:
         evaluate,
         export,
         fetch,
+        launch,
         predict,
         records,
         reproduce,
@@ -41,7 +42,7 @@ def main(argv=None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
         doctor, summary, records, voc, fetch, train, train_ssd, evaluate, predict, reproduce,
-        convert, export, bench,
+        convert, export, bench, launch,
     )  # fmt: skip
     for module in modules:
         module.add_parser(subparsers)

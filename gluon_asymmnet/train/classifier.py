@@ -1,5 +1,6 @@
 """Train an image classifier."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Optional
@@ -18,16 +19,17 @@ from gluon_asymmnet.data.constants import (
     IMAGENET_CLASSES,
     IMAGENET_TRAIN_IMAGES,
 )
-from gluon_asymmnet.data.imagenet import RecordIterInput, ThreadedInput
+from gluon_asymmnet.data.imagenet import RecordIterInput, Shard, ThreadedInput
 from gluon_asymmnet.data.sources import check_labels, open_source
+from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.evaluate import evaluate
+from gluon_asymmnet.evaluate import evaluate_together
 from gluon_asymmnet.nn.forms import TRAINING, set_form
 from gluon_asymmnet.registry import get_model, parse_name
 from gluon_asymmnet.train.checkpoint import load_trainer
 from gluon_asymmnet.train.loop import Result, run
-from gluon_asymmnet.train.run_directory import RunDirectory
+from gluon_asymmnet.train.run_directory import FREE_SETTINGS, open_run
 from gluon_asymmnet.train.schedule import make_schedule
 
 SMOOTHING = 0.1  # fixed in the authors' train.py
@@ -40,21 +42,27 @@ _DATASETS = {
 }
 
 
-def train(config: ClassifierConfig) -> Result:
+def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
     """Train as ``config`` says, or go on where a run of the same config stopped.
+
+    Args:
+        workers: who does it together, from ``distributed.join``; each calls this.
 
     Raises:
         InputError: for data, weights or settings that do not fit together.
         RunError: if the loss is not finite.
     """
     devices = _devices(config.num_gpus)
-    task = ClassifierTask(config, devices)
+    task = ClassifierTask(config, devices, workers)
     if config.dry_run:
         return _dry_run(task, config)
     name = f"{config.model}_{config.tag_name}"
-    directory = RunDirectory(Path(config.save_dir) / config.dataset / name, config, environment())
+    task.agree()
+    path = Path(config.save_dir) / config.dataset / name
+    directory = open_run(path, config, environment(), workers)
     try:
-        task.card.save(directory.path / "card.json")
+        if workers.rank == 0:
+            task.card.save(directory.path / "card.json")
         return run(task, config, directory, task.describe)
     finally:
         directory.close()
@@ -63,14 +71,16 @@ def train(config: ClassifierConfig) -> Result:
 class ClassifierTask:
     """The network, its data and its update, for ``loop.run``."""
 
-    def __init__(self, config: ClassifierConfig, devices):
-        self.config, self.devices = config, devices
-        self.images_per_step = config.batch_size * len(devices)
+    def __init__(self, config: ClassifierConfig, devices, workers: Workers = ALONE):
+        self.config, self.devices, self.workers = config, devices, workers
+        own_images = config.batch_size * len(devices)
+        self.images_per_step = own_images * workers.size
         self.metric = "RMSE" if config.mixup else "accuracy"
         source = _training_source(config)
         expected, images = _DATASETS[config.dataset]
         self.classes = check_labels(source, expected)
         self.class_names = source.class_names
+        self._facts = {"training images": len(source), "classes": self.classes}
         images = config.num_training_samples or len(source)
         if images > len(source):
             raise InputError(
@@ -79,12 +89,12 @@ class ClassifierTask:
         if images < self.images_per_step:
             raise InputError(
                 f"a batch of {self.images_per_step} images ({config.batch_size} on each of "
-                f"{len(devices)} devices) is larger than the training set of {images}: lower "
-                f"--batch-size"
+                f"{len(devices) * workers.size} devices) is larger than the training set of "
+                f"{images}: lower --batch-size"
             )
         self.steps_per_epoch = images // self.images_per_step
         self.first_step = config.resume_epoch * self.steps_per_epoch
-        self._input = _training_input(config, source, self.images_per_step, self.steps_per_epoch)
+        self._input = _training_input(config, source, own_images, self.steps_per_epoch, workers)
         self._validation = _validation_source(config)
         if self._validation is not None:
             check_labels(self._validation, self.classes)
@@ -122,18 +132,26 @@ class ClassifierTask:
                 f" (= {config.lr:g} x {self.images_per_step} / {config.lr_base_batch}, "
                 f"scaled by the global batch)"
             )
+        together = f"{self.workers.size} workers of " if self.workers.size > 1 else ""
         return (
             f"{config.model}: {self.classes} classes, {self.steps_per_epoch} steps of "
-            f"{self.images_per_step} images per epoch on {len(self.devices)} "
+            f"{self.images_per_step} images per epoch on {together}{len(self.devices)} "
             f"{self.devices[0].device_type}(s), peak lr {self.peak_lr:g}{scaled}"
         )
+
+    def agree(self) -> None:
+        """Let all workers start from the same weights, on the same data, with the same settings."""
+        settings = dataclasses.asdict(self.config)
+        decisive = {k: v for k, v in settings.items() if k not in FREE_SETTINGS}
+        self.workers.check_same("task", {**self._facts, **decisive})
+        self.workers.share_parameters(self.net)
 
     def batches(self, epoch: int, first_step: int):
         """Yield an epoch's batches from a step on."""
         return self._input.epoch(epoch, first_step)
 
     def step(self, batch, epoch: int, rng: np.random.Generator):
-        """Do one update; return the sums of loss and metric, not waited for."""
+        """Do one update; return this worker's sums of loss and metric, not waited for."""
         split = mx.gluon.utils.split_and_load
         images = split(mx.nd.array(batch.data), self.devices)
         labels = split(mx.nd.array(batch.label), self.devices)
@@ -148,7 +166,9 @@ class ClassifierTask:
                 losses.append(loss * self.loss_scale)
                 outputs.append((logits, label, target, loss))
         mx.autograd.backward(losses)
-        self.trainer.step(self.images_per_step * self.loss_scale)
+        self.trainer.allreduce_grads()  # of this worker's devices
+        self.workers.sum_gradients(self.trainer)
+        self.trainer.update(self.images_per_step * self.loss_scale)
         return self._sums(outputs)
 
     def _mixup_share(self, epoch: int, rng: np.random.Generator) -> float:
@@ -187,12 +207,11 @@ class ClassifierTask:
         trained = self.net._collect_params_with_prefix()
         for name, param in self._judged._collect_params_with_prefix().items():
             param.set_data(trained[name].data(self.devices[0]))
-        result = evaluate(
-            self._predict, self._validation, classes=self.classes,
+        return evaluate_together(
+            self.workers, self._predict, self._validation, classes=self.classes,
             preprocessing=self.card.preprocessing, batch_size=self.config.batch_size,
             threads=self.config.num_workers,
         )  # fmt: skip
-        return {"top1": result.top1, "top5": result.top5, "loss": result.loss}
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
         batch = mx.nd.array(images, ctx=self.devices[0], dtype=self.config.dtype)
@@ -272,7 +291,7 @@ def _validation_source(config: ClassifierConfig):
     return open_source(rec=config.rec_val, idx=config.rec_val_idx) if config.rec_val else None
 
 
-def _training_input(config: ClassifierConfig, source, batch: int, steps: int):
+def _training_input(config: ClassifierConfig, source, batch: int, steps: int, workers: Workers):
     settings = dict(
         steps=steps,
         augmentation=Augmentation(
@@ -282,8 +301,16 @@ def _training_input(config: ClassifierConfig, source, batch: int, steps: int):
         normalization=Normalization(config.rgb_mean, config.rgb_std),
         seed=config.seed,
         threads=config.num_workers,
+        shard=Shard(workers.rank, workers.size),
     )  # fmt: skip
-    if config.data_backend == "opencv" or (config.data_dir and not config.use_rec):
+    folders = config.data_dir and not config.use_rec
+    together = workers.size > 1
+    if together and config.data_backend == "mxnet":
+        raise InputError(
+            "--data-backend mxnet is for one process: ImageRecordIter cuts the records into parts "
+            "of unequal size; several workers take opencv"
+        )
+    if config.data_backend == "opencv" or folders or together:
         return ThreadedInput(source, batch, config.input_size, **settings)
     return RecordIterInput(
         config.rec_train, config.rec_train_idx, batch, config.input_size, **settings

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.atomic import new_file
 from gluon_asymmnet.compat.params_file import write_params
-from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.distributed.workers import digest
+from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.train import checkpoint as checkpoints
 from gluon_asymmnet.train.curves import draw_curves
 from gluon_asymmnet.train.run_directory import RunDirectory, logging_to
@@ -36,7 +37,8 @@ class Task(Protocol):
     net: object
     trainer: object
     metric: str  # name of what ``step`` counts, for the log: accuracy, RMSE, SmoothL1
-    images_per_step: int
+    workers: object  # distributed.workers.Workers: who does this together
+    images_per_step: int  # of all workers
     steps_per_epoch: int
     first_step: int  # steps done before this run, of weights that were trained elsewhere
     schedule: Callable[[int], float]  # learning rate of an update, counted from 1
@@ -45,7 +47,9 @@ class Task(Protocol):
         """Yield an epoch's batches from a step on."""
 
     def step(self, batch, epoch: int, rng: np.random.Generator):
-        """Do one update; return a (2,) array not waited for: sums of loss and of the metric."""
+        """Do one update; return a (2,) array not waited for: this worker's sums of loss and of
+        the metric.
+        """
 
     def validate(self, epoch: int) -> Optional[dict[str, float]]:
         """Return the metrics on the validation set, or None if there is none in this epoch.
@@ -71,6 +75,7 @@ class _Sums:
     def __init__(self, images_per_step: int, loss=0.0, metric=0.0, steps=0):
         self.images_per_step = images_per_step
         self.loss, self.metric, self.steps = loss, metric, steps
+        self.stop = False  # a worker was told to stop before one of the steps read
         self._waiting: deque = deque()
 
     def add(self, step: int, sums) -> None:
@@ -84,7 +89,8 @@ class _Sums:
 
     def _read(self) -> None:
         step, sums = self._waiting.popleft()
-        loss, metric = (float(value) for value in sums.asnumpy())
+        loss, metric, *stops = (float(value) for value in sums.asnumpy())
+        self.stop = self.stop or any(stops)
         if not np.isfinite(loss):
             raise _NotFiniteError(step, loss)
         self.loss, self.metric, self.steps = self.loss + loss, self.metric + metric, self.steps + 1
@@ -109,7 +115,8 @@ def run(task: Task, config, directory: RunDirectory, describe: Callable[[], str]
     Raises:
         RunError: if the loss is not finite; the last good checkpoint is kept and named.
     """
-    with logging_to(directory.path / config.logging_file) as log, _Signals() as signals:
+    log_file = directory.path / config.logging_file if task.workers.rank == 0 else None
+    with logging_to(log_file) as log, _Signals() as signals:
         log.info(describe())
         return _Run(task, config, directory, log, signals)()
 
@@ -120,6 +127,8 @@ class _Run:
     def __init__(self, task, config, directory, log, signals):
         self.task, self.config, self.directory = task, config, directory
         self.log, self.signals = log, signals
+        self.workers = task.workers
+        self.writes = self.workers.rank == 0  # the directory, the log and the metrics are one's own
         self.best: Optional[float] = None
         self.best_epoch: Optional[int] = None
         self.step = task.first_step
@@ -132,7 +141,8 @@ class _Run:
         task, per_epoch = self.task, self.task.steps_per_epoch
         if self.directory.latest:
             self._resume(self.directory.latest)
-        self.board = SummaryWriter(str(self.directory.path), purge_step=self.step or None)
+        if self.writes:
+            self.board = SummaryWriter(str(self.directory.path), purge_step=self.step or None)
         try:
             for epoch in range(self.step // per_epoch, self.config.num_epochs):
                 if not self._epoch(epoch):
@@ -142,7 +152,8 @@ class _Run:
         except _NotFiniteError as error:
             raise RunError(self._explain(error, task)) from None
         finally:
-            self.board.close()
+            if self.board:
+                self.board.close()
 
     def _explain(self, error, task) -> str:
         kept = checkpoints.latest(self.directory.checkpoints)
@@ -154,11 +165,23 @@ class _Run:
 
     def _resume(self, found) -> None:
         state = checkpoints.load(found, self.task.net, self.task.trainer)
+        self._check_step(found, state)
         self.step = state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.sums = _Sums(self.task.images_per_step, **state["sums"])
         self.directory.forget_after(self.step)
+        arrays = checkpoints.net_arrays(self.task.net)
+        self.workers.check_same("resumed", {"step": self.step, "weights": digest(arrays)})
         self.log.info("resumed from %s", found.path)
+
+    def _check_step(self, found, state: dict) -> None:
+        now = self.task.images_per_step
+        before = state.get("images_per_step", now)
+        if before != now:
+            raise InputError(
+                f"{found.path} counts steps of {before} images, and this run's are of {now}: go on "
+                f"with as many workers as before"
+            )
 
     def _epoch(self, epoch: int) -> bool:
         """Train and validate one epoch; return False if a signal stopped it."""
@@ -186,9 +209,10 @@ class _Run:
                     tick = now
                 last = number + 1 == per_epoch
                 due = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
-                if self.signals.stop or (due and not last):
+                stop = self._told_to_stop()
+                if stop or (due and not last):
                     self._save()
-                    if self.signals.stop:
+                    if stop:
                         return False
         self.sums.drain()
         if self.step < (epoch + 1) * per_epoch:
@@ -204,9 +228,21 @@ class _Run:
         lr = self.task.schedule(self.step)
         self.task.trainer.set_learning_rate(lr)
         rng = np.random.default_rng([self.config.seed, self.step])
-        mx.random.seed(int(rng.integers(2**31)))  # dropout
-        self.sums.add(self.step, self.task.step(batch, epoch, rng))
+        # dropout; a worker's masks are its own
+        mx.random.seed((int(rng.integers(2**31)) + self.workers.rank) % 2**31)
+        sums = self.task.step(batch, epoch, rng)
+        if self.workers.size > 1:
+            told = mx.nd.full(1, self.signals.stop, ctx=sums.context)
+            sums = self.workers.sum("sums", mx.nd.concat(sums, told, dim=0))
+        self.sums.add(self.step, sums)
         return lr
+
+    def _told_to_stop(self) -> bool:
+        """Say whether to stop after this step: all workers after the same one.
+
+        A signal reaches them at different steps; they all read that of the same step.
+        """
+        return self.signals.stop if self.workers.size == 1 else self.sums.stop
 
     def _finish_epoch(self, epoch: int, images: int, begun: float) -> None:
         task, log = self.task, self.log
@@ -231,12 +267,13 @@ class _Run:
             f"train_{task.metric}": metric,
             **{f"val_{name}": value for name, value in validation.items()},
         }
-        self.directory.add_metrics(
-            step=self.step, epoch=epoch, seconds=round(seconds, 3), images=images, **row
-        )
-        for name, value in row.items():
-            self.board.add_scalar(name, value, epoch)
-        draw_curves(self.directory.read_metrics(), self.directory.path / "curves.png")
+        if self.writes:
+            self.directory.add_metrics(
+                step=self.step, epoch=epoch, seconds=round(seconds, 3), images=images, **row
+            )
+            for name, value in row.items():
+                self.board.add_scalar(name, value, epoch)
+            draw_curves(self.directory.read_metrics(), self.directory.path / "curves.png")
         self.sums = _Sums(task.images_per_step)
         if improved:
             self._copy_weights("best.params")
@@ -247,9 +284,15 @@ class _Run:
 
     def _save(self) -> None:
         self.sums.drain()
+        if self.writes:
+            self._write_checkpoint()
+        self.workers.barrier()  # nobody goes on before it is whole
+
+    def _write_checkpoint(self) -> None:
         sums = {"loss": self.sums.loss, "metric": self.sums.metric, "steps": self.sums.steps}
         state = {"best": self.best, "best_epoch": self.best_epoch, "sums": sums,
-                 "seed": self.config.seed, "lr": self.task.schedule(max(self.step, 1))}  # fmt: skip
+                 "seed": self.config.seed, "lr": self.task.schedule(max(self.step, 1)),
+                 "images_per_step": self.task.images_per_step}  # fmt: skip
         newest = checkpoints.latest(self.directory.checkpoints)
         if newest and newest.step == self.step:
             return
@@ -263,12 +306,14 @@ class _Run:
         )
 
     def _copy_weights(self, name: str) -> None:
+        if not self.writes:
+            return
         with new_file(self.directory.path / name) as scratch:
             write_params(scratch, checkpoints.net_arrays(self.task.net))
 
     def _result(self, finished: bool) -> Result:
         name = "best.params" if self.best is not None else "last.params"
-        if not finished and not (self.directory.path / name).exists():
+        if not finished and self.writes and not (self.directory.path / name).exists():
             name = str(checkpoints.latest(self.directory.checkpoints).params)
         return Result(
             str(self.directory.path), finished, self.step, self.best, self.best_epoch,

@@ -11,14 +11,15 @@ from typing import Optional
 
 from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.config import from_json, to_json
-from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.train.checkpoint import Checkpoint, latest
+from gluon_asymmnet.distributed.workers import Workers
+from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.train.checkpoint import Checkpoint, latest, list_checkpoints
 
 # Settings that may change between a run and its continuation: they do not decide its result.
 # The number of threads does, in the last digits, and still may: machines are not all alike.
 FREE_SETTINGS = frozenset({
     "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "resume",
-    "logging_file", "dry_run", "recipe",
+    "logging_file", "dry_run", "recipe", "kvstore", "horovod",
 })  # fmt: skip
 
 
@@ -92,6 +93,37 @@ class RunDirectory:
         write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
+class FollowedRun:
+    """The directory as the other workers have it: they read its checkpoints and write nothing.
+
+    Raises: RunError if the checkpoint that worker 0 goes on from is not there.
+    """
+
+    def __init__(self, path, step: int):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        found = {c.step: c for c in list_checkpoints(self.checkpoints)}
+        if step and step not in found:
+            raise RunError(
+                f"{self.checkpoints} has no checkpoint of step {step}, from which worker 0 goes "
+                f"on: --save-dir must be on a file system that all workers share"
+            )
+        self.latest: Optional[Checkpoint] = found.get(step)
+
+    def forget_after(self, step: int) -> None:
+        """Leave that to worker 0."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def open_run(path, config, environment: dict, workers: Workers):
+    """Return the run's directory: worker 0 writes it, the others follow."""
+    own = RunDirectory(path, config, environment) if workers.rank == 0 else None
+    step = int(workers.first("checkpoint", own.latest.step if own and own.latest else 0))
+    return own or FollowedRun(path, step)
+
+
 def _json_lines(path: Path) -> Iterator[dict]:
     if path.exists():
         for line in path.read_text().splitlines():
@@ -100,12 +132,13 @@ def _json_lines(path: Path) -> Iterator[dict]:
 
 
 @contextlib.contextmanager
-def logging_to(path: Path) -> Iterator[logging.Logger]:
-    """Yield a logger that writes plain lines to ``path`` and to standard output."""
+def logging_to(path: Optional[Path]) -> Iterator[logging.Logger]:
+    """Yield a logger that writes plain lines to ``path`` and to standard output; None: nowhere."""
     logger = logging.getLogger("gluon_asymmnet.train")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    handlers = [logging.FileHandler(path), _BarSafeHandler(sys.stdout)]
+    handlers = [logging.FileHandler(path), _BarSafeHandler(sys.stdout)] if path else []
+    logger.disabled = not path
     for handler in handlers:
         logger.addHandler(handler)
     try:
