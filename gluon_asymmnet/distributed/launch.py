@@ -196,6 +196,7 @@ def _variables(plan: Plan) -> dict[str, str]:
         "DMLC_PS_ROOT_URI": "127.0.0.1" if here else plan.hosts[0],
         "DMLC_PS_ROOT_PORT": str(plan.port or _free_port(here)),
         "ASYMMNET_ENGINE": plan.engine,
+        "ASYMMNET_LAUNCHER": str(os.getpid()),
         "ASYMMNET_TIMEOUT": str(plan.timeout),
         **({} if plan.hosts else {"OMP_NUM_THREADS": threads}),
     }  # fmt: skip

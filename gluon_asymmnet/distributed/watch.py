@@ -23,6 +23,7 @@ from gluon_asymmnet.errors import RunError
 
 LOST = 75  # exit status of a survivor: EX_TEMPFAIL of sysexits.h, "try again"
 _FAREWELL = 2  # seconds for the others to end, before worker 0 does
+_MEETING = 60  # seconds: importing MXNet on a loaded machine takes some
 _LONGEST = 65536  # bytes of a line; a peer that sends more is not one of ours
 
 
@@ -209,6 +210,8 @@ class Member:
         self._left = threading.Event()
         self._lock = threading.Lock()  # the thread and the caller both send
         self._deadline: Optional[tuple[float, str]] = None
+        parent = os.getppid()
+        self._launcher = parent if os.environ.get("ASYMMNET_LAUNCHER") == str(parent) else None
         self._line = _Line(self._connect())
         self.address = self._line.socket.getsockname()[0]  # of the interface that reaches worker 0
         self._send("hello", {
@@ -242,8 +245,8 @@ class Member:
 
     @contextlib.contextmanager
     def within_time(self, what: str):
-        """End the process if the block does not end in time."""
-        self._deadline = (time.monotonic() + self.place.timeout, what)
+        """End the process if the block does not end in time; it has a minute in any case."""
+        self._deadline = (time.monotonic() + max(self.place.timeout, _MEETING), what)
         yield
         self._deadline = None
 
@@ -276,9 +279,14 @@ class Member:
         beat, interval = 0.0, _interval(self.place)
         selector = selectors.DefaultSelector()
         selector.register(self._line.socket, selectors.EVENT_READ)
+        own, until = None, 0.0  # what is wrong here, and how long to let worker 0 tell all
         while not self._left.is_set():
             reason = self._hear() if selector.select(interval / 2) else None
-            reason = reason or self._look()
+            if own is None and reason is None and (own := self._look()):
+                self._send("fail", own)
+                until = time.monotonic() + 2 * _FAREWELL
+            if own and time.monotonic() > until:
+                reason = f"worker {self.place.rank} of {self.place.size} failed: {own}"
             if reason and not self._left.is_set():
                 self._end_process(reason)
                 return
@@ -301,13 +309,11 @@ class Member:
         for name, process in self._helpers:
             status = process.poll()
             if status is not None:
-                reason = f"its {name} ended early ({status_text(status)})"
-                self._send("fail", reason)
-                return f"worker {self.place.rank} of {self.place.size}: {reason}"
+                return f"its {name} ended early ({status_text(status)})"
+        if self._launcher and os.getppid() != self._launcher:
+            return "its launcher is gone"
         if self._deadline and now > self._deadline[0]:
-            reason = f"{self._deadline[1]} did not happen within {limit:g} s"
-            self._send("fail", reason)
-            return f"worker {self.place.rank} of {self.place.size}: {reason}"
+            return f"{self._deadline[1]} did not happen in time"
         if now - self._line.heard > limit:
             return f"{self._first()} has been silent for {limit:g} s"
         return None
@@ -323,10 +329,11 @@ class Member:
         """End this process although its main thread may wait in C++ for ever."""
         self.stop_helpers()
         program = os.path.basename(sys.argv[0])
-        print(f"{program}: {reason}; ended, to go on from the last checkpoint", file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        with contextlib.suppress(OSError, ValueError):  # the reader may be what is gone
+            print(f"{program}: {reason}; the same command goes on from the last checkpoint",
+                  file=sys.stderr, flush=True)  # fmt: skip
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
         os._exit(LOST)
 
 
