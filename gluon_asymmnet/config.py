@@ -83,8 +83,9 @@ class ClassifierConfig:
     )
     use_rec: bool = option(False, "read the records although --data-dir is given", group="data")
     data_backend: str = option(
-        "auto", "mxnet: ImageRecordIter, the authors' reader (records only); opencv: the same "
-        "augmentation, reproducible with any number of workers; auto: mxnet for records",
+        "auto", "mxnet: ImageRecordIter, the authors' reader (records only, one process); opencv: "
+        "the same augmentation, reproducible with any number of threads and of processes; auto: "
+        "mxnet for records and one process",
         group="data", choices=("auto", "mxnet", "opencv", "dali-gpu", "dali-cpu"),
     )  # fmt: skip
     num_workers: int = option(
@@ -120,7 +121,7 @@ class ClassifierConfig:
     )
 
     # optimisation
-    batch_size: int = option(32, "images per step and device", group="optimisation")
+    batch_size: int = option(32, "images per step, device and worker", group="optimisation")
     num_epochs: int = option(120, "epochs in all", group="optimisation")
     lr: float = option(0.1, "peak learning rate, for the global batch", group="optimisation")
     lr_base_batch: int = option(
@@ -195,6 +196,12 @@ class ClassifierConfig:
     recipe: str = option("", "start from a whole recipe; other flags override it",
                          choices=("", *RECIPES))  # fmt: skip
     num_gpus: int = option(0, "GPUs to train on; 0: CPU")
+    kvstore: str = option(
+        "auto", "dist_sync: one of several workers, see docs/scaling.md; local: alone; auto: what "
+        "`asymmnet launch` says, else alone", "--kvstore", "--kv-store",
+        choices=("auto", "local", "dist_sync"),
+    )  # fmt: skip
+    horovod: bool = option(False, "one of several workers, by Horovod")
     threads: int = option(0, "MXNet's CPU threads; 0: one per processor")
     mode: str = option("hybrid", "hybrid: compiled graph; imperative: for debugging",
                        choices=("hybrid", "imperative", "symbolic"))  # fmt: skip
@@ -305,6 +312,8 @@ class ClassifierConfig:
             raise InputError(
                 f"--resume-epoch {self.resume_epoch} is not below --num-epochs {self.num_epochs}"
             )
+        if self.horovod and self.kvstore != "auto":
+            raise InputError(f"give --horovod or --kvstore {self.kvstore}, not both")
         if self.use_pretrained and self.resume_params:
             raise InputError("give --use-pretrained or --resume-params, not both")
         if self.patience and not (self.rec_val or (self.data_dir and not self.use_rec)):

@@ -141,6 +141,52 @@ def evaluate(
     )
 
 
+class Part:
+    """Every ``count``-th image of a source, from ``index`` on: one worker's share."""
+
+    def __init__(self, source, index: int, count: int):
+        self.source, self.index, self.count = source, index, count
+        self.path = source.path
+
+    def __len__(self) -> int:
+        return len(range(self.index, len(self.source), self.count))
+
+    def read(self, i: int):
+        """Return image ``i`` of the part."""
+        return self.source.read(self.index + i * self.count)
+
+    def name(self, i: int) -> str:
+        """Say which image of the source that is."""
+        return self.source.name(self.index + i * self.count)
+
+
+def evaluate_together(workers, predict: Callable, source, **settings) -> dict[str, float]:
+    """Return top1, top5 and loss of a source of which each worker scores a part.
+
+    Args:
+        workers: ``distributed.workers.Workers``; alone it is ``evaluate``.
+        settings: those of ``evaluate``.
+
+    Raises: RunError if the images scored are not those of the source.
+    """
+    if workers.size == 1:
+        result = evaluate(predict, source, **settings)
+        return {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+    part = Part(source, workers.rank, workers.size)
+    sums = [0, 0, 0, 0]
+    if len(part):
+        own = evaluate(predict, part, **settings)
+        shares = (1, own.top1, own.top5, own.loss)
+        sums = [own.images * share for share in shares]
+    images, *sums = workers.sum_numbers("validation", sums)
+    if images != len(source):
+        raise RunError(
+            f"the workers scored {images:.0f} images, {source.path} has {len(source)} records"
+        )
+    top1, top5, loss = (value / images for value in sums)
+    return {"top1": top1, "top5": top5, "loss": loss}
+
+
 def _check_targets(source, first: int, targets: np.ndarray, classes: int) -> None:
     bad = (targets < 0) | (targets >= classes) | (targets != np.floor(targets))
     if targets.ndim != 1 or bad.any():

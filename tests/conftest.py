@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ def run_python(*arguments, cwd=None, timeout=300, **environment):
         [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
         timeout=timeout, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )  # fmt: skip
+
+
+def free_port():
+    """Return a port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ def main(argv=None) -> int:
         evaluate,
         export,
         fetch,
+        launch,
         predict,
         records,
         report,
@@ -45,8 +46,7 @@ def main(argv=None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
         doctor, summary, records, voc, fetch, train, train_ssd, checkpoints, evaluate, predict,
-        status, report, detect,
-        reproduce, convert, export, bench,
+        status, report, detect, reproduce, convert, export, bench, launch,
     )  # fmt: skip
     for module in modules:
         module.add_parser(subparsers)

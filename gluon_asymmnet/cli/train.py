@@ -32,10 +32,13 @@ def run(given: dict) -> int:
 
     config = resolve(ClassifierConfig, given)
     set_threads(config.threads)
-    from gluon_asymmnet.train.classifier import train
+    from gluon_asymmnet.distributed.join import joined
 
-    result = train(config)
-    if config.dry_run:
+    with joined(config) as workers:
+        from gluon_asymmnet.train.classifier import train
+
+        result = train(config, workers)
+    if config.dry_run or workers.rank:
         return 0
     if not result.finished:
         print(f"stopped after step {result.steps}; go on with: {shlex.join(sys.argv)}")

@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Which part of the records this worker reads."""
+    """Which part of every batch this worker reads."""
 
     index: int = 0
     count: int = 1
@@ -45,11 +45,24 @@ def epoch_order(
     """Return ``(steps, batch)`` positions of one worker in one epoch.
 
     Over all workers each image comes at most once; the ``images - steps * batch * workers`` left
-    over change from epoch to epoch.
+    over change from epoch to epoch.  Together the workers' batches of a step are the batch that one
+    worker has for that step if its batch is as large.
     """
     order = np.random.default_rng([seed, epoch]).permutation(images)
-    mine = order[shard.index : steps * batch * shard.count : shard.count]
-    return mine.reshape(steps, batch)
+    whole = order[: steps * batch * shard.count].reshape(steps, batch * shard.count)
+    return whole[:, _columns(batch, shard)]
+
+
+def _columns(batch: int, shard: Shard) -> np.ndarray:
+    """Return which ``batch`` images of the whole batch are a worker's.
+
+    Some from its first half and their mirror images from the second: mixup pairs the first with the
+    last, so its pairs stay together.  With an odd ``batch`` one of the middle is left unpaired.
+    """
+    half, whole = batch // 2, batch * shard.count
+    front = np.arange(half) + shard.index * half
+    middle = half * shard.count + shard.index
+    return np.concatenate([front, [middle] * (batch % 2), whole - 1 - front[::-1]]).astype(int)
 
 
 def in_order(images: int, batch: int) -> list[range]:

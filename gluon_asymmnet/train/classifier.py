@@ -1,5 +1,6 @@
 """Train an image classifier."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Optional
@@ -19,11 +20,12 @@ from gluon_asymmnet.data.constants import (
     IMAGENET_CLASSES,
     IMAGENET_TRAIN_IMAGES,
 )
-from gluon_asymmnet.data.imagenet import RecordIterInput, ThreadedInput
+from gluon_asymmnet.data.imagenet import RecordIterInput, Shard, ThreadedInput
 from gluon_asymmnet.data.sources import check_labels, open_source
+from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.evaluate import evaluate
+from gluon_asymmnet.evaluate import evaluate_together
 from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, set_form
 from gluon_asymmnet.registry import get_model, parse_name
 from gluon_asymmnet.train import gradients
@@ -33,7 +35,7 @@ from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
 from gluon_asymmnet.train.freezing import decay_rates, freeze_classifier
 from gluon_asymmnet.train.loop import Result, run
 from gluon_asymmnet.train.mixing import Mix, make_mixing
-from gluon_asymmnet.train.run_directory import RunDirectory
+from gluon_asymmnet.train.run_directory import FREE_SETTINGS, open_run
 from gluon_asymmnet.train.schedule import make_schedule
 from gluon_asymmnet.train.trainer_states import load_states_file
 
@@ -47,21 +49,27 @@ _DATASETS = {
 }
 
 
-def train(config: ClassifierConfig) -> Result:
+def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
     """Train as ``config`` says, or go on where a run of the same config stopped.
+
+    Args:
+        workers: who does it together, from ``distributed.join``; each calls this.
 
     Raises:
         InputError: for data, weights or settings that do not fit together.
         RunError: if the loss is not finite.
     """
     devices = _devices(config.num_gpus)
-    task = ClassifierTask(config, devices)
+    task = ClassifierTask(config, devices, workers)
     if config.dry_run:
         return _dry_run(task, config)
     name = f"{config.model}_{config.tag_name}"
-    directory = RunDirectory(Path(config.save_dir) / config.dataset / name, config, environment())
+    task.agree()
+    path = Path(config.save_dir) / config.dataset / name
+    directory = open_run(path, config, environment(), workers)
     try:
-        task.card.save(directory.path / "card.json")
+        if workers.rank == 0:
+            task.card.save(directory.path / "card.json")
         task.skipped.list_in(directory.path, directory.add_event)
         return run(task, config, directory, task.describe)
     finally:
@@ -71,15 +79,17 @@ def train(config: ClassifierConfig) -> Result:
 class ClassifierTask:
     """The network, its data and its update, for ``loop.run``."""
 
-    def __init__(self, config: ClassifierConfig, devices):
-        self.config, self.devices = config, devices
-        self.images_per_step = config.batch_size * len(devices) * config.accumulate
+    def __init__(self, config: ClassifierConfig, devices, workers: Workers = ALONE):
+        self.config, self.devices, self.workers = config, devices, workers
+        self.own_images = config.batch_size * len(devices) * config.accumulate
+        self.images_per_step = self.own_images * workers.size
         self.metric = "RMSE" if config.mixes else "accuracy"
         self._mixing = make_mixing(config)
         source = _training_source(config)
         expected, images = _DATASETS[config.dataset]
         self.classes = check_labels(source, expected, allowed=config.max_bad_records)
         self.class_names = source.class_names
+        self._facts = {"training images": len(source), "classes": self.classes}
         images = config.num_training_samples or len(source)
         if images > len(source):
             raise InputError(
@@ -88,8 +98,8 @@ class ClassifierTask:
         if images < self.images_per_step:
             raise InputError(
                 f"a batch of {self.images_per_step} images ({config.batch_size} on each of "
-                f"{len(devices)} devices{_times(config.accumulate)}) is larger than the training "
-                f"set of {images}: lower --batch-size"
+                f"{len(devices) * workers.size} devices{_times(config.accumulate)}) is larger than "
+                f"the training set of {images}: lower --batch-size"
             )
         self.steps_per_epoch = images // self.images_per_step
         self.first_step = config.resume_epoch * self.steps_per_epoch
@@ -125,9 +135,15 @@ class ClassifierTask:
             normalization=Normalization(config.rgb_mean, config.rgb_std),
             seed=config.seed,
             threads=config.num_workers,
+            shard=Shard(self.workers.rank, self.workers.size),
         )  # fmt: skip
-        batch, size = self.images_per_step, config.input_size
-        if config.reads_with_opencv:
+        batch, size, together = self.own_images, config.input_size, self.workers.size > 1
+        if together and config.data_backend == "mxnet":
+            raise InputError(
+                "--data-backend mxnet is for one process: ImageRecordIter cuts the records into "
+                "parts of unequal size; several workers take opencv"
+            )
+        if config.reads_with_opencv or together:
             return ThreadedInput(
                 source, batch, size, classes=self.classes, skipped=self.skipped, **settings
             )
@@ -157,18 +173,26 @@ class ClassifierTask:
                 f" (= {config.lr:g} x {self.images_per_step} / {config.lr_base_batch}, "
                 f"scaled by the global batch)"
             )
+        together = f"{self.workers.size} workers of " if self.workers.size > 1 else ""
         return (
             f"{config.model}: {self.classes} classes, {self.steps_per_epoch} steps of "
-            f"{self.images_per_step} images per epoch on {len(self.devices)} "
+            f"{self.images_per_step} images per epoch on {together}{len(self.devices)} "
             f"{self.devices[0].device_type}(s), peak lr {self.peak_lr:g}{scaled}"
         )
+
+    def agree(self) -> None:
+        """Let all workers start from the same weights, on the same data, with the same settings."""
+        settings = dataclasses.asdict(self.config)
+        decisive = {k: v for k, v in settings.items() if k not in FREE_SETTINGS}
+        self.workers.check_same("task", {**self._facts, **decisive})
+        self.workers.share_parameters(self.net)
 
     def batches(self, epoch: int, first_step: int):
         """Yield an epoch's batches from a step on."""
         return self._input.epoch(epoch, first_step)
 
     def step(self, batch, epoch: int, rng: np.random.Generator):
-        """Do one update; return the sums of loss and metric, not waited for."""
+        """Do one update; return this worker's sums of loss and metric, not waited for."""
         outputs = []
         for data, label in self._parts(batch):
             outputs += self._backward(data, label, self._draw_mix(epoch, rng))
@@ -181,8 +205,8 @@ class ClassifierTask:
         if number == 1:
             yield batch.data, batch.label
             return
-        length = self.images_per_step // number
-        for first in range(0, self.images_per_step, length):
+        length = self.own_images // number
+        for first in range(0, self.own_images, length):
             yield batch.data[first : first + length], batch.label[first : first + length]
 
     def _draw_mix(self, epoch: int, rng: np.random.Generator) -> Mix:
@@ -216,7 +240,8 @@ class ClassifierTask:
 
     def _update(self) -> None:
         scale = self.images_per_step * self.loss_scale
-        self.trainer.allreduce_grads()
+        self.trainer.allreduce_grads()  # of this worker's devices
+        self.workers.sum_gradients(self.trainer)
         if self.config.clip_norm:
             gradients.clip_norm(self.trainer, self.config.clip_norm * scale)
         self.trainer.update(scale)
@@ -259,12 +284,11 @@ class ClassifierTask:
     def _scores(self, weights: dict) -> dict[str, float]:
         for name, param in self._judged._collect_params_with_prefix().items():
             param.set_data(weights[name])
-        result = evaluate(
-            self._predict, self._validation, classes=self.classes,
+        return evaluate_together(
+            self.workers, self._predict, self._validation, classes=self.classes,
             preprocessing=self.card.preprocessing, batch_size=self.config.batch_size,
             threads=self.config.num_workers,
         )  # fmt: skip
-        return {"top1": result.top1, "top5": result.top5, "loss": result.loss}
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
         batch = mx.nd.array(images, ctx=self.devices[0], dtype=self.config.dtype)

@@ -24,6 +24,7 @@ from gluon_asymmnet.detection.ssd import LEAST_SCORE
 from gluon_asymmnet.detection.targets import TargetGenerator
 from gluon_asymmnet.detection.voc_ap import write_json
 from gluon_asymmnet.detection.zoo import get_detector
+from gluon_asymmnet.distributed.workers import ALONE
 from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.registry import plan_model
@@ -64,6 +65,7 @@ class DetectorTask:
 
     def __init__(self, config: DetectorConfig, devices, folder):
         self.config, self.devices, self.folder = config, devices, Path(folder)
+        self.workers = ALONE
         self.images_per_step = config.batch_size
         source, self._validation = _sources(config)
         self.class_names = list(source.class_names)

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.atomic import new_file
 from gluon_asymmnet.compat.params_file import write_params
-from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.distributed.workers import digest
+from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.train import checkpoint as checkpoints
 from gluon_asymmnet.train.board import Board
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest
@@ -41,7 +42,8 @@ class Task(Protocol):
     trainer: object
     ema: Optional[AveragedWeights]  # updated, kept and written here
     metric: str  # name of what ``step`` counts, for the log: accuracy, RMSE, SmoothL1
-    images_per_step: int
+    workers: object  # distributed.workers.Workers: who does this together
+    images_per_step: int  # of all workers
     steps_per_epoch: int
     first_step: int  # steps done before this run, of weights that were trained elsewhere
     schedule: Callable[[int], float]  # learning rate of an update, counted from 1
@@ -50,7 +52,9 @@ class Task(Protocol):
         """Yield an epoch's batches from a step on."""
 
     def step(self, batch, epoch: int, rng: np.random.Generator):
-        """Do one update; return a (2,) array not waited for: sums of loss and of the metric."""
+        """Do one update; return a (2,) array not waited for: this worker's sums of loss and of
+        the metric.
+        """
 
     def validate(self, epoch: int) -> Optional[dict[str, float]]:
         """Return the metrics on the validation set, or None if there is none in this epoch.
@@ -77,6 +81,7 @@ class _Sums:
     def __init__(self, images_per_step: int, loss=0.0, metric=0.0, steps=0):
         self.images_per_step = images_per_step
         self.loss, self.metric, self.steps = loss, metric, steps
+        self.stop = False  # a worker was told to stop before one of the steps read
         self._waiting: deque = deque()
 
     def add(self, step: int, sums) -> None:
@@ -90,7 +95,8 @@ class _Sums:
 
     def _read(self) -> None:
         step, sums = self._waiting.popleft()
-        loss, metric = (float(value) for value in sums.asnumpy())
+        loss, metric, *stops = (float(value) for value in sums.asnumpy())
+        self.stop = self.stop or any(stops)
         if not np.isfinite(loss):
             raise _NotFiniteError(step, f"the loss is {loss}")
         self.loss, self.metric, self.steps = self.loss + loss, self.metric + metric, self.steps + 1
@@ -115,7 +121,8 @@ def run(task: Task, config, directory: RunDirectory, describe: Callable[[], str]
     Raises:
         RunError: if the loss is not finite; the last good checkpoint is kept and named.
     """
-    with logging_to(directory.path / config.logging_file) as log, _Signals() as signals:
+    log_file = directory.path / config.logging_file if task.workers.rank == 0 else None
+    with logging_to(log_file) as log, _Signals() as signals:
         log.info(describe())
         return _Run(task, config, directory, log, signals)()
 
@@ -126,6 +133,8 @@ class _Run:
     def __init__(self, task, config, directory, log, signals):
         self.task, self.config, self.directory = task, config, directory
         self.log, self.signals = log, signals
+        self.workers = task.workers
+        self.writes = self.workers.rank == 0  # the directory, the log and the metrics are one's own
         self.best: Optional[float] = None
         self.best_epoch: Optional[int] = None
         self.step = task.first_step
@@ -133,18 +142,20 @@ class _Run:
         self.last_step = config.num_epochs * task.steps_per_epoch
         self.board = None
         self.judging = 0.0  # seconds of the last validation
+        self.stop = False  # one of several workers was told to
 
     def __call__(self) -> Result:
         task, per_epoch = self.task, self.task.steps_per_epoch
         self._begin()
         first = self.step // per_epoch
-        self.board = Board(self.directory.path, purge_step=first)
+        if self.writes:
+            self.board = Board(self.directory.path, purge_step=first)
         try:
             for epoch in range(first, self.config.num_epochs):
                 if self._out_of_patience(epoch):
                     break
                 self._epoch(epoch)
-                if self.signals.stop and self.step < self.last_step:
+                if self._told_to_stop() and self.step < self.last_step:
                     self._event("stopped", f"by {self.signals.name} after step {self.step}")
                     return self._result(finished=False)
             self._copy_weights("last")
@@ -157,8 +168,9 @@ class _Run:
                 self._event("fault", str(error))
             raise
         finally:
-            with contextlib.suppress(OSError):  # all was flushed; what failed was said
-                self.board.close()
+            if self.board:
+                with contextlib.suppress(OSError):  # all was flushed; what failed was said
+                    self.board.close()
 
     def _event(self, kind: str, message: str) -> None:
         self.directory.add_event(kind, self.step, message)
@@ -180,11 +192,23 @@ class _Run:
             self._event("started", f"at step {self.step} of {self.last_step}")
             return
         state = checkpoints.load(found, self.task.net, self.task.trainer, self.task.ema)
+        self._check_step(found, state)
         self.step = state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.sums = _Sums(self.task.images_per_step, **state["sums"])
+        arrays = checkpoints.net_arrays(self.task.net)
+        self.workers.check_same("resumed", {"step": self.step, "weights": digest(arrays)})
         self._event("resumed", f"from {found.path.name}, of {self.last_step} steps")
         self.log.info("resumed from %s", found.path)
+
+    def _check_step(self, found, state: dict) -> None:
+        now = self.task.images_per_step
+        before = state.get("images_per_step", now)
+        if before != now:
+            raise InputError(
+                f"{found.path} counts steps of {before} images, and this run's are of {now}: go on "
+                f"with as many workers as before"
+            )
 
     def _out_of_patience(self, epoch: int) -> bool:
         """Say whether to end before ``epoch``: nothing got better for too long."""
@@ -222,19 +246,22 @@ class _Run:
                     )  # fmt: skip
                     bar.set_postfix(loss=f"{loss:.3f}", **{task.metric: f"{metric:.3f}"},
                                     run_left=clock(left.run))  # fmt: skip
-                    write_progress(
-                        self.directory.path, left, epoch=epoch, step=self.step,
-                        steps_per_epoch=per_epoch, images_per_s=speed, lr=lr, train_loss=loss,
-                        **{f"train_{task.metric}": metric},
-                    )  # fmt: skip
+                    if self.writes:
+                        write_progress(
+                            self.directory.path, left, epoch=epoch, step=self.step,
+                            steps_per_epoch=per_epoch, images_per_s=speed, lr=lr, train_loss=loss,
+                            **{f"train_{task.metric}": metric},
+                        )  # fmt: skip
                     tick = now
                 due = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
                 # The checkpoint of the last step comes with its validation.
-                if (self.signals.stop or due) and number + 1 < per_epoch:
+                stop = self._told_to_stop()
+                if (stop or due) and number + 1 < per_epoch:
                     self._save()
-                    if self.signals.stop:
+                    if stop:
                         return
         self._settle()
+        self._told_to_stop()
         if self.step < (epoch + 1) * per_epoch:
             raise RunError(
                 f"the input ended after {self.step - epoch * per_epoch} of {per_epoch} steps of "
@@ -247,11 +274,26 @@ class _Run:
         lr = self.task.schedule(self.step)
         self.task.trainer.set_learning_rate(lr)
         rng = np.random.default_rng([self.config.seed, self.step])
-        mx.random.seed(int(rng.integers(2**31)))  # dropout
-        self.sums.add(self.step, self.task.step(batch, epoch, rng))
+        # dropout; a worker's masks are its own
+        mx.random.seed((int(rng.integers(2**31)) + self.workers.rank) % 2**31)
+        sums = self.task.step(batch, epoch, rng)
+        if self.workers.size > 1:
+            told = mx.nd.full(1, self.signals.stop, ctx=sums.context)
+            sums = self.workers.sum("sums", mx.nd.concat(sums, told, dim=0))
+        self.sums.add(self.step, sums)
         if self.task.ema:
             self.task.ema.update(self.step - self.task.first_step)
         return lr
+
+    def _told_to_stop(self) -> bool:
+        """Say whether to stop after this step: all workers after the same one.
+
+        A signal reaches them at different steps; they all read that of the same step.
+        """
+        if self.workers.size == 1:
+            return self.signals.stop
+        self.stop = self.stop or self.sums.stop
+        return self.stop
 
     def _finish_epoch(self, epoch: int, images: int, begun: float) -> None:
         task, log = self.task, self.log
@@ -277,17 +319,14 @@ class _Run:
             f"train_{task.metric}": metric,
             **{f"val_{name}": value for name, value in validation.items()},
         }
-        self.directory.add_metrics(
-            step=self.step,
-            epoch=epoch,
-            seconds=round(seconds, 3),
-            images=images,
-            images_per_s=round(speed, 2),
-            **row,
-        )
-        for name, value in row.items():
-            self.board.add_scalar(name, value, epoch)
-        draw_curves(self.directory.read_metrics(), self.directory.path / "curves.png")
+        if self.writes:
+            self.directory.add_metrics(
+                step=self.step, epoch=epoch, seconds=round(seconds, 3), images=images,
+                images_per_s=round(speed, 2), **row,
+            )  # fmt: skip
+            for name, value in row.items():
+                self.board.add_scalar(name, value, epoch)
+            draw_curves(self.directory.read_metrics(), self.directory.path / "curves.png")
         self.sums = _Sums(task.images_per_step)
         if improved:
             self._copy_weights("best", ema=False)
@@ -309,12 +348,18 @@ class _Run:
 
     def _save(self) -> None:
         self._settle()
+        if self.writes:
+            self._write_checkpoint()
+        self.workers.barrier()  # nobody goes on before it is whole
+
+    def _write_checkpoint(self) -> None:
         sums = {"loss": self.sums.loss, "metric": self.sums.metric, "steps": self.sums.steps}
         per_epoch = self.task.steps_per_epoch
         best_step = None if self.best_epoch is None else (self.best_epoch + 1) * per_epoch
         state = {"best": self.best, "best_epoch": self.best_epoch, "best_step": best_step,
                  "epoch": (self.step - 1) // per_epoch, "sums": sums, "seed": self.config.seed,
-                 "lr": self.task.schedule(max(self.step, 1))}  # fmt: skip
+                 "lr": self.task.schedule(max(self.step, 1)),
+                 "images_per_step": self.task.images_per_step}  # fmt: skip
         newest = latest(self.directory.checkpoints)
         if newest and newest.step == self.step:
             return
@@ -331,18 +376,22 @@ class _Run:
             self.log.warning("set aside %s: %s", damage.checkpoint.path, damage.reason)
 
     def _copy_weights(self, name: str, *, ema: bool = True) -> None:
+        if not self.writes:
+            return
         with new_file(self.directory.path / f"{name}.params") as scratch:
             write_params(scratch, checkpoints.net_arrays(self.task.net))
         if ema and self.task.ema:
             self._copy_average(name)
 
     def _copy_average(self, name: str) -> None:
+        if not self.writes:
+            return
         with new_file(self.directory.path / f"{name}-ema.params") as scratch:
             write_params(scratch, self.task.ema.as_numpy())
 
     def _result(self, finished: bool) -> Result:
         name = "best.params" if self.best is not None else "last.params"
-        if not finished and not (self.directory.path / name).exists():
+        if not finished and self.writes and not (self.directory.path / name).exists():
             name = str(latest(self.directory.checkpoints).params)
         return Result(
             str(self.directory.path), finished, self.step, self.best, self.best_epoch,

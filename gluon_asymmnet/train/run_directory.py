@@ -13,6 +13,7 @@ from typing import Optional
 
 from gluon_asymmnet.atomic import naming, remove_leftovers, write_text
 from gluon_asymmnet.config import from_json, to_json
+from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.train.checkpoint_files import (
     Checkpoint,
@@ -29,7 +30,7 @@ from gluon_asymmnet.train.checkpoint_files import (
 FREE_SETTINGS = frozenset({
     "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "keep_last",
     "resume", "logging_file", "dry_run", "recipe", "save_dir", "save_prefix", "tag_name",
-    "trust", "max_bad_records",
+    "trust", "max_bad_records", "kvstore", "horovod",
 })  # fmt: skip
 
 CONFIG, METRICS, EVENTS = "config.json", "metrics.jsonl", "events.jsonl"
@@ -177,6 +178,39 @@ class RunDirectory:
             write_text(self.metrics_path, _lines(self._rows))
 
 
+class FollowedRun:
+    """The directory as the other workers have it: they read its checkpoints and write nothing.
+
+    Raises: RunError if the checkpoint that worker 0 goes on from is not there.
+    """
+
+    damaged = ()
+
+    def __init__(self, path, step: int):
+        self.path = Path(path)
+        self.checkpoints = self.path / CHECKPOINTS
+        found = {c.step: c for c in list_checkpoints(self.checkpoints)}
+        if step and step not in found:
+            raise RunError(
+                f"{self.checkpoints} has no checkpoint of step {step}, from which worker 0 goes "
+                f"on: --save-dir must be on a file system that all workers share"
+            )
+        self.latest: Optional[Checkpoint] = found.get(step)
+
+    def add_event(self, kind: str, step: int, message: str) -> None:
+        """Leave that to worker 0."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def open_run(path, config, environment: dict, workers: Workers):
+    """Return the run's directory: worker 0 writes it, the others follow."""
+    own = RunDirectory(path, config, environment) if workers.rank == 0 else None
+    step = int(workers.first("checkpoint", own.latest.step if own and own.latest else 0))
+    return own or FollowedRun(path, step)
+
+
 def lock(path: Path):
     """Return an open file that keeps other processes out of a run's directory until it is closed.
 
@@ -224,12 +258,13 @@ def _append_line(path: Path, values: dict) -> None:
 
 
 @contextlib.contextmanager
-def logging_to(path: Path) -> Iterator[logging.Logger]:
-    """Yield a logger that writes plain lines to ``path`` and to standard output."""
+def logging_to(path: Optional[Path]) -> Iterator[logging.Logger]:
+    """Yield a logger that writes plain lines to ``path`` and to standard output; None: nowhere."""
     logger = logging.getLogger("gluon_asymmnet.train")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    handlers = [_LogFile(path), _BarSafeHandler(sys.stdout)]
+    handlers = [_LogFile(path), _BarSafeHandler(sys.stdout)] if path else []
+    logger.disabled = not path
     for handler in handlers:
         logger.addHandler(handler)
     try:

@@ -1,0 +1,174 @@
+"""Several workers: which of them this is, their parts of the data, and the watch over them."""
+
+import re
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from gluon_asymmnet.data.imagenet import Shard, epoch_order
+from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.distributed.launch import read_hosts
+from gluon_asymmnet.distributed.place import Place, find_place
+from gluon_asymmnet.distributed.watch import Hub, Member
+from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.evaluate import Part
+from tests.conftest import free_port
+
+# --- Which worker this is --------------------------------------------------------------------
+
+
+def test_alone_unless_several_are_asked_for():
+    assert find_place("auto", False, {"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}) is None
+    assert find_place("local", False, {"ASYMMNET_ENGINE": "kvstore"}) is None
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DMLC_WORKER_ID": "2", "DMLC_NUM_WORKER": "4"},
+        {"SLURM_PROCID": "2", "SLURM_NTASKS": "4"},
+        {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4"},
+        {"PMI_RANK": "2", "PMI_SIZE": "4"},
+        {"JOB_COMPLETION_INDEX": "2", "DMLC_NUM_WORKER": "4"},
+    ],
+)
+def test_the_place_is_that_of_the_starter(variables):
+    place = find_place("dist_sync", False, {**variables, "DMLC_PS_ROOT_URI": "node1"})
+    assert place == Place(2, 4, "node1", 9091, 4, "kvstore", 300)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "--kvstore dist_sync needs to know which worker this is"),
+        ({"SLURM_PROCID": "4", "SLURM_NTASKS": "4"}, "SLURM_PROCID 4 is not below SLURM_NTASKS 4"),
+        ({"SLURM_PROCID": "x", "SLURM_NTASKS": "4"}, "SLURM_PROCID must be a number from 0 on"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, "set DMLC_PS_ROOT_URI"),
+        (
+            {"PMI_RANK": "0", "PMI_SIZE": "2", "DMLC_PS_ROOT_URI": "a", "DMLC_NUM_SERVER": "3"},
+            "DMLC_NUM_SERVER 3 is above the number of workers, 2",
+        ),
+    ],
+)
+def test_variables_that_do_not_fit_are_refused(variables, message):
+    with pytest.raises(InputError, match=message):
+        find_place("dist_sync", False, variables)
+
+
+def test_hosts_are_read_as_mpi_writes_them(tmp_path):
+    file = tmp_path / "hosts"
+    file.write_text("# two machines\nnode1 slots=2\n\nnode2\n")
+    assert read_hosts(file, 3) == ["node1", "node1", "node2"]
+    with pytest.raises(InputError, match=r"-n 4: .* offers 3"):
+        read_hosts(file, 4)
+    for line in ("node1 slots=x", "node1 2", "-oProxyCommand=x", "a b c"):
+        file.write_text(line)
+        with pytest.raises(InputError, match="hosts, line 1"):
+            read_hosts(file, 1)
+
+
+# --- Parts of the data -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "batch"), [(1, 6), (2, 3), (2, 8), (3, 2), (5, 1), (7, 4)])
+def test_the_workers_batches_are_the_one_workers_batch(count, batch):
+    images, steps = 211, 211 // (batch * count)
+    whole = epoch_order(images, steps, batch * count, 3, 1)
+    parts = [epoch_order(images, steps, batch, 3, 1, Shard(i, count)) for i in range(count)]
+    for step in range(steps):
+        assert sorted(np.concatenate([p[step] for p in parts])) == sorted(whole[step])
+    assert len(np.unique(parts)) == steps * batch * count
+
+
+@pytest.mark.parametrize(("count", "batch"), [(2, 8), (3, 2), (7, 4)])
+def test_mixups_pairs_are_the_one_workers_pairs(count, batch):
+    def pairs(order):
+        return {frozenset(pair) for pair in zip(order[0], order[0, ::-1])}
+
+    whole = pairs(epoch_order(100, 1, batch * count, 0, 0))
+    parts = [pairs(epoch_order(100, 1, batch, 0, 0, Shard(i, count))) for i in range(count)]
+    assert set.union(*parts) == whole
+
+
+def test_parts_of_an_evaluation_have_each_image_once(digits):
+    source = open_source(rec=str(digits.val))
+    for count in (2, 3, 500):  # 449 images
+        parts = [Part(source, i, count) for i in range(count)]
+        keys = [part.read(i).key for part in parts for i in range(len(part))]
+        assert sorted(keys) == sorted(source.keys)
+        assert parts[1].name(0) == source.name(1)
+
+
+# --- The watch -------------------------------------------------------------------------------
+
+
+def places(size, timeout=2.0):
+    port = free_port()
+    return [Place(r, size, "127.0.0.1", port, 1, "kvstore", timeout) for r in range(size)]
+
+
+def verdicts(ends, count, seconds=10):
+    until = time.monotonic() + seconds
+    while len(ends) < count and time.monotonic() < until:
+        time.sleep(0.02)
+    return [ends[rank] for rank in sorted(ends)]
+
+
+def test_who_does_not_come_is_named_to_the_others():
+    two = places(3, timeout=1.0)[:2]
+    ends = {}
+    hub = Hub(two[0], {})
+    for place in two:
+        Member(place, lambda reason, rank=place.rank: ends.update({rank: reason}))
+    assert len(verdicts(ends, 2)) == 2
+    for reason in ends.values():
+        assert re.match(r"worker 2 of 3 did not come within 1 s: .* port \d+", reason)
+    hub.wait(5)
+
+
+def test_strangers_do_not_disturb_and_all_may_leave():
+    """A port scan, a browser, a flood, a hello that is none: dropped; the workers meet and end."""
+    two = places(2, timeout=5.0)
+    ends = {}
+    hub = Hub(two[0], {"port": 7})
+    strangers = (
+        b"", b"GET / HTTP/1.1\r\n\r\n", b"[" * 100_000, b'{"hello": 3}\n{"fail": 1}\n',
+        b'{"hello": {"rank": "x"}}\n', b'{"bye": 0}\n', b"\xff\xfe\n{}\n",
+    )  # fmt: skip
+    for stranger in strangers:
+        with socket.create_connection(("127.0.0.1", two[0].port)) as connection:
+            connection.sendall(stranger)
+    members = [Member(p, lambda reason, rank=p.rank: ends.update({rank: reason})) for p in two]
+    for member in members:
+        told = member.wait_for_all()
+        assert told["port"] == 7
+        assert told["hosts"] == [socket.gethostname()] * 2
+        assert member.address == "127.0.0.1"
+    for member in members:
+        member.leave()
+    hub.wait(5)
+    assert ends == {}
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", two[0].port))
+
+
+def test_two_of_one_number_end_the_run():
+    first, second = places(2, timeout=5.0)
+    ends = {}
+    Hub(first, {})
+    Member(first, lambda reason: ends.update({0: reason}))
+    Member(second, lambda reason: ends.update({1: reason}))
+    Member(second, lambda reason: ends.update({2: reason}))
+    reasons = verdicts(ends, 3)
+    assert len(reasons) == 3
+    assert all("came as worker 1 of 2, as " in reason for reason in reasons)
+
+
+def test_a_port_in_use_and_no_answer_are_said():
+    place = places(2, timeout=1.0)[1]
+    with pytest.raises(RunError, match="worker 1 of 2: no answer from worker 0"):
+        Member(place)
+    with socket.create_server(("", place.port)), pytest.raises(RunError, match="cannot listen on"):
+        Hub(place, {})
