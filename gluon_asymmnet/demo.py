@@ -61,7 +61,8 @@ def train_digits(digits, runs):
 
     Returns: the ``Result`` of the run, in the folder ``runs``.
     """
-    from gluon_asymmnet.config import ClassifierConfig, resolve
+    from gluon_asymmnet.config import ClassifierConfig
+    from gluon_asymmnet.settings import resolve
     from gluon_asymmnet.train.classifier import train
 
     paths = {

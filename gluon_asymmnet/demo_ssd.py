@@ -84,8 +84,8 @@ def _backbone(folder: Path) -> str:
 
 
 def _train(root: Path, base: str, runs: Path, tag: str, epochs: int):
-    from gluon_asymmnet.config import resolve
     from gluon_asymmnet.detection.config import DetectorConfig
+    from gluon_asymmnet.settings import resolve
     from gluon_asymmnet.train.detector import train
 
     given = {

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from gluon_asymmnet.cli import guarded
-from gluon_asymmnet.config import ClassifierConfig, resolve
+from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.distributed.join import joined
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.settings import resolve
 
 
 def train(settings_file, out):

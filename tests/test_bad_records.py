@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet.cli.records import add_parser
-from gluon_asymmnet.config import ClassifierConfig, resolve
+from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.data import records
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
 from gluon_asymmnet.data.digits_voc import write_digits_voc
@@ -21,6 +21,7 @@ from gluon_asymmnet.data.records_repair import repair
 from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
 from gluon_asymmnet.data.voc import VOCSource
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.settings import resolve
 
 KEYS = [10, 3, 77, 4, 5, 6, 7, 8]
 

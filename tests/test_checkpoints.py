@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-from gluon_asymmnet.config import ClassifierConfig, resolve
+from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.settings import resolve
 from gluon_asymmnet.train import checkpoint_files as files
 from gluon_asymmnet.train.board import Board
 from gluon_asymmnet.train.run_directory import RunDirectory, read_json_lines
@@ -202,7 +203,7 @@ def test_never_starts_anew_where_every_checkpoint_is_damaged(run):
 
 
 def test_settings_come_from_the_checkpoint_where_config_is_damaged(run):
-    from gluon_asymmnet.config import to_json
+    from gluon_asymmnet.settings import to_json
 
     write_checkpoint(run / "checkpoints", 50, config_json=to_json(config()))
     for damage in (lambda f: f.write_text("{"), lambda f: f.unlink()):

@@ -3,7 +3,8 @@ import math
 import pytest
 
 from gluon_asymmnet._environment import gluoncv
-from gluon_asymmnet.config import ClassifierConfig, resolve
+from gluon_asymmnet.config import ClassifierConfig
+from gluon_asymmnet.settings import resolve
 from gluon_asymmnet.train.schedule import Schedule, make_schedule
 
 PUBLISHED = Schedule("cosine", 2.6, 5 * 625, 355 * 625)

@@ -20,7 +20,7 @@ PURE = (
     "detection/sources", "detection/spec", "detection/voc_ap", "doctor", "download", "errors",
     "evaluate", "evaluation_report", "export/detector_graph", "export/folder", "export/int8_report",
     "export/int8_search", "export/onnx_graph", "export/onnx_int8", "export/parity", "extras",
-    "folding", "json_objects", "predict", "recipes", "registry", "report", "threads",
+    "folding", "json_objects", "predict", "recipes", "registry", "report", "settings", "threads",
     "train/checkpoint_files", "train/curves", "train/mixing", "train/progress",
     "train/run_directory", "train/schedule",
 )  # fmt: skip

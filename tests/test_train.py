@@ -16,9 +16,10 @@ import pytest
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.compat.layouts import entries
 from gluon_asymmnet.compat.params_file import read_params
-from gluon_asymmnet.config import ClassifierConfig, resolve
+from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.data.imagenet import Batch
 from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.settings import resolve
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest, list_checkpoints
 from gluon_asymmnet.train.classifier import ClassifierTask, train

@@ -19,7 +19,6 @@ from gluon_asymmnet._environment import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.compat.params_file import read_params
-from gluon_asymmnet.config import REFUSED, from_json, parse_config, resolve, to_json
 from gluon_asymmnet.data.detection_input import DetectionBatch
 from gluon_asymmnet.data.digits_voc import write_digits_voc
 from gluon_asymmnet.data.voc import VOCSource
@@ -33,6 +32,7 @@ from gluon_asymmnet.detection.zoo import open_detector
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.predict.engines import ENGINES
 from gluon_asymmnet.registry import get_classifier
+from gluon_asymmnet.settings import REFUSED, from_json, parse_config, resolve, to_json
 from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.detector import DetectorTask, train
 from tests.conftest import ROOT, run_python
@@ -119,7 +119,7 @@ def test_gluoncvs_flags_do_what_they_say(tmp_path):
         ("--patience 2 --val-splits=", "--patience goes by the validation: give --val-splits"),
         ("--ema 1.5", "--ema must be at least 0 and below 1, got 1.5"),
         ("--clip-norm -1", "--clip-norm must be at least 0, got -1.0"),
-        ("--rgb-std 1,1,0", "take three numbers, R,G,B, --rgb-std above 0"),
+        ("--rgb-std 1,1,0", r"--rgb-std must be above 0, got \(1.0, 1.0, 0.0\)"),
     ],
 )
 def test_settings_that_cannot_be_meant(line, message):

@@ -222,8 +222,9 @@ def train_untuned(case: Case) -> Call:
 def train_task(case: Case) -> Call:
     """One step as the training loop does it: seeds, targets, metric, update."""
     from gluon_asymmnet._environment import mx
-    from gluon_asymmnet.config import ClassifierConfig, resolve
+    from gluon_asymmnet.config import ClassifierConfig
     from gluon_asymmnet.data.imagenet import Batch
+    from gluon_asymmnet.settings import resolve
     from gluon_asymmnet.train.classifier import ClassifierTask
 
     given = {"model": case.model, "width": case.width, "batch_size": case.batch,

@@ -1,6 +1,7 @@
 """``asymmnet train``, the same as ``train_imagenet.py``."""
 
-from gluon_asymmnet.config import ClassifierConfig, add_flags, resolve
+from gluon_asymmnet.config import ClassifierConfig
+from gluon_asymmnet.settings import add_flags, resolve
 
 DESCRIPTION = (
     "Train an image classifier from RecordIO or from folders. The flags are those of GluonCV's and "

@@ -1,7 +1,7 @@
 """``asymmnet train-ssd``, the same as ``train_ssd.py``."""
 
-from gluon_asymmnet.config import add_flags, resolve
 from gluon_asymmnet.detection.config import DetectorConfig
+from gluon_asymmnet.settings import add_flags, resolve
 
 DESCRIPTION = (
     "Train a single-shot detector on VOC folders.  The flags are those of GluonCV's train_ssd.py.  "

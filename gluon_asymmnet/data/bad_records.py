@@ -32,13 +32,17 @@ class SkippedRecords:
     def __len__(self) -> int:
         return len(self._known)
 
-    def list_in(self, folder: Path, add_event: Callable[[str, int, str], None]) -> None:
+    def list_in(
+        self, folder: Path, add_event: Callable[[str, int, str], None], worker: int = 0
+    ) -> None:
         """Go on with the list of a run's folder, so that a resumed run counts what it met before.
 
         Args:
             add_event: called with ``("skipped_records", step, message)`` for each new one.
+            worker: of several, each with a list and a limit of its own.
         """
-        self._path, self._add_event = Path(folder) / SKIPPED_FILE, add_event
+        name = SKIPPED_FILE if not worker else SKIPPED_FILE.replace(".", f"-{worker}.")
+        self._path, self._add_event = Path(folder) / name, add_event
         rows = list(_rows(self._path))
         self._known |= {row["position"] for row in rows}
         if self._path.exists():  # without a line that a kill has cut

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Optional
 
-from gluon_asymmnet.config import check_loop, flag_of, option, refused
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.detection.spec import HEADS, parse_detector
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.settings import at_least, check_loop, option, refused
 
 STAGES = 5  # of a backbone: stem and blocks up to stride 2, 4, ... 32
 
@@ -181,25 +181,11 @@ class DetectorConfig:
             )
         parse_detector(self.model)
         self._check_sizes()
-        for name in (
-            "batch_size", "num_epochs", "num_workers", "keep_last", "val_interval", "max_expansion",
-        ):  # fmt: skip
-            self._at_least(name, 1)
-        for name in (
-            "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "samples",
-            "warmup_epochs", "lr", "momentum", "wd", "warmup_lr", "lr_decay_period", "seed",
-            "start_epoch", "negative_ratio", "min_negatives", "freeze_stages", "max_bad_records",
-        ):  # fmt: skip
-            self._at_least(name, 0)
-        if len(self.rgb_mean) != 3 or len(self.rgb_std) != 3 or min(self.rgb_std) <= 0:
-            raise InputError(
-                "--rgb-mean and --rgb-std take three numbers, R,G,B, --rgb-std above 0"
-            )
-        if self.warmup_epochs >= self.num_epochs:
-            raise InputError(
-                f"--warmup-epochs {self.warmup_epochs} leaves nothing of the {self.num_epochs} "
-                f"epochs; set it below --epochs"
-            )
+        check_loop(self)
+        for name in ("batch_size", "val_interval", "max_expansion"):
+            at_least(self, name, 1)
+        for name in ("samples", "start_epoch", "negative_ratio", "min_negatives", "freeze_stages"):
+            at_least(self, name, 0)
         if self.freeze_stages > STAGES:
             raise InputError(f"--freeze-stages is at most {STAGES}, got {self.freeze_stages}")
         if self.start_epoch and not self.resume_params:
@@ -223,7 +209,6 @@ class DetectorConfig:
                 splits_of(splits)
         if self.patience and not self.val_splits:
             raise InputError("--patience goes by the validation: give --val-splits")
-        check_loop(self)
         return self
 
     def _check_sizes(self) -> None:
@@ -234,12 +219,6 @@ class DetectorConfig:
             raise InputError(
                 f"--multi-scale takes two or more different sizes from {least} to {most} pixels "
                 f"(half to twice --data-shape {self.data_shape}), got {self.multi_scale!r}"
-            )
-
-    def _at_least(self, name: str, bound) -> None:
-        if getattr(self, name) < bound:
-            raise InputError(
-                f"{flag_of(self, name)} must be at least {bound}, got {getattr(self, name)}"
             )
 
     @property

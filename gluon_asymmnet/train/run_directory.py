@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Optional
 
 from gluon_asymmnet.atomic import naming, remove_leftovers, write_text
-from gluon_asymmnet.config import from_json, to_json
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.settings import from_json, to_json
 from gluon_asymmnet.train.checkpoint_files import (
     Checkpoint,
     Damage,

@@ -22,7 +22,7 @@ from gluon_asymmnet.compat.convert import read_arrays
 from gluon_asymmnet.compat.safetensors_file import read_safetensors, write_safetensors
 from gluon_asymmnet.compat.state_dict_file import read_state_dict, write_state_dict
 from gluon_asymmnet.compat.states_file import inspect_states
-from gluon_asymmnet.config import ClassifierConfig, from_json, to_json
+from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.data import records
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
 from gluon_asymmnet.data.class_names import load_class_names, name_lines
@@ -45,6 +45,7 @@ from gluon_asymmnet.detection.config import DetectorConfig
 from gluon_asymmnet.detection.spec import parse_detector
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.settings import from_json, to_json
 from tests import fuzz_params_file
 from tests.fuzz import mutations as damage
 
