@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +46,17 @@ from gluon_asymmnet.detection.config import DetectorConfig
 from gluon_asymmnet.detection.spec import parse_detector
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.report.run_files import read_run
 from gluon_asymmnet.settings import from_json, to_json
+from gluon_asymmnet.train.checkpoint_files import (
+    MANIFEST,
+    REQUIRED,
+    Checkpoint,
+    find_damage,
+    write_manifest,
+)
+from gluon_asymmnet.train.checkpoint_files import read_manifest as read_files
+from gluon_asymmnet.train.run_directory import read_json_lines
 from tests import fuzz_params_file
 from tests.fuzz import mutations as damage
 
@@ -283,8 +294,6 @@ ARRAYS = {"a.weight": np.ones((2, 3), np.float32), "b": np.arange(4, dtype=np.in
 
 def written(write, name):
     """The bytes that ``write(path, ARRAYS)`` writes."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         write(path, ARRAYS)
@@ -376,6 +385,67 @@ def read_skipped(folder, data):
 def skipped_seeds():
     rows = ({"step": i, "position": 7 * i, "reason": f"record {i} is bad"} for i in range(3))
     return ["\n".join(map(json.dumps, rows)).encode()]
+
+
+# ------------------------------------------------------------------------------ runs
+
+
+def write_checkpoint(folder):
+    """A checkpoint of step 7, whole as far as its manifest says."""
+    found = Checkpoint(folder / "step-000000007", 7)
+    found.path.mkdir()
+    for name in REQUIRED:
+        (found.path / name).write_text(name)
+    write_manifest(found.path, found.step)
+    return found
+
+
+def manifest_seeds():
+    with tempfile.TemporaryDirectory() as folder:
+        return [(write_checkpoint(Path(folder)).path / MANIFEST).read_bytes()]
+
+
+def read_manifest(folder, data):
+    """No file outside the checkpoint may be looked at: one lies there."""
+    (folder / "outside").write_text("x")
+    found = write_checkpoint(folder)
+    (found.path / MANIFEST).write_bytes(data)
+    reason = find_damage(found)
+    if reason is not None:
+        raise InputError(reason)
+    assert set(read_files(found.path / MANIFEST)) >= set(REQUIRED)
+    assert "outside" not in str(read_files(found.path / MANIFEST))
+
+
+def read_state(folder, data):
+    (folder / "state.json").write_bytes(data)
+    assert isinstance(Checkpoint(folder, 7).read_state(), dict)
+
+
+def state_seeds():
+    sums = {"loss": 1.5, "metric": 3.0, "steps": 2}
+    state = {"step": 7, "best": 0.5, "best_epoch": 1, "best_step": 4, "sums": sums, "seed": 0}
+    return [json.dumps(state).encode()]
+
+
+def run_seeds():
+    rows = [
+        {"step": 4 * i, "epoch": i, "seconds": 1.5, "images": 32, "lr": 0.1, "val_top1": 0.1 * i}
+        for i in range(3)
+    ]
+    return ["".join(json.dumps(row) + "\n" for row in rows).encode()]
+
+
+def read_run_files(folder, data):
+    """Its lines as metrics and events, and the whole as each of the other files."""
+    for name in ("config.json", "card.json", "environment.json", "metrics.jsonl", "events.jsonl"):
+        (folder / name).write_bytes(data)
+    run = read_run(folder)
+    assert all(isinstance(row, dict) for row in read_json_lines(folder / "metrics.jsonl"))
+    assert all("\n" not in problem for problem in run.problems)
+    assert [row["epoch"] for row in run.metrics] == sorted({row["epoch"] for row in run.metrics})
+    assert run.state in ("stopped", "finished")
+    assert run.best is None or run.best in run.metrics
 
 
 # ------------------------------------------------------------------------------ archives
@@ -472,6 +542,14 @@ TARGETS = {
     ),
     "skipped records": Target(
         "`SkippedRecords.list_in`", skipped_seeds, damage.damaged_json_lines, read_skipped
+    ),
+    "manifest": Target(
+        "`checkpoint_files.find_damage`", manifest_seeds, damage.damaged_json, read_manifest
+    ),
+    "state": Target("`Checkpoint.read_state`", state_seeds, damage.damaged_json, read_state),
+    "run files": Target(
+        "`report.read_run`, `read_json_lines`", run_seeds, damage.damaged_json_lines,
+        read_run_files, 400,
     ),
     "tar": Target("`voc_download.unpack`", tar_seeds, damage.damaged_tar, read_tar, 400),
 }  # fmt: skip
