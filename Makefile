@@ -6,17 +6,21 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet symbols tests *.py
 DEMO := demo
 
-.PHONY: demo test test-slow lint format goldens tables clean
+.PHONY: demo test test-slow test-horovod lint format goldens tables clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not horovod"
 
 # Long and rarely changing checks; not part of `make test` nor of CI.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
+
+# Several workers by Horovod, which is built first: some minutes, once.
+test-horovod: $(VENV)/horovod.stamp
+	$(BIN)/python -m pytest -m horovod
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(SOURCES)
@@ -42,6 +46,10 @@ $(VENV)/%.stamp: setup.py constraints.txt | $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet \
 	  --disable-pip-version-check --no-deps --force-reinstall opencv-python-headless==4.9.0.80
+	@touch $@
+
+$(VENV)/horovod.stamp: tools/build_horovod.sh $(VENV)/dev.stamp
+	sh tools/build_horovod.sh $(BIN)/python
 	@touch $@
 
 $(VENV):

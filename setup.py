@@ -34,6 +34,8 @@ setup(
         "openvino": ["onnx==1.16.2", "openvino>=2025.3"],
         "torch": ["torch"],
         "coco": ["pycocotools"],
+        # has to be built first: tools/build_horovod.sh
+        "horovod": ["horovod==0.28.1"],
         "dev": [
             "scikit-learn",
             "torch",

@@ -11,6 +11,7 @@ _INSTALLS = {
     "onnx": "'gluon_asymmnet[onnx]'",
     "onnxruntime": "'gluon_asymmnet[onnx]'",
     "openvino": "'gluon_asymmnet[openvino]'",
+    "horovod": "'gluon_asymmnet[horovod]', after tools/build_horovod.sh",
 }
 
 

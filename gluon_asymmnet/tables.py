@@ -1,12 +1,16 @@
 """Tables in the documents, made from data: ``python -m gluon_asymmnet.tables`` rewrites them."""
 
+import json
 import re
 from pathlib import Path
 
 from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.bench import scaling
+from gluon_asymmnet.bench import scaling_model as model
 from gluon_asymmnet.complexity import count
 from gluon_asymmnet.registry import plan_model
 
+AUTHORS_STEP = 2048 / 4050  # seconds: their log, 8 GPUs, 2,048 images a step
 _WIDTHS = (0.5, 0.75, 1.0)
 
 
@@ -20,7 +24,19 @@ def counts_table() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"README.md": {"counts": counts_table}}
+def scaling_tables() -> dict:
+    """Return what makes the tables of docs/scaling.md."""
+    root = Path(__file__).parent.parent
+    rows = json.loads((root / "benchmarks/scaling.json").read_text())["rows"]
+    size = model.gradient_bytes()
+    return {
+        "measured": lambda: scaling.table(rows),
+        "weak": lambda: model.weak_table(AUTHORS_STEP, size),
+        "strong": lambda: model.strong_table(AUTHORS_STEP, size),
+    }
+
+
+TABLES = {"README.md": {"counts": counts_table}, "docs/scaling.md": scaling_tables()}
 
 
 def updated(text: str, tables: dict) -> str:

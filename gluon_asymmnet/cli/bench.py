@@ -19,7 +19,7 @@ DESCRIPTION = (
 
 def add_flags(parser) -> None:
     """Add the settings; also used by ``benchmark.py``."""
-    parser.add_argument("what", choices=("infer", "train", "all"))
+    parser.add_argument("what", choices=("infer", "train", "all", "scaling"))
     parser.add_argument("--models", default="asymmnet_large", help="comma-separated")
     parser.add_argument("--widths", default="1.0", help="comma-separated")
     parser.add_argument("--batches", default="", help="(default 1,32; training 32)")
@@ -28,10 +28,15 @@ def add_flags(parser) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="(default 7)")
     parser.add_argument("--only", default="", help="names of contenders, comma-separated")
     parser.add_argument("--out", default="", help="write OUT.json and OUT.md")
+    parser.add_argument("--workers", default="1,2", help="scaling: numbers of processes")
+    parser.add_argument("--engine", choices=("kvstore", "horovod"), default="kvstore",
+                        help="scaling: what adds up the gradients")  # fmt: skip
 
 
 def run(args) -> int:
     """Measure and print the tables."""
+    if args.what == "scaling":
+        return _scaling(args)
     from gluon_asymmnet.bench import suite
 
     rows = []
@@ -47,6 +52,26 @@ def run(args) -> int:
         if args.out:
             suite.write(rows, args.out)  # after each part: a long run may be cut
     print(suite.table(rows))
+    return 0
+
+
+def _scaling(args) -> int:
+    import json
+
+    from gluon_asymmnet.atomic import write_text
+    from gluon_asymmnet.bench import scaling
+    from gluon_asymmnet.doctor import environment
+
+    case = scaling.Case(
+        args.models, _numbers("--widths", args.widths, float)[0],
+        _numbers("--batches", args.batches or "32", int)[0],
+        _numbers("--sizes", args.sizes, int)[0], args.engine, args.rounds,
+    )  # fmt: skip
+    rows = scaling.scaling(case, _numbers("--workers", args.workers, int))
+    if args.out:
+        measured = {"machine": environment(), "rows": rows}
+        write_text(f"{args.out}.json", json.dumps(measured, indent=1) + "\n")
+    print(scaling.table(rows))
     return 0
 
 
