@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet symbols tests *.py
 DEMO := demo
 
-.PHONY: demo demo-ssd test test-slow lint format goldens tables faults test-browser fuzz clean
+.PHONY: demo demo-ssd test test-slow lint format goldens tables faults test-browser fuzz test-horovod clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
@@ -17,6 +17,8 @@ demo-ssd: $(VENV)/demo-ssd.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not slow and not browser"
+
+	$(BIN)/python -m pytest -m "not slow and not horovod"
 
 # Long and rarely changing checks; not part of `make test` nor of CI.
 test-slow: $(VENV)/dev.stamp
@@ -31,6 +33,10 @@ test-browser: $(VENV)/dev.stamp
 fuzz: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.fuzz.campaign --report docs/data/fuzzing.json
 	$(BIN)/python -m gluon_asymmnet.tables
+
+# Several workers by Horovod, which is built first: some minutes, once.
+test-horovod: $(VENV)/horovod.stamp
+	$(BIN)/python -m pytest -m horovod
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(SOURCES)
@@ -61,6 +67,10 @@ $(VENV)/%.stamp: setup.py constraints.txt | $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet \
 	  --disable-pip-version-check --no-deps --force-reinstall opencv-python-headless==4.9.0.80
+	@touch $@
+
+$(VENV)/horovod.stamp: tools/build_horovod.sh $(VENV)/dev.stamp
+	sh tools/build_horovod.sh $(BIN)/python
 	@touch $@
 
 $(VENV):

@@ -44,6 +44,8 @@ setup(
         ],
         "torch": ["torch"],
         "coco": ["pycocotools"],
+        # has to be built first: tools/build_horovod.sh
+        "horovod": ["horovod==0.28.1"],
         "dev": [
             "scikit-learn",
             "torch",

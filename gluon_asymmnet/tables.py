@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.bench import scaling
+from gluon_asymmnet.bench import scaling_model as model
 from gluon_asymmnet.complexity import count
 from gluon_asymmnet.registry import plan_model
 
 _ROOT = Path(__file__).parent.parent
+AUTHORS_STEP = 2048 / 4050  # seconds: their log, 8 GPUs, 2,048 images a step
 _WIDTHS = (0.5, 0.75, 1.0)
 _MEASURED = _ROOT / "benchmarks/measured.json"
 # what README compares: contender of the benchmark -> how it is called there
@@ -70,9 +73,25 @@ def speed_table(measured=_MEASURED) -> str:
     return "\n".join(lines)
 
 
+def scaling_table() -> str:
+    """Return the rows of the last scaling benchmark."""
+    return scaling.table(json.loads((_ROOT / "benchmarks/scaling.json").read_text())["rows"])
+
+
+def weak_table() -> str:
+    """Return what the model of docs/scaling.md predicts where each machine keeps its batch."""
+    return model.weak_table(AUTHORS_STEP, model.gradient_bytes())
+
+
+def strong_table() -> str:
+    """Return what it predicts where the global batch stays."""
+    return model.strong_table(AUTHORS_STEP, model.gradient_bytes())
+
+
 TABLES = {
     "README.md": {"counts": counts_table},
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
+    "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }
 
 

@@ -110,7 +110,7 @@ def test_workers_compute_what_one_does(digits, tmp_path, one_worker, engine, cou
         assert np.linalg.norm(arrays[name] - expected) <= 1e-5 * scale, name
         # these start at zero: all that is in them is what was learnt
         moved += name.endswith(("beta", "bias")) and scale > 1e-4
-    assert moved > 20
+    assert moved > 10
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -193,7 +193,7 @@ def test_a_worker_that_never_comes_is_missed():
 
 
 def together(digits, save_dir, *arguments, **changes):
-    line = command(digits, save_dir, batch_size=32, num_training_samples=640, **changes)
+    line = command(digits, save_dir, batch_size=32, num_training_samples=384, **changes)
     return Launched("-n", 2, "--timeout", 30, *arguments, "--", *line)
 
 
@@ -224,9 +224,17 @@ def test_stopped_then_killed_then_restarted_ends_bit_for_bit(digits, tmp_path, e
     a, b = (last_weights(tmp_path / name) for name in "ab")
     assert all(np.array_equal(a[name], b[name]) for name in a)
     rows = [
-        [{k: v for k, v in json.loads(line).items() if k != "seconds"}
+        [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images")}
          for line in (run_dir(tmp_path / name) / "metrics.jsonl").read_text().splitlines()]
         for name in "ab"
     ]  # fmt: skip
     assert len(rows[0]) == 3
     assert rows[0] == rows[1]
+
+
+@pytest.mark.horovod
+def test_horovod_repeats_bit_for_bit_with_three_workers(digits, tmp_path):
+    (_, a), (_, b) = (
+        train_together(tmp_path, digits, "horovod", 3, frozen=False, steps=5) for _ in range(2)
+    )
+    assert all(np.array_equal(a[name], b[name]) for name in a)

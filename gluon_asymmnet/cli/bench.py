@@ -20,7 +20,8 @@ wrote it, ours in each form, engine and precision, GluonCV's MobileNetV3, PyTorc
   startup  whole processes to the first answer; preprocessing's share of the answer to a picture
   memory   peak memory of inference and training alone, quickly
   int8     accuracy and speed of 8 bits on the demo's digits (--run, --digits) and on photographs
-  all      all of these but int8: about half an hour on two idle processors
+  scaling  training by several processes of this machine (--workers, --engine)
+  all      all of these but the last two: about half an hour on two idle processors
 
 Needs the extras onnx, openvino, torch, int8 and demo; what cannot be built is left out, and the
 table says why. The machine should be idle.
@@ -35,7 +36,7 @@ def add_flags(parser) -> None:
     import argparse
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("what", choices=(*_PARTS, "int8", "all"))
+    parser.add_argument("what", choices=(*_PARTS, "int8", "scaling", "all"))
     parser.add_argument(
         "--models", default="asymmnet_large",
         help="comma-separated, e.g. asymmnet_large,asymmnet_small,asymmnet_large_0.35 "
@@ -56,6 +57,10 @@ def add_flags(parser) -> None:
     demo.add_argument(
         "--digits", default="demo/digits", help="train.rec and val.rec (default %(default)s)"
     )
+    together = parser.add_argument_group("scaling")
+    together.add_argument("--workers", default="1,2", help="numbers of processes")
+    together.add_argument("--engine", choices=("kvstore", "horovod"), default="kvstore",
+                          help="what adds up the gradients")  # fmt: skip
 
 
 def run(args) -> int:
@@ -64,7 +69,7 @@ def run(args) -> int:
         from gluon_asymmnet.errors import InputError
 
         raise InputError(f"--rounds must be at least 1, got {args.rounds}")
-    return _run_int8(args) if args.what == "int8" else _run_parts(args)
+    return {"int8": _run_int8, "scaling": _run_scaling}.get(args.what, _run_parts)(args)
 
 
 def _run_parts(args) -> int:
@@ -94,6 +99,26 @@ def _run_int8(args) -> int:
     if args.out:
         int8.write(found, args.out)
     print(int8.document(found))
+    return 0
+
+
+def _run_scaling(args) -> int:
+    import json
+
+    from gluon_asymmnet.atomic import write_text
+    from gluon_asymmnet.bench import scaling
+    from gluon_asymmnet.doctor import environment
+
+    case = scaling.Case(
+        args.models, _numbers("--widths", args.widths, float)[0],
+        _numbers("--batches", args.batches or "32", int)[0],
+        _numbers("--sizes", args.sizes, int)[0], args.engine, args.rounds,
+    )  # fmt: skip
+    rows = scaling.scaling(case, _numbers("--workers", args.workers, int))
+    if args.out:
+        measured = {"machine": environment(), "rows": rows}
+        write_text(f"{args.out}.json", json.dumps(measured, indent=1) + "\n")
+    print(scaling.table(rows))
     return 0
 
 

@@ -4,6 +4,7 @@ What is exchanged goes as one flat array in single precision: one message instea
 added in one order.
 """
 
+import ctypes
 import os
 import socket
 import zlib
@@ -14,7 +15,7 @@ from gluon_asymmnet.distributed.place import Place
 from gluon_asymmnet.distributed.watch import Member
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.extras import load_extra
+from gluon_asymmnet.extras import load_extra, require
 
 _SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
@@ -152,14 +153,20 @@ class HorovodWorkers(_Many):
             "HOROVOD_GLOO_RENDEZVOUS_PORT": str(told["port"]),
             "HOROVOD_GLOO_IFACE": _interface(member.address), "HOROVOD_HOSTNAME": host,
             "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",
+            "HOROVOD_FUSION_THRESHOLD": "0",  # what is added together depends on the moment
         })  # fmt: skip
-        self._horovod = load_extra("horovod.mxnet")
+        self._horovod = _load_horovod()
         with member.within_time("the meeting of the Horovod workers"):
             self._horovod.init()
+        self._under_way: dict = {}
 
     def sum(self, name: str, array):
         """Return the sum of an array over the workers."""
-        return self._horovod.allreduce(array, average=False, name=name)
+        if name in self._under_way:  # it takes a name once at a time, and crashes otherwise
+            self._under_way[name].wait_to_read()
+        total = self._horovod.allreduce(array, op=self._horovod.Sum, name=name)
+        self._under_way[name] = total
+        return total
 
     def close(self) -> None:
         """End the communication; all workers call it."""
@@ -168,6 +175,21 @@ class HorovodWorkers(_Many):
 
     def abandon(self) -> None:
         """End without the others."""
+
+
+def _load_horovod():
+    """Import Horovod with its symbols to itself.
+
+    It loads its library for all to see, and PyTorch, which tensorboardX imports where it is there,
+    then takes Horovod's Gloo for its own and crashes.
+    """
+    require("horovod")
+    visible = ctypes.RTLD_GLOBAL
+    ctypes.RTLD_GLOBAL = ctypes.RTLD_LOCAL
+    try:
+        return load_extra("horovod.mxnet")
+    finally:
+        ctypes.RTLD_GLOBAL = visible
 
 
 def _interface(address: str) -> str:

@@ -45,14 +45,14 @@ def joined(config) -> Iterator[Workers]:
 
 def _start_hub(place: Place) -> Hub:
     if place.engine == "horovod":
-        from gluon_asymmnet.extras import load_extra
+        from gluon_asymmnet.extras import load_extra, require
 
+        require("horovod")
         server = load_extra("horovod.runner.http.http_server")
         port = server.RendezvousServer().start()
     else:
         port = _free_port()
-    address = socket.gethostbyname(place.host)
-    return Hub(place, {"address": address, "port": port})
+    return Hub(place, {"port": port})
 
 
 def _free_port() -> int:

@@ -72,6 +72,8 @@ def launch(plan: Plan) -> int:
     for attempt in range(plan.restarts + 1):
         run = _Run(plan)
         status = run()
+        if run.stopping and not status:
+            _say(f"go on with: {shlex.join(sys.argv)}")
         if status in (0, _WRONG_INPUT) or run.stopping or attempt == plan.restarts:
             return status
         _say(f"starting all again from the last checkpoint ({attempt + 1} of {plan.restarts})")

@@ -170,9 +170,18 @@ class Hub:
         self._members[rank] = {"line": line, "who": who, "gone": False, "host": hello.get("host")}
         if len(self._members) == self.place.size:
             hosts = [self._members[r]["host"] for r in range(self.place.size)]
+            told = {**self._share, "hosts": hosts, "address": self._address()}
             for member in self._members.values():
-                member["line"].send("go", {**self._share, "hosts": hosts})
+                member["line"].send("go", told)
         return rank
+
+    def _address(self) -> str:
+        """Return the address at which the others have reached this machine.
+
+        Its own name may lead to 127.0.1.1 here, as on Debian.
+        """
+        reached = [m["line"].socket.getsockname()[0] for m in self._members.values()]
+        return next((a for a in reached if not a.startswith("127.")), reached[0])
 
     def _look_for_the_missing(self) -> None:
         now, limit = time.monotonic(), self.place.timeout
@@ -241,6 +250,8 @@ class Member:
     def wait_for_all(self) -> dict:
         """Wait until every worker is there; return what worker 0 tells."""
         self._came.wait()
+        if self.address.startswith("127."):  # on the machine of worker 0
+            self.address = self._told["address"]
         return self._told
 
     @contextlib.contextmanager
