@@ -5,14 +5,13 @@ Flag names are those of GluonCV's and the authors' scripts where these have one.
 
 import dataclasses
 
-from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.recipes import RECIPES
-from gluon_asymmnet.settings import at_least, check_loop, flag_of, option, refused
+from gluon_asymmnet.settings import LoopConfig, at_least, flag_of, option, refused
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(LoopConfig):
     """Everything that decides a training run of a classifier."""
 
     # model
@@ -80,8 +79,6 @@ class ClassifierConfig:
     crop_ratio: float = option(
         0.875, "validation: input size over the resized shorter side", group="data"
     )
-    rgb_mean: tuple[float, ...] = option(IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data")
-    rgb_std: tuple[float, ...] = option(IMAGENET_STD, "deviation of R, G, B", group="data")
     min_random_area: float = option(
         0.08, "random crop: smallest share of the image's area", group="data"
     )
@@ -110,17 +107,7 @@ class ClassifierConfig:
     )
     momentum: float = option(0.9, "momentum of NAG", group="optimisation")
     wd: float = option(0.0001, "weight decay", group="optimisation")
-    no_wd: bool = option(False, "no weight decay on beta, gamma and bias", group="optimisation")
-    lr_mode: str = option(
-        "step", "schedule after the warm-up", group="optimisation",
-        choices=("step", "poly", "cosine"),
-    )  # fmt: skip
-    lr_decay: float = option(0.1, "step: factor", group="optimisation")
-    lr_decay_period: int = option(
-        0, "step: every so many epochs; 0: at --lr-decay-epoch", group="optimisation"
-    )
     lr_decay_epoch: tuple[int, ...] = option((40, 60), "step: epochs", group="optimisation")
-    warmup_lr: float = option(0.0, "learning rate before the first update", group="optimisation")
     warmup_epochs: int = option(5, "epochs of linear warm-up", group="optimisation")
     label_smoothing: bool = option(False, "smooth labels by 0.1", group="optimisation")
     mixup: bool = option(False, "mix pairs of images", group="optimisation")
@@ -155,19 +142,9 @@ class ClassifierConfig:
     accumulate: int = option(
         1, "batches per update; the global batch is so many times larger", group="optimisation"
     )
-    clip_norm: float = option(
-        0.0, "bound of the gradient's norm over all parameters; 0: none", group="optimisation"
-    )
     layer_decay: float = option(
         1.0, "factor of the learning rate from a stage to the one before", group="optimisation"
     )
-    ema: float = option(
-        0.0, "decay of a moving average of the weights, e.g. 0.9999; 0: none", group="optimisation"
-    )
-    ema_power: float = option(
-        0.75, "its warm-up: the decay of update n is at most 1 - n ** -EMA_POWER; 0: none",
-        group="optimisation",
-    )  # fmt: skip
     dtype: str = option(
         "float32", "float16 needs a GPU", group="optimisation",
         choices=("float32", "float16", "bfloat16"),
@@ -183,7 +160,6 @@ class ClassifierConfig:
         choices=("auto", "local", "dist_sync"),
     )  # fmt: skip
     horovod: bool = option(False, "one of several workers, by Horovod")
-    threads: int = option(0, "MXNet's CPU threads; 0: one per processor")
     mode: str = option("hybrid", "hybrid: compiled graph; imperative: for debugging",
                        choices=("hybrid", "imperative", "symbolic"))  # fmt: skip
     seed: int = option(0, "decides weights, order, augmentation and dropout")
@@ -192,14 +168,8 @@ class ClassifierConfig:
     resume: str = option("auto", "auto: go on where a run of the same command stopped; "
                          "never: refuse a run directory that exists",
                          choices=("auto", "never"))  # fmt: skip
-    patience: int = option(
-        0, "end after so many epochs without a better validation; 0: after all epochs"
-    )
     save_frequency: int = option(10, "keep the weights of every so many epochs; 0: best and last")
-    checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
-    keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
     log_interval: int = option(50, "steps between log lines; 0: none")
-    logging_file: str = option("log.txt", "log file in the run directory")
     dry_run: int = option(0, "time so many forward passes, then stop")
 
     # declined, with the reason
@@ -232,7 +202,7 @@ class ClassifierConfig:
         """Return self, or raise InputError for a setting that cannot be meant."""
         if not self.model:
             raise InputError("--model is required, e.g. --model asymmnet_large")
-        check_loop(self)
+        self.check_loop()
         for name in ("batch_size", "input_size", "accumulate"):
             at_least(self, name, 1)
         for name in (

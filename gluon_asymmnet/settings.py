@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.json_objects import make, parse_object
 from gluon_asymmnet.recipes import RECIPES
 
 REFUSED = "refused"  # group of flags that exist elsewhere and are declined here, with the reason
+# in the order of the help
+_GROUPS = {**{name: name for name in ("model", "data", "optimisation", "run")},
+           REFUSED: "declined (of GluonCV's and the authors' flags)"}  # fmt: skip
 
 
 def option(default, help_text: str, *flags: str, group: str = "run", **argparse_kwargs):
@@ -29,28 +33,62 @@ def refused(reason: str, *flags: str, switch: bool = False):
     return option(False if switch else None, reason, *flags, group=REFUSED)
 
 
-def check_loop(config) -> None:
-    """Check the settings that every task's training has.  Raises: InputError."""
-    for name in ("num_epochs", "num_workers", "keep_last"):
-        at_least(config, name, 1)
-    for name in (
-        "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "seed",
-        "warmup_epochs", "warmup_lr", "lr", "lr_decay_period", "momentum", "wd", "patience",
-        "clip_norm", "ema_power", "max_bad_records",
-    ):  # fmt: skip
-        at_least(config, name, 0)
-    if not 0 <= config.ema < 1:
-        raise InputError(f"--ema must be at least 0 and below 1, got {config.ema}")
-    for name in ("rgb_mean", "rgb_std"):
-        if len(getattr(config, name)) != 3:
-            raise InputError(f"{flag_of(config, name)} takes three numbers: R,G,B")
-    if min(config.rgb_std) <= 0:
-        raise InputError(f"--rgb-std must be above 0, got {config.rgb_std}")
-    if config.warmup_epochs >= config.num_epochs:
-        raise InputError(
-            f"--warmup-epochs {config.warmup_epochs} leaves nothing of the {config.num_epochs} "
-            f"epochs; set it below {flag_of(config, 'num_epochs')}"
-        )
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """What the training of every task can be told."""
+
+    rgb_mean: tuple[float, ...] = option(IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data")
+    rgb_std: tuple[float, ...] = option(IMAGENET_STD, "deviation of R, G, B", group="data")
+    lr_mode: str = option(
+        "step", "schedule after the warm-up", group="optimisation",
+        choices=("step", "poly", "cosine"),
+    )  # fmt: skip
+    lr_decay: float = option(0.1, "step: factor", group="optimisation")
+    lr_decay_period: int = option(
+        0, "step: every so many epochs; 0: at --lr-decay-epoch", group="optimisation"
+    )
+    warmup_lr: float = option(0.0, "learning rate before the first update", group="optimisation")
+    no_wd: bool = option(False, "no weight decay on beta, gamma and bias", group="optimisation")
+    clip_norm: float = option(
+        0.0, "bound of the gradient's norm over all parameters; 0: none", group="optimisation"
+    )
+    ema: float = option(
+        0.0, "decay of a moving average of the weights, e.g. 0.9999; 0: none", group="optimisation"
+    )
+    ema_power: float = option(
+        0.75, "its warm-up: the decay of update n is at most 1 - n ** -EMA_POWER; 0: none",
+        group="optimisation",
+    )  # fmt: skip
+    threads: int = option(0, "MXNet's CPU threads; 0: one per processor")
+    patience: int = option(
+        0, "end after so many epochs without a better validation; 0: after all epochs"
+    )
+    checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
+    keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
+    logging_file: str = option("log.txt", "log file in the run directory")
+
+    def check_loop(self) -> None:
+        """Raise InputError for one of these, or of what every task has, that cannot be meant."""
+        for name in ("num_epochs", "num_workers", "keep_last"):
+            at_least(self, name, 1)
+        for name in (
+            "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "seed",
+            "warmup_epochs", "warmup_lr", "lr", "lr_decay_period", "momentum", "wd", "patience",
+            "clip_norm", "ema_power", "max_bad_records",
+        ):  # fmt: skip
+            at_least(self, name, 0)
+        if not 0 <= self.ema < 1:
+            raise InputError(f"--ema must be at least 0 and below 1, got {self.ema}")
+        for name in ("rgb_mean", "rgb_std"):
+            if len(getattr(self, name)) != 3:
+                raise InputError(f"{flag_of(self, name)} takes three numbers: R,G,B")
+        if min(self.rgb_std) <= 0:
+            raise InputError(f"--rgb-std must be above 0, got {self.rgb_std}")
+        if self.warmup_epochs >= self.num_epochs:
+            raise InputError(
+                f"--warmup-epochs {self.warmup_epochs} leaves nothing of the {self.num_epochs} "
+                f"epochs; set it below {flag_of(self, 'num_epochs')}"
+            )
 
 
 def at_least(config, name: str, bound) -> None:
@@ -73,13 +111,10 @@ def _flags(field) -> Sequence[str]:
 
 def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
     """Give ``parser`` a flag for every field.  Flags that are not given stay unset."""
-    groups: dict[str, Any] = {}
+    groups = {name: parser.add_argument_group(title) for name, title in _GROUPS.items()}
     for field in dataclasses.fields(config_class):
         meta = dict(field.metadata)
         group = meta.pop("group")
-        if group not in groups:
-            title = "declined (of GluonCV's and the authors' flags)" if group == REFUSED else group
-            groups[group] = parser.add_argument_group(title)
         kwargs = {"dest": field.name, "default": argparse.SUPPRESS, "help": meta.pop("help")}
         flags = meta.pop("flags") or _flags(field)
         if isinstance(field.default, bool):

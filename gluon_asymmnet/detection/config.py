@@ -3,16 +3,15 @@
 import dataclasses
 from typing import Optional
 
-from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.detection.spec import HEADS, parse_detector
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.settings import at_least, check_loop, option, refused
+from gluon_asymmnet.settings import LoopConfig, at_least, option, refused
 
 STAGES = 5  # of a backbone: stem and blocks up to stride 2, 4, ... 32
 
 
 @dataclasses.dataclass(frozen=True)
-class DetectorConfig:
+class DetectorConfig(LoopConfig):
     """Everything that decides a training run of a detector."""
 
     # model
@@ -71,49 +70,26 @@ class DetectorConfig:
         4.0, "random expansion: greatest side of the canvas over the picture's; 1: none",
         group="data",
     )  # fmt: skip
-    rgb_mean: tuple[float, ...] = option(IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data")
-    rgb_std: tuple[float, ...] = option(IMAGENET_STD, "deviation of R, G, B", group="data")
     num_workers: int = option(4, "decoding threads", "-j", "--num-workers", group="data")
 
     # optimisation
     batch_size: int = option(32, "images per step, all devices together", group="optimisation")
     num_epochs: int = option(240, "epochs in all", "--epochs", group="optimisation")
     lr: float = option(0.001, "peak learning rate", group="optimisation")
-    lr_mode: str = option(
-        "step", "schedule after the warm-up", group="optimisation",
-        choices=("step", "poly", "cosine"),
-    )  # fmt: skip
-    lr_decay: float = option(0.1, "step: factor", group="optimisation")
-    lr_decay_period: int = option(
-        0, "step: every so many epochs; 0: at --lr-decay-epoch", group="optimisation"
-    )
     lr_decay_epoch: tuple[int, ...] = option((160, 200), "step: epochs", group="optimisation")
-    warmup_lr: float = option(0.0, "learning rate before the first update", group="optimisation")
     warmup_epochs: int = option(1, "epochs of linear warm-up", group="optimisation")
     momentum: float = option(0.9, "momentum of SGD", group="optimisation")
     wd: float = option(0.0005, "weight decay", group="optimisation")
-    no_wd: bool = option(False, "no weight decay on beta, gamma and bias", group="optimisation")
     negative_ratio: float = option(
         3.0, "background boxes per matched one of a picture, the hardest", group="optimisation"
     )
     min_negatives: int = option(
         0, "the least number of them in a picture, also without objects", group="optimisation"
     )
-    clip_norm: float = option(
-        0.0, "bound of the gradient's norm over all parameters; 0: none", group="optimisation"
-    )
-    ema: float = option(
-        0.0, "decay of a moving average of the weights, e.g. 0.9999; 0: none", group="optimisation"
-    )
-    ema_power: float = option(
-        0.75, "its warm-up: the decay of update n is at most 1 - n ** -EMA_POWER; 0: none",
-        group="optimisation",
-    )  # fmt: skip
 
     # run
     gpus: str = option("", "numbers of the GPUs, with commas")
     num_gpus: int = option(0, "how many GPUs, instead; 0: CPU")
-    threads: int = option(0, "MXNet's CPU threads; 0: one per processor")
     seed: int = option(233, "decides weights, order and augmentation")
     save_prefix: str = option(
         "checkpoints/", "the run is written to SAVE_PREFIX, the detector's name and TAG_NAME"
@@ -123,18 +99,12 @@ class DetectorConfig:
         "auto", "auto: go on where a run of the same command stopped; never: refuse a run "
         "directory that exists", "--resume-run", choices=("auto", "never"),
     )  # fmt: skip
-    patience: int = option(
-        0, "end after so many epochs without a better validation; 0: after all epochs"
-    )
     save_frequency: int = option(
         10, "keep the weights of every so many epochs; 0: best and last", "--save-interval"
     )
     val_interval: int = option(1, "epochs from validation to validation; the last one always")
     samples: int = option(8, "pictures with boxes, drawn after each validation")
-    checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
-    keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
     log_interval: int = option(100, "steps between log lines; 0: none")
-    logging_file: str = option("log.txt", "log file in the run directory")
 
     # declined, with the reason
     dali: bool = refused("DALI's MXNet plugin is gone", "--dali", switch=True)
@@ -181,7 +151,7 @@ class DetectorConfig:
             )
         parse_detector(self.model)
         self._check_sizes()
-        check_loop(self)
+        self.check_loop()
         for name in ("batch_size", "val_interval", "max_expansion"):
             at_least(self, name, 1)
         for name in ("samples", "start_epoch", "negative_ratio", "min_negatives", "freeze_stages"):
