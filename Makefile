@@ -11,7 +11,7 @@ DEMO := demo
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
 
-# The detector's demo: about 13 minutes on two cores; BACKBONE=random trains it from nothing.
+# The detector's demo: some 12 minutes on two idle cores; BACKBONE=random trains it from nothing.
 demo-ssd: $(VENV)/demo-ssd.stamp
 	$(BIN)/python -m gluon_asymmnet.demo_ssd $(DEMO) --backbone $(or $(BACKBONE),digits)
 

@@ -412,7 +412,7 @@ def test_a_detector_skips_a_damaged_picture(tmp_path):
 
     def batches(limit):
         made = DetectionInput(
-            source, 3, 32, lambda *found: (np.zeros(1), np.zeros((1, 4))), steps=2,
+            source, 3, {32: lambda *found: (np.zeros(1), np.zeros((1, 4)))}, steps=2,
             skipped=SkippedRecords(limit),
         )  # fmt: skip
         return list(made.epoch(0))

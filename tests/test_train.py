@@ -23,7 +23,12 @@ from gluon_asymmnet.settings import resolve
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest, list_checkpoints
 from gluon_asymmnet.train.classifier import ClassifierTask, train
+<<<<<<< .merge_file_QAHBII
 from gluon_asymmnet.train.mixing import Mix
+=======
+from gluon_asymmnet.train.loop import run
+from gluon_asymmnet.train.run_directory import RunDirectory
+>>>>>>> .merge_file_kudGYV
 from gluon_asymmnet.train.trainer_states import load_states_file
 from tests.conftest import ROOT, run_python
 from tests.test_config import README_COMMAND
@@ -357,6 +362,34 @@ def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(digits, undisturbed,
     assert equal_weights(folder, undisturbed[0])
 
 
+class SignalledTask(ClassifierTask):
+    """Gets a SIGTERM while its second step, the last of the first epoch, is under way."""
+
+    def step(self, *arguments):
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().step(*arguments)
+
+
+def test_stopped_in_the_last_step_of_an_epoch_it_still_validates(digits, tmp_path):
+    settings = config(digits, num_training_samples=128, save_dir=str(tmp_path))
+    directory = RunDirectory(run_dir(tmp_path), settings, {})
+    task = SignalledTask(settings, [mx.cpu()])
+    result = run(task, settings, directory, task.describe)
+    directory.close()
+    assert (result.finished, result.steps) == (False, 2)
+    assert [row["step"] for row in read_metrics(run_dir(tmp_path))] == [2]
+    assert train(settings).finished
+    rows = read_metrics(run_dir(tmp_path))
+    assert [(row["step"], "val_top1" in row) for row in rows] == [(2, True), (4, True), (6, True)]
+    events = [json.loads(x) for x in (run_dir(tmp_path) / "events.jsonl").read_text().splitlines()]
+    assert [(e["kind"], e["step"], e["message"]) for e in events] == [
+        ("started", 0, "at step 0 of 6"), ("stopped", 2, "by SIGTERM after step 2"),
+        ("resumed", 2, "from step-000000002, of 6 steps"),
+    ]  # fmt: skip
+
+
 def test_a_finished_run_is_left_alone_and_another_config_refused(digits, undisturbed):
     folder, _ = undisturbed
     before = (folder / "last.params").stat().st_mtime_ns, (folder / "config.json").read_text()
@@ -384,8 +417,6 @@ def test_loss_that_is_not_finite_stops_the_run(digits, tmp_path):
 
 
 def test_two_processes_do_not_share_a_run(digits, tmp_path):
-    from gluon_asymmnet.train.run_directory import RunDirectory
-
     settings = config(digits, save_dir=str(tmp_path))
     first = RunDirectory(run_dir(tmp_path), settings, {})
     with pytest.raises(InputError, match="another process is working on this run"):

@@ -129,8 +129,8 @@ def fallback(scene: Scene, damage: Callable, file: str) -> str:
     newest = scene.newest()
     before = good_steps(scene.folder)
     damage(newest / file, scene.rng)
-    if good_steps(scene.folder) == before:
-        return ""  # a bit that means nothing, in white space of the manifest
+    while good_steps(scene.folder) == before:  # a bit that means nothing, in white space
+        damage(newest / file, scene.rng)
     problem = scene.finish()
     aside = newest.with_name(f"damaged-{newest.name}")
     said = (scene.folder / "log.txt").read_text()
