@@ -108,7 +108,7 @@ FOUND = {  # by campaigns: what the parser did, as a comment, and what it must s
         (changed("card", rgb_mean=[1, 2, float("nan")]), "expected three values"),
     ],
     "detector card": [
-        (b'{"a":' * 20_000, "not the card of a detector"),  # RecursionError
+        (b'{"a":' * 20_000, "not the card of a model"),  # RecursionError
         (changed("detector card", nms_topk="many"), "nms_topk is 'many', expected a whole number"),
     ],
     "classifier config": [
