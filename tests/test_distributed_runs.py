@@ -138,7 +138,11 @@ LOSSES = {  # what is lost, how, the others' line, the launcher's status
 @pytest.mark.parametrize(
     ("engine", "lost"),
     [
-        *(("kvstore", lost) for lost in LOSSES),
+        *(("kvstore", lost) for lost in ("worker 1", "server")),
+        *(
+            pytest.param("kvstore", lost, marks=pytest.mark.slow)
+            for lost in ("worker 0", "scheduler", "worker 2")
+        ),
         *(
             pytest.param("horovod", lost, marks=pytest.mark.horovod)
             for lost in LOSSES
@@ -170,6 +174,7 @@ def test_an_error_of_one_worker_is_told_to_all(engine):
     assert "Traceback" not in run.text
 
 
+@pytest.mark.slow
 def test_a_launcher_that_dies_takes_its_workers_along():
     run = Launched("-n", 2, "--timeout", 5, "--", SCRIPT, "sums")
     run.until("adding up")

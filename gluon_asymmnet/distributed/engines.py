@@ -82,7 +82,8 @@ def _put_back(flat, parameters, start: int) -> int:
     for arrays in parameters:
         stop = start + arrays[0].size
         for array in arrays:
-            array[:] = flat[start:stop].reshape(array.shape).as_in_context(array.context)
+            piece = flat[start:stop].reshape(array.shape).astype(array.dtype, copy=False)
+            array[:] = piece.as_in_context(array.context)
         start = stop
     return start
 

@@ -22,7 +22,7 @@ from gluon_asymmnet.distributed.watch import LOST, status_text
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.threads import available
 
-_GRACE = 15  # seconds for the others to end by themselves, then until SIGKILL
+_GRACE = 5  # seconds for the others to end by themselves, then from SIGTERM to SIGKILL
 _PASSED_ON = ("OMP_NUM_THREADS", "PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "DMLC_INTERFACE")
 _PID = "asymmnet-worker-process "  # what a remote shell says first
 _WRONG_INPUT = 2  # exit status that another try will not mend
