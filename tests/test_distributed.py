@@ -7,14 +7,18 @@ import time
 import numpy as np
 import pytest
 
+from gluon_asymmnet._environment import mx
 from gluon_asymmnet.data.imagenet import Shard, epoch_order
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.distributed.launch import read_hosts
 from gluon_asymmnet.distributed.place import Place, find_place
 from gluon_asymmnet.distributed.watch import Hub, Member
+from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.evaluate import Part
+from gluon_asymmnet.train.classifier import ClassifierTask, train
 from tests.conftest import free_port
+from tests.test_train import config
 
 # --- Which worker this is --------------------------------------------------------------------
 
@@ -99,6 +103,35 @@ def test_parts_of_an_evaluation_have_each_image_once(digits):
         keys = [part.read(i).key for part in parts for i in range(len(part))]
         assert sorted(keys) == sorted(source.keys)
         assert parts[1].name(0) == source.name(1)
+
+
+class Two(Workers):
+    """The first of two workers, as far as a task asks before it communicates."""
+
+    size = 2
+
+
+def test_batch_steps_and_rate_are_those_of_all_workers(digits):
+    task = ClassifierTask(config(digits, lr=2.6, lr_base_batch=2048), [mx.cpu()], Two())
+    assert (task.images_per_step, task.steps_per_epoch) == (128, 1348 // 128)
+    assert task.peak_lr == pytest.approx(2.6 * 128 / 2048)
+    assert next(task.batches(0, 0)).data.shape[0] == 64
+    assert "steps of 128 images per epoch on 2 workers of 1 cpu(s)" in task.describe()
+
+
+def test_the_authors_reader_is_for_one_process(digits):
+    with pytest.raises(InputError, match="--data-backend mxnet is for one process"):
+        ClassifierTask(config(digits, data_backend="mxnet"), [mx.cpu()], Two())
+
+
+def test_a_run_goes_on_with_as_many_workers_as_before(digits, tmp_path):
+    settings = {"save_dir": str(tmp_path), "num_epochs": 1, "warmup_epochs": 0}
+    small = config(digits, num_training_samples=64, **settings)
+    train(small)
+    state = next(tmp_path.glob("*/*/checkpoints/*/state.json"))
+    state.write_text(state.read_text().replace('"images_per_step": 64', '"images_per_step": 128'))
+    with pytest.raises(InputError, match="counts steps of 128 images, and this run's are of 64"):
+        train(small)
 
 
 # --- The watch -------------------------------------------------------------------------------
