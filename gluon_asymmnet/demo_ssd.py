@@ -70,7 +70,10 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
         f"\nrun:      {result.run_dir} (log.txt, curves.png, samples/, last.params)\n"
         f"exported: {out}"
     )
-    print(json.dumps({"backbone": backbone, "epochs": epochs, "engines": figures}))
+    from gluon_asymmnet.atomic import write_text
+
+    found = {"backbone": backbone, "epochs": epochs, "agree": agreed, "engines": figures}
+    write_text(folder / f"demo-ssd-{backbone}.json", json.dumps(found, indent=1) + "\n")
     return 0 if agreed else 1
 
 

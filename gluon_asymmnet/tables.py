@@ -73,6 +73,20 @@ def speed_table(measured=_MEASURED) -> str:
     return "\n".join(lines)
 
 
+def demo_table() -> str:
+    """Return the rows of the detector's demo, from each backbone."""
+    rows = ["| backbone | epochs | engine | mAP, original pixels | in resized ones |",
+            "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    for name in ("digits", "random"):
+        found = json.loads((_ROOT / f"benchmarks/demo-ssd-{name}.json").read_text())
+        for engine, one in found["engines"].items():
+            rows.append(
+                f"| {name} | {found['epochs']} | {engine} | {one['mAP']:.4f} | "
+                f"{one['mAP_resized']:.4f} |"
+            )
+    return "\n".join(rows)
+
+
 def scaling_table() -> str:
     """Return the rows of the last scaling benchmark."""
     return scaling.table(json.loads((_ROOT / "benchmarks/scaling.json").read_text())["rows"])
@@ -90,6 +104,7 @@ def strong_table() -> str:
 
 TABLES = {
     "README.md": {"counts": counts_table},
+    "docs/voc.md": {"demo": demo_table},
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
     "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }
