@@ -166,7 +166,7 @@ def test_8_bits_from_the_command_to_the_page(digits, tmp_path):
     made.net.save_parameters(str(tmp_path / "last.params"))
     made.card.save(tmp_path / "card.json")
     settings = dict(name="asymmnet_small_0.35", size=32, crops=16, engines=("onnxruntime",))
-    found = int8.measure(tmp_path, digits.root, threads=1, **settings)
+    (found,) = int8.measure(tmp_path, digits.root, threads=1, **settings)
     int8.write(found, str(tmp_path / "int8"))
     assert json.loads((tmp_path / "int8.json").read_text()) == found
     page = (tmp_path / "int8.md").read_text()

@@ -95,9 +95,9 @@ def _run_int8(args) -> int:
     from gluon_asymmnet.bench import int8
 
     threads = _numbers("--threads", args.threads, int)
-    found = int8.measure(args.run_directory, args.digits, threads=max(threads))
-    if args.out:
-        int8.write(found, args.out)
+    for found in int8.measure(args.run_directory, args.digits, threads=max(threads)):
+        if args.out:
+            int8.write(found, args.out)
     print(int8.document(found))
     return 0
 
