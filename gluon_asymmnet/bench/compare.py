@@ -109,8 +109,14 @@ class _Worker:
         self._errors.close()
 
     def _tell(self, line: str) -> None:
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise RunError(
+                f"{self.name} was ended by the system, as where memory is short: all contenders are "
+                f"held at once; name fewer with --only"
+            ) from None
 
     def _answer(self) -> Optional[dict]:
         for line in self._process.stdout:
