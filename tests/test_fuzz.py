@@ -131,6 +131,11 @@ FOUND = {  # by campaigns: what the parser did, as a comment, and what it must s
         (lying_tar(8**11 - 1), "damaged tar file"),  # 8 GB of memory
         (lying_tar(2**62), "damaged tar file"),  # MemoryError
     ],
+    "manifest": [
+        (changed("manifest", files={"a\nb": 1}), "names 'a"),  # two lines
+        (changed("manifest", files={"x" * 5000: 1}), "names 'xxx"),  # 5,000 characters
+    ],
+    "lst": [(b"0\t2\t1e30\ta.jpg\n", "an object is said to have 1e\\+30 numbers")],  # ValueError
     "image set": [(b"x" * 300, "expected an image id")],  # OSError
     "recordio": [(swallowing_record(), "but the next one starts at byte")],
 }  # fmt: skip

@@ -26,6 +26,9 @@ from gluon_asymmnet.data.voc import Annotated
 from gluon_asymmnet.errors import FormatError, InputError
 
 
+_WIDEST = 10_000  # numbers of an object; a larger one is damage, also where there is no object
+
+
 class _Label(NamedTuple):
     """The objects of one image, not yet in pixels."""
 
@@ -229,8 +232,10 @@ def _parse_label(label, classes: int) -> _Label:
         raise FormatError(
             f"the header is said to have {header:g} numbers; expected 2 to {label.size}"
         )
-    if width != int(width) or width < 5:
-        raise FormatError(f"an object is said to have {width:g} numbers; expected 5 or more")
+    if width != int(width) or not 5 <= width <= _WIDEST:
+        raise FormatError(
+            f"an object is said to have {width:g} numbers; expected 5 or more, up to {_WIDEST}"
+        )
     body = label[int(header) :]
     if body.size % int(width):
         raise FormatError(

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,8 +84,11 @@ def read_manifest(path: Path) -> dict[str, dict]:
     if not isinstance(manifest.get("step"), int) or not isinstance(files, dict):
         raise FormatError(f"{path.name} is no manifest: it lacks step or files")
     for name, entry in files.items():
-        if name != Path(name).name or name in ("", ".", "..") or "\0" in name:
-            raise FormatError(f"{path.name} names {name!r}, which is no file of its folder")
+        bare = name == Path(name).name and name not in ("", ".", "..")
+        if not bare or not name.isprintable() or len(name) > 255:
+            raise FormatError(
+                f"{path.name} names {reprlib.repr(name)}, which is no file of its folder"
+            )
         if not (
             isinstance(entry, dict)
             and isinstance(entry.get("bytes"), int)
