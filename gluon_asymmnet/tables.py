@@ -12,7 +12,7 @@ from gluon_asymmnet.registry import plan_model
 
 _ROOT = Path(__file__).parent.parent
 AUTHORS_STEP = 2048 / 4050  # seconds: their log, 8 GPUs, 2,048 images a step
-_WIDTHS = (0.5, 0.75, 1.0)
+_WIDTHS = (0.5, 1.0)
 _MEASURED = _ROOT / "benchmarks/measured.json"
 # what README compares: contender of the benchmark -> how it is called there
 _COMPARED = {
