@@ -16,6 +16,7 @@ from gluon_asymmnet.distributed.watch import Hub, Member
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.evaluate import Part
+from gluon_asymmnet.train.checkpoint_files import write_manifest
 from gluon_asymmnet.train.classifier import ClassifierTask, train
 from tests.conftest import free_port
 from tests.test_train import config
@@ -130,6 +131,8 @@ def test_a_run_goes_on_with_as_many_workers_as_before(digits, tmp_path):
     train(small)
     state = next(tmp_path.glob("*/*/checkpoints/*/state.json"))
     state.write_text(state.read_text().replace('"images_per_step": 64', '"images_per_step": 128'))
+    (state.parent / "manifest.json").unlink()
+    write_manifest(state.parent, 1)
     with pytest.raises(InputError, match="counts steps of 128 images, and this run's are of 64"):
         train(small)
 

@@ -114,8 +114,8 @@ class _Worker:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise RunError(
-                f"{self.name} was ended by the system, as where memory is short: all contenders are "
-                f"held at once; name fewer with --only"
+                f"{self.name} was ended by the system, as where memory is short: all contenders "
+                f"are held at once; name fewer with --only"
             ) from None
 
     def _answer(self) -> Optional[dict]:

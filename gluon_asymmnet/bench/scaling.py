@@ -34,12 +34,12 @@ def scaling(case: Case, numbers) -> list[dict]:
 
     Raises: RunError if a run fails.
     """
-    from gluon_asymmnet.bench.suite import _write_records
+    from gluon_asymmnet.bench.suite import noise, write_records
     from gluon_asymmnet.distributed.launch import Plan, launch
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        _write_records(Path(folder), case.batch * max(numbers))
+        write_records(Path(folder), noise(case.batch * max(numbers)))
         for workers in numbers:
             out = Path(folder) / f"{workers}.json"
             line = [sys.executable, "-m", __name__, json.dumps(case._asdict()), folder, str(out)]

@@ -65,7 +65,7 @@ def train(plan: Plan) -> list:
     rows = []
     for case in plan.cases():
         with tempfile.TemporaryDirectory() as folder:
-            _write_records(Path(folder), _noise(case.batch))
+            write_records(Path(folder), noise(case.batch))
             rows += _rows("train", case._replace(folder=folder), c.TRAIN, plan)
     return rows
 
@@ -79,7 +79,7 @@ def inputs(plan: Plan) -> list:
     rows = []
     for threads in plan.threads:
         with tempfile.TemporaryDirectory() as folder:
-            _write_records(Path(folder), photographs.jpegs(_PHOTOGRAPHS))
+            write_records(Path(folder), photographs.jpegs(_PHOTOGRAPHS))
             case = Case(batch=32, threads=threads, folder=folder)
             rows += _input_rows("JPEG 500x375", _PHOTOGRAPHS, case, plan)
             digits = write_digits(Path(folder) / "digits")
@@ -191,12 +191,14 @@ def _export_int8(model, exported: Path) -> None:
         quantizer.place(file, folder / f"net{quantizer.suffix}", described(model.card))
 
 
-def _noise(count: int) -> list[bytes]:
+def noise(count: int) -> list[bytes]:
+    """Return small JPEGs of noise."""
     rng = np.random.default_rng(0)
     return [encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(count)]
 
 
-def _write_records(folder: Path, images: list[bytes]) -> None:
+def write_records(folder: Path, images: list[bytes]) -> None:
+    """Write ``folder/train.rec`` and its index; an image's label is its number."""
     with RecordWriter(folder / "train.rec", folder / "train.idx") as writer:
         for i, image in enumerate(images):
             writer.write(i, float(i), image)

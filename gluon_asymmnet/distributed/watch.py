@@ -274,6 +274,8 @@ class Member:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
+        self._thread.join()
+        self._line.socket.close()
 
     def fail(self, why: str) -> None:
         """Tell the others that this worker ends, and why."""
@@ -287,9 +289,14 @@ class Member:
             process.kill()
 
     def _serve(self) -> None:
-        beat, interval = 0.0, _interval(self.place)
+        interval = _interval(self.place)
         selector = selectors.DefaultSelector()
         selector.register(self._line.socket, selectors.EVENT_READ)
+        with selector:
+            self._watch(selector, interval)
+
+    def _watch(self, selector, interval: float) -> None:
+        beat = 0.0
         own, until = None, 0.0  # what is wrong here, and how long to let worker 0 tell all
         while not self._left.is_set():
             reason = self._hear() if selector.select(interval / 2) else None
@@ -300,6 +307,7 @@ class Member:
                 reason = f"worker {self.place.rank} of {self.place.size} failed: {own}"
             if reason and not self._left.is_set():
                 self._end_process(reason)
+                self._line.socket.close()
                 return
             if time.monotonic() - beat > interval:
                 beat = time.monotonic()
