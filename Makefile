@@ -16,9 +16,7 @@ demo-ssd: $(VENV)/demo-ssd.stamp
 	$(BIN)/python -m gluon_asymmnet.demo_ssd $(DEMO) --backbone $(or $(BACKBONE),digits)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not slow and not browser"
-
-	$(BIN)/python -m pytest -m "not slow and not horovod"
+	$(BIN)/python -m pytest -m "not slow and not browser and not horovod"
 
 # Long and rarely changing checks; not part of `make test` nor of CI.
 test-slow: $(VENV)/dev.stamp

@@ -55,9 +55,10 @@ def _measure(case: Case, folder: str, out: str) -> None:
     """One worker's part."""
     import numpy as np
 
-    from gluon_asymmnet.config import ClassifierConfig, resolve
+    from gluon_asymmnet.config import ClassifierConfig
     from gluon_asymmnet.distributed.join import joined
     from gluon_asymmnet.distributed.workers import ALONE
+    from gluon_asymmnet.settings import resolve
 
     config = resolve(ClassifierConfig, {
         "model": case.model, "width": case.width, "dataset": "custom", "input_size": case.size,
