@@ -20,7 +20,10 @@ def table(rows: list) -> str:
 
 def document(measured: dict) -> str:
     """Return the page of what ``write`` wrote as JSON."""
-    return f"# Measured\n\n{machine_line(measured['machine'])}\n\n{table(measured['rows'])}\n"
+    return (
+        f"# Measured\n\n{machine_line(measured['machine'])} One process per contender, in turn, "
+        f"round by round.\n\n{table(measured['rows'])}\n"
+    )
 
 
 def machine_line(machine: dict) -> str:
@@ -29,7 +32,7 @@ def machine_line(machine: dict) -> str:
     return (
         f"{machine['cpu']}, {machine['processors']} processors "
         f"({', '.join(machine['cpu_features'])}); {machine['platform']}; Python "
-        f"{machine['python']}; {packages}. One process per contender, in turn, round by round."
+        f"{machine['python']}; {packages}."
     )
 
 
