@@ -25,7 +25,6 @@ from gluon_asymmnet.data.recordio import PathLike, RecordFile, require_file
 from gluon_asymmnet.data.voc import Annotated
 from gluon_asymmnet.errors import FormatError, InputError
 
-
 _WIDEST = 10_000  # numbers of an object; a larger one is damage, also where there is no object
 
 
