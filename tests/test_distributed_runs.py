@@ -25,6 +25,20 @@ SCRIPT = ROOT / "tests/distributed_run.py"
 ENGINES = ["kvstore", pytest.param("horovod", marks=pytest.mark.horovod)]
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    """End what a failed test has left running; the workers go with their launcher."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 class Launched:
     """``asymmnet launch`` in a process of its own, with its output as it comes."""
 
@@ -35,6 +49,7 @@ class Launched:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TEST_RUN": self.mark, **environment},
         )  # fmt: skip
+        STARTED.append(self.process)
         self.text = ""
 
     def until(self, pattern):
@@ -49,7 +64,6 @@ class Launched:
         """Read all; return the exit status."""
         self.text += self.process.stdout.read()
         status = self.process.wait(60)
-        self.process.stdout.close()
         deadline = time.time() + 5
         while self.left() and time.time() < deadline:
             time.sleep(0.05)

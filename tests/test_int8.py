@@ -89,7 +89,7 @@ def test_rounding_is_all_that_differs(tmp_path):
     model = one_convolution()
     for name, one in (("a", model), ("b", quantized(model, measure_ranges(model, images)))):
         onnx.save(one, tmp_path / f"{name}.onnx")
-    exact, found = (OnnxRuntime(tmp_path / f"{n}.onnx").predict(images) for n in "ab")
+    exact, found = (OnnxRuntime(tmp_path / f"{n}.onnx").run(images)[0] for n in "ab")
     # half a step of the input in three products, of the weights, of the result
     most = 1.75 * (2 / 255) / 2 + 3 * (1 / 127) / 2 + 2 * (2 / 255)
     assert 0 < np.abs(exact - found).max() < most
@@ -162,7 +162,7 @@ def made(tmp_path_factory):
 
 def run_on(model, images, tmp_path, name="x"):
     onnx.save(model, tmp_path / f"{name}.onnx")
-    return OnnxRuntime(tmp_path / f"{name}.onnx", threads=1).predict(images)
+    return OnnxRuntime(tmp_path / f"{name}.onnx", threads=1).run(images)[0]
 
 
 @pytest.mark.parametrize("card", [{}, dict(model="asymmnet_large"), dict(shuffle_groups=2)])

@@ -3,7 +3,7 @@
 ps-lite and Gloo wait for a lost peer in C++, without end or with an error from deep inside.  So
 each worker holds a TCP connection to worker 0 and sends a line a second; a connection that closes
 without goodbye, or is silent for too long, is a lost worker, and worker 0 tells all the rest.
-The lines are JSON objects of one entry: hello, go, beat, bye, fail, end.
+The lines are JSON objects of one entry: hello, go, ready, beat, bye, fail, end.
 """
 
 import contextlib
@@ -23,7 +23,9 @@ from gluon_asymmnet.errors import RunError
 
 LOST = 75  # exit status of a survivor: EX_TEMPFAIL of sysexits.h, "try again"
 _FAREWELL = 2  # seconds for the others to end, before worker 0 does
-_MEETING = 60  # seconds: importing MXNet on a loaded machine takes some
+# Seconds at least, until a worker is ready: on a loaded machine the import of MXNet takes some, and
+# no other thread runs while its library is loaded.
+_MEETING = 60
 _LONGEST = 65536  # bytes of a line; a peer that sends more is not one of ours
 
 
@@ -67,7 +69,7 @@ class Hub:
             self._listener = socket.create_server(("", place.port), backlog=place.size)
         except OSError as error:
             raise RunError(f"worker 0 cannot listen on port {place.port}: {error}") from None
-        self._members: dict[int, dict] = {}  # by rank: line, who, gone
+        self._members: dict[int, dict] = {}  # by rank: line, who, host, ready, gone
         self._lines: dict[_Line, Optional[int]] = {}  # its rank, once it has said it
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -98,6 +100,7 @@ class Hub:
         for line in self._lines:
             line.socket.close()
         self._listener.close()
+        self._selector.close()
 
     def _tell(self, verdict: str) -> None:
         """Send the verdict to all who are still there.
@@ -148,6 +151,8 @@ class Hub:
         for kind, content in messages:
             if kind == "hello" and rank is None:
                 rank = self._welcome(line, content)
+            elif rank is not None and kind == "ready":
+                self._members[rank]["ready"] = True
             elif rank is not None and kind in ("bye", "fail"):
                 self._members[rank]["gone"] = True
                 if kind == "fail":
@@ -167,7 +172,9 @@ class Hub:
             )
             return None
         self._lines[line] = rank
-        self._members[rank] = {"line": line, "who": who, "gone": False, "host": hello.get("host")}
+        self._members[rank] = {
+            "line": line, "who": who, "host": hello.get("host"), "ready": False, "gone": False,
+        }  # fmt: skip
         if len(self._members) == self.place.size:
             hosts = [self._members[r]["host"] for r in range(self.place.size)]
             told = {**self._share, "hosts": hosts, "address": self._address()}
@@ -184,14 +191,16 @@ class Hub:
         return next((a for a in reached if not a.startswith("127.")), reached[0])
 
     def _look_for_the_missing(self) -> None:
-        now, limit = time.monotonic(), self.place.timeout
+        now = time.monotonic()
         if len(self._members) < self.place.size and now > self._deadline:
             missing = [str(r) for r in range(self.place.size) if r not in self._members]
             self._end(
-                f"worker {', '.join(missing)} of {self.place.size} did not come within {limit:g} "
-                f"s: it must be started, and reach {self.place.host}, port {self.place.port}"
+                f"worker {', '.join(missing)} of {self.place.size} did not come within "
+                f"{self.place.timeout:g} s: it must be started, and reach {self.place.host}, "
+                f"port {self.place.port}"
             )
         for rank, member in self._members.items():
+            limit = _patience(self.place, member["ready"])
             if not member["gone"] and now - member["line"].heard > limit:
                 self._end(f"{self._title(rank)} has been silent for {limit:g} s")
 
@@ -219,6 +228,7 @@ class Member:
         self._left = threading.Event()
         self._lock = threading.Lock()  # the thread and the caller both send
         self._deadline: Optional[tuple[float, str]] = None
+        self._ready = self._leaving = False
         parent = os.getppid()
         self._launcher = parent if os.environ.get("ASYMMNET_LAUNCHER") == str(parent) else None
         self._line = _Line(self._connect())
@@ -256,10 +266,11 @@ class Member:
 
     @contextlib.contextmanager
     def within_time(self, what: str):
-        """End the process if the block does not end in time; it has a minute in any case."""
-        self._deadline = (time.monotonic() + max(self.place.timeout, _MEETING), what)
+        """End the process if the block does not end in time; after it this worker is ready."""
+        self._deadline = (time.monotonic() + _patience(self.place, False), what)
         yield
-        self._deadline = None
+        self._deadline, self._ready = None, True
+        self._send("ready")
 
     def help_by(self, name: str, process: subprocess.Popen) -> None:
         """Watch a process that this worker cannot do without."""
@@ -267,21 +278,22 @@ class Member:
 
     def leave(self) -> None:
         """Say goodbye: from here on nobody has to be there."""
-        self._left.set()
-        self._send("bye")
+        self._say_last("bye")
         for _, process in self._helpers:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-        self._thread.join()
-        self._line.socket.close()
 
     def fail(self, why: str) -> None:
         """Tell the others that this worker ends, and why."""
-        self._left.set()
-        self._send("fail", why[:2000])
+        self._say_last("fail", why[:2000])
         self.stop_helpers()
+
+    def _say_last(self, kind: str, content=None) -> None:
+        self._leaving = True  # what is lost from here on does not matter
+        self._send(kind, content)
+        self._left.set()
 
     def stop_helpers(self) -> None:
         """Kill the processes of ``help_by``."""
@@ -289,14 +301,9 @@ class Member:
             process.kill()
 
     def _serve(self) -> None:
-        interval = _interval(self.place)
+        beat, interval = 0.0, _interval(self.place)
         selector = selectors.DefaultSelector()
         selector.register(self._line.socket, selectors.EVENT_READ)
-        with selector:
-            self._watch(selector, interval)
-
-    def _watch(self, selector, interval: float) -> None:
-        beat = 0.0
         own, until = None, 0.0  # what is wrong here, and how long to let worker 0 tell all
         while not self._left.is_set():
             reason = self._hear() if selector.select(interval / 2) else None
@@ -305,13 +312,16 @@ class Member:
                 until = time.monotonic() + 2 * _FAREWELL
             if own and time.monotonic() > until:
                 reason = f"worker {self.place.rank} of {self.place.size} failed: {own}"
-            if reason and not self._left.is_set():
-                self._end_process(reason)
-                self._line.socket.close()
-                return
+            if reason:
+                if not self._leaving:
+                    self._end_process(reason)
+                break
             if time.monotonic() - beat > interval:
                 beat = time.monotonic()
                 self._send("beat")
+        selector.close()
+        self._left.wait(_FAREWELL)  # until the last word is said
+        self._line.socket.close()
 
     def _hear(self) -> Optional[str]:
         messages = self._line.read()
@@ -324,7 +334,7 @@ class Member:
         return None if messages is not None else f"{self._first()} is gone: its connection closed"
 
     def _look(self) -> Optional[str]:
-        now, limit = time.monotonic(), self.place.timeout
+        now, limit = time.monotonic(), _patience(self.place, self._ready)
         for name, process in self._helpers:
             status = process.poll()
             if status is not None:
@@ -361,6 +371,11 @@ def status_text(status: int) -> str:
     if status >= 0:
         return f"status {status}"
     return f"killed by {signal.Signals(-status).name}"
+
+
+def _patience(place: Place, ready: bool) -> float:
+    """Return how long a worker may be silent, in seconds."""
+    return place.timeout if ready else max(place.timeout, _MEETING)
 
 
 def _interval(place: Place) -> float:

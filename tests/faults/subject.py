@@ -24,6 +24,8 @@ _COMMON = {
     "checkpoint_steps": 2, "keep_last": KEEP, "log_interval": 1, "threads": 1, "num_workers": 1,
 }  # fmt: skip
 
+_MEASURED = ("seconds", "images", "images_per_s")  # of a row: not decided by the run
+
 
 class Subject(NamedTuple):
     """One kind of run."""
@@ -141,7 +143,7 @@ def read_metrics(folder: Path) -> list[dict]:
     """Read ``metrics.jsonl`` without times; every line has to be whole."""
     file = folder / "metrics.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in _MEASURED} for row in rows]
 
 
 def good_steps(folder: Path) -> list[int]:
