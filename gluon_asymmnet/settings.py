@@ -180,4 +180,7 @@ def to_json(config) -> str:
 def from_json(config_class, path: Path):
     """Read a config that ``to_json`` wrote.  Raises: FormatError; FileNotFoundError."""
     what = "the configuration of a run"
-    return make(config_class, parse_object(Path(path).read_bytes(), path, what), path, what)
+    settings = parse_object(Path(path).read_bytes(), path, what)
+    # None: a flag that was declined when this was written, and unset
+    given = {name: value for name, value in settings.items() if value is not None}
+    return make(config_class, given, path, what)

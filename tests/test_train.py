@@ -293,7 +293,8 @@ def test_run_directory(undisturbed):
     lines = (folder / "log.txt").read_text().splitlines()
     number = r"[-\d.e]+"
     assert re.fullmatch(
-        rf"Epoch\[0\] Batch \[4\]\tSpeed: {number} samples/sec\taccuracy={number}\tlr={number}",
+        rf"Epoch\[0\] Batch \[4\]\tSpeed: {number} samples/sec\taccuracy={number}\tlr={number}"
+        r"\tleft=[\d:]+",
         lines[1],
     )
     assert re.search(rf"\n\[Epoch 2\] training: accuracy={number}\n"
