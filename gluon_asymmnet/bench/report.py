@@ -2,8 +2,7 @@
 
 from typing import Callable
 
-from gluon_asymmnet.complexity import count
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.registry import cost_of
 
 _MATMUL_OPERATIONS = 2 * 2048**3
 _AHEAD = 20  # times the speed of training that the input has to reach
@@ -69,9 +68,7 @@ def _speed_table(case: dict, rows: list) -> str:
     plain = _named(rows, "plain", "train_plain")["median"]
     limit = 0.0
     if product:
-        macs = count(
-            plan_model(case["model"], width=case["width"])[1], input_size=case["size"]
-        ).macs
+        macs = cost_of(case["model"], width=case["width"], input_size=case["size"]).macs
         limit = 2 * macs * case["batch"] * product["median"] / _MATMUL_OPERATIONS
 
     def cells(row) -> str:
