@@ -72,13 +72,13 @@ class SqueezeExcite(ChannelAttention):
 
 
 def eca_kernel(channels: int) -> int:
-    """Return the adaptive kernel of ECA: ``(log2(C) + 1) / 2``, truncated, then the next odd number.
+    """Return ECA's adaptive kernel: ``(log2(C) + 1) / 2`` cut to a whole number, then up to odd.
 
-    As the authors' formula is coded everywhere.  The paper says "nearest odd", which is ambiguous
-    at 128 and 2048 channels; this rounds up.  The authors' published models do not use it, their
+    As the formula is coded everywhere.  Where the cut number is even, as at 128 and 2048 channels,
+    "nearest odd" is ambiguous; this goes up.  The authors' published models do not use it: their
     kernels are set by hand.
 
-    Source: arXiv:1910.03151, equation 12, with gamma 2 and b 1.
+    Source: arXiv:1910.03151, section 3.2, with gamma 2 and b 1.
     """
     return int((math.log2(channels) + 1) / 2) | 1
 
@@ -103,11 +103,14 @@ class EfficientAttention(ChannelAttention):
     ):  # fmt: skip
         super().__init__(prefix=prefix, params=params)
         kernel = eca_kernel(channels) if kernel is None else kernel
-        if isinstance(kernel, bool) or not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+        odd = isinstance(kernel, int) and not isinstance(kernel, bool) and kernel % 2 == 1
+        if not odd or not 0 < kernel < 2 * channels:
             raise InputError(
-                f"the kernel of ECA must be an odd number from 1 on (or null for the adaptive "
-                f"one), got {kernel!r}"
+                f"the kernel of ECA must be an odd number from 1 to {2 * channels - 1} on "
+                f"{channels} channels, or null for the adaptive one; got {kernel!r}"
             )
+        if not isinstance(shared, bool):
+            raise InputError(f"shared must be true or false, got {shared!r}")
         self.channels, self.kernel, self.shared = channels, kernel, shared
         among = 1 if shared else channels
         with self.name_scope():
@@ -136,7 +139,7 @@ class EfficientAttention(ChannelAttention):
 
 
 def _squeeze_excite(channels, *, reduction=4, divisor=8, prefix):
-    hidden = round_up(_reduced(channels, reduction), divisor=divisor)
+    hidden = round_up(_reduced(channels, reduction), divisor=_whole("divisor", divisor, channels))
     return SqueezeExcite(channels, hidden, prefix=prefix)
 
 
@@ -151,11 +154,15 @@ def _nested(channels, *, reduction=16, prefix):
 
 
 def _reduced(channels, reduction):
-    if isinstance(reduction, bool) or not isinstance(reduction, int) or reduction < 1:
-        raise InputError(f"reduction must be a whole number from 1 on, got {reduction!r}")
-    if reduction > channels:
-        raise InputError(f"reduction {reduction} leaves nothing of {channels} channels")
-    return channels // reduction
+    return channels // _whole("reduction", reduction, channels)
+
+
+def _whole(name, value, largest):
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+        raise InputError(
+            f"{name} must be a whole number from 1 to {largest}, the channels, got {value!r}"
+        )
+    return value
 
 
 _KINDS = {"se": _squeeze_excite, "eca": _efficient, "ant": _nested}
@@ -176,21 +183,30 @@ def attention(kind: Optional[str], channels: int, *, prefix: str = "attention_",
     """
     if kind is None and not settings:
         return None
-    if kind not in _KINDS:
-        raise InputError(f"attention must be null, {' or '.join(map(repr, _KINDS))}, got {kind!r}")
-    known = [name for name in inspect.getfullargspec(_KINDS[kind]).kwonlyargs if name != "prefix"]
-    unknown = sorted(set(settings) - set(known))
+    if not isinstance(kind, str) or kind not in _KINDS:
+        with_settings = " with settings" if settings else ""
+        raise InputError(
+            f"attention must be null, {' or '.join(map(repr, _KINDS))}, got {kind!r}{with_settings}"
+        )
+    make = _KINDS[kind]
+    known = [name for name in inspect.getfullargspec(make).kwonlyargs if name != "prefix"]
+    unknown = [name for name in settings if name not in known]
     if unknown:
-        raise InputError(f"attention {kind!r} has the settings {', '.join(known)}; got {unknown[0]}")
-    return _KINDS[kind](channels, prefix=prefix, **settings)
+        raise InputError(
+            f"attention {kind!r} has no setting {unknown[0]!r}: it takes {', '.join(known)}"
+        )
+    return make(channels, prefix=prefix, **settings)
 
 
-def attention_in_bottleneck(kind: Optional[str], wide: int, out: int, **settings):
+def attention_in_bottleneck(kind: Optional[str], wide: int, out: int, settings: Optional[dict]):
     """Return the attention on the expanded channels and that on the output; one of them is None.
 
     Each kind stands where its authors have it: ECA on the output of the residual branch, the
     others behind the depthwise convolution.
     """
+    settings = {} if settings is None else settings
+    if not isinstance(settings, dict):
+        raise InputError(f"the settings of attention must be named values, got {settings!r}")
     if kind in _ON_OUTPUT:
         return None, attention(kind, out, **settings)
     return attention(kind, wide, **settings), None

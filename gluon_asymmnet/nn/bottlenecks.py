@@ -176,7 +176,7 @@ class AsymmBottleneck(Formed, mx.gluon.HybridBlock):
                 zero_gamma=last_gamma and plan.shortcut, prefix="project_",
             )  # fmt: skip
             self.wide_attention, self.out_attention = attention_in_bottleneck(
-                attention, wide, plan.out, **(attention_settings or {})
+                attention, wide, plan.out, attention_settings
             )
 
     def hybrid_forward(self, F, x):
