@@ -135,7 +135,8 @@ class EfficientAttention(ChannelAttention):
         shifted = [
             F.slice_axis(padded, axis=2, begin=i, end=i + self.channels) for i in range(self.kernel)
         ]
-        return F.reshape(F.concat(*shifted, dim=3), shape=(0, -1, self.kernel, 1))
+        joined = F.concat(*shifted, dim=-1)  # not 3, for oneDNN: see forms.joined
+        return F.reshape(joined, shape=(0, -1, self.kernel, 1))
 
 
 def _squeeze_excite(channels, *, reduction=4, divisor=8, prefix):
@@ -147,7 +148,7 @@ def _efficient(channels, *, kernel=None, shared=True, prefix):
     return EfficientAttention(channels, kernel, shared=shared, prefix=prefix)
 
 
-def _nested(channels, *, reduction=16, prefix):
+def _nested(channels, *, reduction=8, prefix):
     # of ANTNet: a plain sigmoid; without biases, which is inferred (see related/antnet.py)
     hidden = _reduced(channels, reduction)
     return SqueezeExcite(channels, hidden, gate="sigmoid", use_bias=False, prefix=prefix)
@@ -176,7 +177,7 @@ def attention(kind: Optional[str], channels: int, *, prefix: str = "attention_",
         kind: with its settings,
             ``se``: ``reduction`` 4, ``divisor`` 8 of the hidden channels, as in AsymmNet;
             ``eca``: ``kernel`` (None: adaptive), ``shared`` True;
-            ``ant``: ``reduction`` 16.
+            ``ant``: ``reduction`` 8, that of ANTNet's first blocks.
         channels: of the map it scales.
 
     Raises: InputError for another kind or setting, an even kernel, a reduction that leaves nothing.

@@ -5,6 +5,7 @@ Source: arXiv:1910.03151; BangguWu/ECANet, models/eca_mobilenetv2.py.
 
 from typing import Optional
 
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.related.mobilenetv2 import (
     LAST,
     STAGES,
@@ -27,6 +28,8 @@ def build(
             kernel 1, which is one scalar for all channels.  96 in the authors' present code, 97 in
             their first release, with which the published accuracy was got.
     """
+    if isinstance(wide_from, bool) or not isinstance(wide_from, int):
+        raise InputError(f"wide_from must be a whole number of channels, got {wide_from!r}")
     scale = truncated(width)
     blocks = [
         dict(

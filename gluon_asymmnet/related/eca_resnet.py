@@ -90,7 +90,7 @@ def build(
     """
     if width != 1:
         raise InputError(f"ECA-ResNet has the width 1.0 only, got {width!r}")
-    if isinstance(depth, bool) or depth not in LAYOUTS:
+    if not isinstance(depth, int) or depth not in LAYOUTS:
         raise InputError(f"depth must be one of {', '.join(map(str, LAYOUTS))}, got {depth!r}")
     kernels = [None] * 4 if kernels is None else kernels
     if not isinstance(kernels, (list, tuple)) or len(kernels) != 4:
