@@ -3,7 +3,7 @@
 import numpy as np
 
 from gluon_asymmnet._environment import mx
-from gluon_asymmnet.nn.forms import TRAINING, set_form
+from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, set_form
 
 
 def images(count=2, size=64, seed=0):
@@ -41,10 +41,13 @@ def relative(a, b):
     return np.abs(a - b).max() / np.abs(b).max()
 
 
-def check_training_form(net, size=32):
-    """A training step with the operators for the processor reaches every parameter."""
+def check_forms(net, size=32):
+    """The form for inference computes the same; a step in that for training reaches all weights."""
     mx.random.seed(1)
     net.initialize(mx.init.MSRAPrelu())
+    plain = net(images(2, size))
+    set_form(net, INFERENCE)
+    assert relative(net(images(2, size)), plain) < 1e-5
     set_form(net, TRAINING)
     net.hybridize(static_alloc=True, static_shape=True)
     with mx.autograd.record():

@@ -6,7 +6,7 @@ from gluon_asymmnet.nn.attention import eca_kernel
 from gluon_asymmnet.registry import RELATED, cost_of, get_model
 from gluon_asymmnet.related import eca_resnet
 from tests.related_nets import (
-    check_training_form,
+    check_forms,
     images,
     randomize,
     relative,
@@ -67,7 +67,7 @@ def test_constant_gate_is_resnet_v1b(depth):
 
 @pytest.mark.parametrize("settings", [{"depth": 18}, {"depth": 50, "shared": False}])
 def test_trains(settings):
-    check_training_form(eca_resnet.build(classes=3, **settings))
+    check_forms(eca_resnet.build(classes=3, **settings))
 
 
 def test_registered_kernels_are_those_of_the_published_models():

@@ -11,7 +11,7 @@ from gluon_asymmnet.registry import cost_of, get_model
 from gluon_asymmnet.related import ghostnet
 from gluon_asymmnet.related.ghostnet import UNITS, GhostUnit
 from tests.related_nets import (
-    check_training_form,
+    check_forms,
     copy_in_order,
     images,
     randomize,
@@ -120,7 +120,7 @@ def test_rate_0_is_ghostnet():
 @pytest.mark.parametrize("rate", [0, 1, 2])
 @pytest.mark.parametrize("width", [0.5, 0.75])
 def test_trains(width, rate):
-    check_training_form(ghostnet.build(width=width, rate=rate, classes=3))
+    check_forms(ghostnet.build(width=width, rate=rate, classes=3))
 
 
 @pytest.mark.parametrize("kind", [None, "eca", "ant"])
@@ -128,7 +128,7 @@ def test_attention_can_be_another(kind):
     net = ghostnet.build(width=0.5, classes=3, attention=kind)
     marked = {name.split(".")[1] for name in values(net) if "attention" in name}
     assert marked == ({str(i + 1) for i, u in enumerate(UNITS) if u.attention} if kind else set())
-    check_training_form(net)
+    check_forms(net)
 
 
 @pytest.mark.parametrize(

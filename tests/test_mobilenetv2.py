@@ -9,7 +9,7 @@ from gluon_asymmnet.registry import cost_of, get_model
 from gluon_asymmnet.related import antnet, eca_mobilenetv2, mobilenetv2
 from gluon_asymmnet.related.mobilenetv2 import STEM, MobileNetV2, plan_stages, truncated
 from tests.related_nets import (
-    check_training_form,
+    check_forms,
     copy_in_order,
     images,
     randomize,
@@ -83,12 +83,12 @@ def test_every_block_takes_attention(kind, settings, rate):
     )
     blocks = {name.split(".")[1] for name in values(net) if "attention" in name}
     assert len(blocks) == 17
-    check_training_form(net)
+    check_forms(net)
 
 
 @pytest.mark.parametrize("rate", [1, 2])
 def test_asymmetrical_net_trains(rate):
-    check_training_form(mobilenetv2.build(width=0.35, rate=rate, classes=3))
+    check_forms(mobilenetv2.build(width=0.35, rate=rate, classes=3))
 
 
 def test_eca_counts():
@@ -168,7 +168,7 @@ def test_ant_with_attention_of_one_is_mobilenetv2():
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
 def test_antnet_trains(groups):
-    check_training_form(antnet.build(width=0.5, classes=3, groups=groups))
+    check_forms(antnet.build(width=0.5, classes=3, groups=groups))
 
 
 def test_grouped_projection_keeps_groups_apart():

@@ -2,7 +2,8 @@
 
 Source: arXiv:1911.11907, table 1; models/ghostnet.py of Spark001/AsymmNet, whose counts it has.
 That file is gluoncv2's net but for the wide convolution before the classifier, with biases and
-without normalisation, and for MobileNetV3's hard sigmoid.
+without normalisation, and for MobileNetV3's hard sigmoid.  Unlike GhostNet's own code, both have
+3 x 3 depthwise convolutions in all shortcuts, with ReLU.
 """
 
 import math
