@@ -26,7 +26,7 @@ def build(
         dropout: 0.25 by default.
         wide_from: blocks of stages with so many channels, at width 1, have kernel 3, the others
             kernel 1, which is one scalar for all channels.  96 in the authors' present code, 97 in
-            their first release, with which the published accuracy was got.
+            their first release, which is the published model's.
     """
     if isinstance(wide_from, bool) or not isinstance(wide_from, int):
         raise InputError(f"wide_from must be a whole number of channels, got {wide_from!r}")
