@@ -8,6 +8,7 @@ import difflib
 import importlib
 import inspect
 import re
+import reprlib
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -120,9 +121,10 @@ def _parse_spec(spec: dict, where) -> Related:
     family, settings = spec.get("family"), spec.get("settings")
     if set(spec) != {"family", "settings"} or not isinstance(settings, dict):
         raise FormatError(f'{where}: not {_SPEC}: expected {{"family": ..., "settings": {{...}}}}')
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise InputError(
-            f"{where}: unknown family {family!r}: expected one of {', '.join(sorted(FAMILIES))}"
+            f"{where}: unknown family {reprlib.repr(family)}: expected one of "
+            f"{', '.join(sorted(FAMILIES))}"
         )
     return Related(family, settings)
 
@@ -260,7 +262,8 @@ def get_classifier(
         stem: ``authors`` for the graph of the released code, ``scaled`` to keep the first
             shortcut at widths 0.35 and 0.5, as their PyTorch port does.
         input_size: pixels; decides nothing but in DiCENet, whose filters slide over the image.
-        spec: what the spec file held, instead of the file.
+        spec: what the spec file held, instead of the file.  Its settings may have a width and a
+            rate, which win.
 
     The arguments from ``shuffle_groups`` to ``stem`` are AsymmNet's, but ``classes`` and
     ``dropout``.
@@ -313,7 +316,8 @@ def _refuse(name: str, **settings) -> None:
 
 
 def _build(related: Related, variant: Variant, classes: int, dropout, input_size: int):
-    width = variant.width
+    size = {"width": variant.width, "rate": variant.rate, **related.settings}
+    width = size["width"]
     if not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH:
         raise InputError(f"width must be a number above 0 and at most {MAX_WIDTH}, got {width!r}")
     build = importlib.import_module(FAMILIES[related.family]).build
@@ -321,17 +325,17 @@ def _build(related: Related, variant: Variant, classes: int, dropout, input_size
     unknown = [setting for setting in related.settings if setting not in own]
     if unknown:
         raise InputError(
-            f"{variant.name}: the family {related.family} has no setting {unknown[0]!r}: it takes "
+            f"{variant.name}: the family {related.family} has no setting "
+            f"{reprlib.repr(unknown[0])}: it takes "
             f"{', '.join(own) or 'none'}"
         )
     return build(
-        width=width, rate=variant.rate, classes=classes, dropout=dropout, input_size=input_size,
-        prefix=f"{variant_id(variant)}_", **related.settings,
+        classes=classes, dropout=dropout, input_size=input_size, prefix=f"{variant_id(variant)}_",
+        **size,
     )  # fmt: skip
 
 
-# What every family's ``build`` is told.
-_COMMON = {"width", "rate", "classes", "dropout", "input_size", "prefix"}
+_COMMON = {"classes", "dropout", "input_size", "prefix"}  # what every family is told, not a spec
 
 # What help() and editors show of get_model: the classifier's settings, by far the commoner.
 get_model.__signature__ = inspect.signature(get_classifier)

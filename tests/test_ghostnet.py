@@ -73,7 +73,8 @@ def rest():
 
 def test_equals_gluoncv2s():
     """Theirs has normalisation behind the wide convolution and ``clip(x, 0, 1)`` as the gate."""
-    models = pytest.importorskip("gluoncv2.models.ghostnet")
+    from gluoncv2.models import ghostnet as models
+
     theirs = models.ghostnet(classes=7)
     randomize(theirs)
     assert sum(p.data().size for p in theirs.collect_params().values()
