@@ -143,4 +143,3 @@ def _drop_first(F, x, axis):
 
 def _drop_last(F, x, axis):
     return F.slice_axis(x, axis=axis, begin=0, end=-1)
-
