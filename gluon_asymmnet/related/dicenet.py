@@ -34,8 +34,23 @@ STRIDE = 32
 Size = tuple[int, int]  # rows and columns
 
 
-def _activation(channels: int, prefix: str):
-    return nn.PReLU(mx.init.Constant(0.25), in_channels=channels, prefix=prefix)
+class PReLU(mx.gluon.HybridBlock):
+    """``x`` where it is positive, elsewhere x times its channel's learnt slope.
+
+    Shapes: ``(N, C, H, W) -> (N, C, H, W)``.
+
+    Not MXNet's operator: in a hybridized net its gradient of a slope comes out multiplied by the
+    slope (MXNet 1.9.1; the gradient of x is written over what it is computed from).
+    """
+
+    def __init__(self, channels: int, *, prefix=None, params=None):
+        super().__init__(prefix=prefix, params=params)
+        with self.name_scope():
+            self.alpha = self.params.get("alpha", shape=(channels,), init=mx.init.Constant(0.25))
+
+    def hybrid_forward(self, F, x, alpha):
+        slopes = F.reshape(alpha, shape=(1, -1, 1, 1))
+        return F.relu(x) - F.broadcast_mul(F.relu(-x), slopes)
 
 
 class ConvNormPReLU(mx.gluon.HybridBlock):
@@ -48,7 +63,7 @@ class ConvNormPReLU(mx.gluon.HybridBlock):
         super().__init__(prefix=prefix, params=params)
         with self.name_scope():
             self.conv = ConvNorm(in_channels, channels, kernel, stride, groups, prefix="")
-            self.act = _activation(channels, "prelu_")
+            self.act = PReLU(channels, prefix="prelu_")
 
     def hybrid_forward(self, F, x):
         return self.act(self.conv(x))
@@ -157,7 +172,7 @@ class DiceUnit(mx.gluon.HybridBlock):
         with self.name_scope():
             self.conv = DimConv(in_channels, size, filters, prefix="conv_")
             self.norm = NormFactory()(3 * in_channels)
-            self.act = _activation(3 * in_channels, "prelu_")
+            self.act = PReLU(3 * in_channels, prefix="prelu_")
             self.fuse = DimFuse(in_channels, channels, prefix="fuse_")
 
     def hybrid_forward(self, F, x):
