@@ -34,9 +34,18 @@ class Related(NamedTuple):
 
 
 # family -> module with ``build(*, width, rate, classes, dropout, input_size, prefix, **settings)``
-FAMILIES: dict[str, str] = {}
+FAMILIES: dict[str, str] = {
+    "addressnet": "gluon_asymmnet.related.addressnet",
+    "dicenet": "gluon_asymmnet.related.dicenet",
+}
 
-RELATED: dict[str, Related] = {}
+RELATED: dict[str, Related] = {
+    "addressnet": Related("addressnet", {}),
+    "addressnet_enhanced": Related("addressnet", {"enhanced": True}),
+    "cifar_addressnet32": Related("addressnet", {"depth": 32}),
+    "cifar_addressnet32_enhanced": Related("addressnet", {"depth": 32, "enhanced": True}),
+    "dicenet": Related("dicenet", {}, (0.2, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.4)),
+}
 
 
 class Variant(NamedTuple):
