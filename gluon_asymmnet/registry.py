@@ -36,15 +36,33 @@ class Related(NamedTuple):
 # family -> module with ``build(*, width, rate, classes, dropout, input_size, prefix, **settings)``
 FAMILIES: dict[str, str] = {
     "addressnet": "gluon_asymmnet.related.addressnet",
+    "antnet": "gluon_asymmnet.related.antnet",
     "dicenet": "gluon_asymmnet.related.dicenet",
+    "eca_mobilenetv2": "gluon_asymmnet.related.eca_mobilenetv2",
+    "eca_resnet": "gluon_asymmnet.related.eca_resnet",
+    "ghostnet": "gluon_asymmnet.related.ghostnet",
+    "mobilenetv2": "gluon_asymmnet.related.mobilenetv2",
 }
 
 RELATED: dict[str, Related] = {
+    "mobilenetv2": Related("mobilenetv2", {}, (0.35, 0.5, 0.75, 1.0, 1.4)),
+    "mobilenetv2_asymm": Related("mobilenetv2", {}, (0.5, 0.75, 1.0), (0, 1, 2)),
+    "ghostnet": Related("ghostnet", {}, (0.5, 0.75, 1.0, 1.3)),
+    "ghostnet_asymm": Related("ghostnet", {}, (0.5, 0.75, 1.0, 1.3), (0, 1, 2)),
+    # the kernels of the published models; all 3 in the code's defaults
+    "eca_resnet18": Related("eca_resnet", {"depth": 18, "kernels": [3, 5, 7, 7]}),
+    "eca_resnet34": Related("eca_resnet", {"depth": 34, "kernels": [3, 3, 5, 7]}),
+    "eca_resnet50": Related("eca_resnet", {"depth": 50, "kernels": [3, 5, 5, 7]}),
+    "eca_resnet101": Related("eca_resnet", {"depth": 101, "kernels": [3, 3, 5, 7]}),
+    "eca_resnet152": Related("eca_resnet", {"depth": 152, "kernels": [3, 3, 5, 7]}),
+    "eca_mobilenetv2": Related("eca_mobilenetv2", {}),
+    "antnet": Related("antnet", {}, (1.0, 1.4)),
+    "antnet_g2": Related("antnet", {"groups": 2}),
+    "dicenet": Related("dicenet", {}, (0.2, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.4)),
     "addressnet": Related("addressnet", {}),
     "addressnet_enhanced": Related("addressnet", {"enhanced": True}),
     "cifar_addressnet32": Related("addressnet", {"depth": 32}),
     "cifar_addressnet32_enhanced": Related("addressnet", {"depth": 32, "enhanced": True}),
-    "dicenet": Related("dicenet", {}, (0.2, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.4)),
 }
 
 

@@ -4,7 +4,7 @@ Source: arXiv:1809.08458 and its poster at WACV 2019.  There a shift moves a poi
 operators copy, so their times are not the paper's.
 
 All of them are slices and joins, of any batch and image size.  Joins name a negative axis: see
-``nn.bottlenecks.AsymmBottleneck``.
+``forms.joined``.
 """
 
 from gluon_asymmnet._environment import mx

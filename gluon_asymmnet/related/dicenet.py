@@ -11,7 +11,7 @@ from typing import Optional
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn.bottlenecks import ChannelShuffle, ConvNorm, NormFactory
-from gluon_asymmnet.nn.forms import TRAINING, Formed, channel_mean, scale_channels
+from gluon_asymmnet.nn.forms import TRAINING, Formed, channel_mean, joined, scale_channels
 from gluon_asymmnet.related.classifier import Classifier, GlobalMean
 
 nn = mx.gluon.nn
@@ -69,7 +69,7 @@ class ConvNormPReLU(mx.gluon.HybridBlock):
         return self.act(self.conv(x))
 
 
-class DimConv(mx.gluon.HybridBlock):
+class DimConv(Formed, mx.gluon.HybridBlock):
     """A 3 x 3 convolution over each of a map's three planes, a filter per slice.
 
     Slices of the channels are seen as usual; those of the rows have the sides C and W, those of
@@ -99,12 +99,12 @@ class DimConv(mx.gluon.HybridBlock):
 
     def hybrid_forward(self, F, x):
         by_rows, by_columns = self.filtered
-        return F.concat(
+        views = [
             self.depth(x),
             self._along(F, x, self.height, by_rows, (0, 2, 1, 3)),
             self._along(F, x, self.width, by_columns, (0, 3, 2, 1)),
-            dim=-3,  # see AsymmBottleneck
-        )
+        ]
+        return joined(F, views, self.form)
 
     def _along(self, F, x, conv, filtered: Size, axes):
         x = F.transpose(_resized(F, x, self.size, filtered), axes)
@@ -179,7 +179,7 @@ class DiceUnit(mx.gluon.HybridBlock):
         return self.fuse(self.act(self.norm(self.conv(x))))
 
 
-class StridedDice(mx.gluon.HybridBlock):
+class StridedDice(Formed, mx.gluon.HybridBlock):
     """Halve the sides and double the channels: a depthwise branch beside a pooled DiCE unit.
 
     Shapes: ``(N, C, 2*H, 2*W) -> (N, 2*C, H, W)``.
@@ -210,10 +210,10 @@ class StridedDice(mx.gluon.HybridBlock):
             self.shuffle = ChannelShuffle(2)
 
     def hybrid_forward(self, F, x):
-        return self.shuffle(F.concat(self.left(x), self.right(x), dim=-3))
+        return self.shuffle(joined(F, [self.left(x), self.right(x)], self.form))
 
 
-class ShuffleDice(mx.gluon.HybridBlock):
+class ShuffleDice(Formed, mx.gluon.HybridBlock):
     """Keep the first half of the channels, put a DiCE unit on the others, and shuffle.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, H, W)``; ``in_channels`` even; ``size`` and
@@ -235,7 +235,7 @@ class ShuffleDice(mx.gluon.HybridBlock):
     def hybrid_forward(self, F, x):
         left = F.slice_axis(x, axis=1, begin=0, end=self.kept)
         right = F.slice_axis(x, axis=1, begin=self.kept, end=None)
-        return self.shuffle(F.concat(left, self.dice(self.conv(right)), dim=-3))
+        return self.shuffle(joined(F, [left, self.dice(self.conv(right))], self.form))
 
 
 class DiCENet(Classifier):
