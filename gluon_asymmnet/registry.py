@@ -36,7 +36,9 @@ class Related(NamedTuple):
 
 # family -> module with ``build(*, width, rate, classes, dropout, input_size, prefix, **settings)``
 FAMILIES: dict[str, str] = {
+    "addressnet": "gluon_asymmnet.related.addressnet",
     "antnet": "gluon_asymmnet.related.antnet",
+    "dicenet": "gluon_asymmnet.related.dicenet",
     "eca_mobilenetv2": "gluon_asymmnet.related.eca_mobilenetv2",
     "eca_resnet": "gluon_asymmnet.related.eca_resnet",
     "ghostnet": "gluon_asymmnet.related.ghostnet",
@@ -57,6 +59,11 @@ RELATED: dict[str, Related] = {
     "eca_mobilenetv2": Related("eca_mobilenetv2", {}),
     "antnet": Related("antnet", {}, (1.0, 1.4)),
     "antnet_g2": Related("antnet", {"groups": 2}),
+    "dicenet": Related("dicenet", {}, (0.2, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.4)),
+    "addressnet": Related("addressnet", {}),
+    "addressnet_enhanced": Related("addressnet", {"enhanced": True}),
+    "cifar_addressnet32": Related("addressnet", {"depth": 32}),
+    "cifar_addressnet32_enhanced": Related("addressnet", {"depth": 32, "enhanced": True}),
 }
 
 

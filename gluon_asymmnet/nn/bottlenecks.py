@@ -87,7 +87,7 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
         if isinstance(self.norm, BatchNorm):
             # behind pointwise convolutions oneDNN's backward fails in some nets (from 20 to 64
             # channels, for one)
-            self.norm.before_relu = act == "relu" and groups > 1 and channels % 16 == 0
+            self.norm.before_relu = act == "relu" and 1 < groups == channels and channels % 16 == 0
 
     def hybrid_forward(self, F, x):
         if self._odd and self.form == TRAINING:
