@@ -22,8 +22,8 @@ PURE = (
     "download", "errors", "evaluate", "evaluation_report", "export/detector_graph", "export/folder",
     "export/int8_report", "export/int8_search", "export/onnx_graph", "export/onnx_int8",
     "export/parity", "extras", "folding", "json_objects", "predict", "recipes", "registry",
-    "report", "settings", "threads", "train/checkpoint_files", "train/curves", "train/mixing",
-    "train/progress", "train/run_directory", "train/schedule",
+    "related/rpw_plan", "report", "settings", "threads", "train/checkpoint_files", "train/curves",
+    "train/mixing", "train/progress", "train/run_directory", "train/schedule",
 )  # fmt: skip
 
 
