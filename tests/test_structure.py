@@ -14,16 +14,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 PURE = (
     "arch", "atomic", "card", "cli", "compat/convert", "compat/layouts", "compat/params_file",
     "compat/published", "compat/published_evaluation", "compat/safetensors_file",
-    "compat/state_dict_file", "compat/states_file", "compat/walk", "complexity", "config", "data",
-    "detection/agreement", "detection/card", "detection/coco_ap", "detection/config",
-    "detection/evaluate", "detection/nms", "detection/pictures", "detection/report",
-    "detection/sources", "detection/spec", "detection/voc_ap", "distributed/join",
-    "distributed/launch", "distributed/place", "distributed/watch", "distributed/workers", "doctor",
-    "download", "errors", "evaluate", "evaluation_report", "export/detector_graph", "export/folder",
-    "export/int8_report", "export/int8_search", "export/onnx_graph", "export/onnx_int8",
-    "export/parity", "extras", "folding", "json_objects", "predict", "recipes", "registry",
-    "related/rpw_plan", "report", "settings", "threads", "train/checkpoint_files", "train/curves",
-    "train/mixing", "train/progress", "train/run_directory", "train/schedule",
+    "compat/state_dict_file", "compat/states_file", "compat/walk", "complexity",
+    "compress/optimizer", "compress/receptive_field", "config", "data", "detection/agreement",
+    "detection/card", "detection/coco_ap", "detection/config", "detection/evaluate",
+    "detection/nms", "detection/pictures", "detection/report", "detection/sources",
+    "detection/spec", "detection/voc_ap", "distributed/join", "distributed/launch",
+    "distributed/place", "distributed/watch", "distributed/workers", "doctor", "download", "errors",
+    "evaluate", "evaluation_report", "export/detector_graph", "export/folder", "export/int8_report",
+    "export/int8_search", "export/onnx_graph", "export/onnx_int8", "export/parity", "extras",
+    "folding", "json_objects", "predict", "recipes", "registry", "related/rpw_plan", "report",
+    "settings", "threads", "train/checkpoint_files", "train/curves", "train/mixing",
+    "train/progress", "train/run_directory", "train/schedule",
 )  # fmt: skip
 
 

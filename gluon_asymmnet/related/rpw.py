@@ -115,7 +115,7 @@ class StagedNet(Classifier):
     ):  # fmt: skip
         channels = stages[-1][-1].channels
         super().__init__(channels, classes=classes, dropout=dropout, prefix=prefix, params=params)
-        self.stages = tuple(stages)
+        self.stages, self.rule = tuple(stages), rule
         in_channels = 3
         with self.features.name_scope():
             for s, stage in enumerate(stages):

@@ -105,8 +105,8 @@ def window_starts(
     check_windows(in_channels, groups, overlap)
     width, share = in_channels // groups, Fraction(str(overlap))
     if rule == "cuda":
-        step = (1 - share) * width
-        return tuple(math.floor(j * step) % in_channels for j in range(channels))
+        step, parts = ((1 - share) * width).as_integer_ratio()
+        return tuple(j * step // parts % in_channels for j in range(channels))
     step = width - math.floor(share * width)
     number = in_channels // math.gcd(in_channels, step)
     return tuple(d * step % in_channels for d in sorted(j % number for j in range(channels)))
