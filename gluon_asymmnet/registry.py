@@ -64,6 +64,25 @@ RELATED: dict[str, Related] = {
     "addressnet_enhanced": Related("addressnet", {"enhanced": True}),
     "cifar_addressnet32": Related("addressnet", {"depth": 32}),
     "cifar_addressnet32_enhanced": Related("addressnet", {"depth": 32, "enhanced": True}),
+    "rpw": "gluon_asymmnet.related.rpw",
+}
+
+RELATED: dict[str, Related] = {
+    "cifar_vgg11": Related("rpw", {"net": "vgg11"}),
+    "cifar_vgg13": Related("rpw", {"net": "vgg13"}),
+    "cifar_vgg16": Related("rpw", {"net": "vgg16"}),
+    "cifar_vgg19": Related("rpw", {"net": "vgg19"}),
+    "cifar_mobilenet": Related("rpw", {"net": "mobilenet"}),
+    "rpw_vgg11_g2": Related("rpw", {"net": "vgg11", "groups": 2, "overlap": 0.5}),
+    "rpw_vgg13_g2": Related("rpw", {"net": "vgg13", "groups": 2, "overlap": 0.5}),
+    "rpw_vgg16_g1": Related("rpw", {"net": "vgg16", "groups": 1, "overlap": 0.5}),
+    "rpw_vgg16_g2": Related("rpw", {"net": "vgg16", "groups": 2, "overlap": 0.5}),
+    "rpw_vgg16_g4": Related("rpw", {"net": "vgg16", "groups": 4, "overlap": 0.5}),
+    "rpw_vgg16_g8": Related("rpw", {"net": "vgg16", "groups": 8, "overlap": 0.5}),
+    "rpw_vgg19_g2": Related("rpw", {"net": "vgg19", "groups": 2, "overlap": 0.5}),
+    "rpw_mobilenet_g2": Related("rpw", {"net": "mobilenet", "groups": 2, "overlap": 0.5}),
+    "rpw_mobilenet_g4": Related("rpw", {"net": "mobilenet", "groups": 4, "overlap": 0.5}),
+    "rpw_mobilenet_g8": Related("rpw", {"net": "mobilenet", "groups": 8, "overlap": 0.5}),
 }
 
 

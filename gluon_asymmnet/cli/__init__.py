@@ -28,6 +28,7 @@ def main(argv=None) -> int:
         export,
         fetch,
         launch,
+        optimize,
         predict,
         records,
         report,
@@ -46,7 +47,8 @@ def main(argv=None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
         doctor, summary, records, voc, fetch, train, train_ssd, checkpoints, evaluate, predict,
-        status, report, detect, reproduce, convert, export, bench, launch,
+        status, report, detect, reproduce, convert, export, optimize, bench,
+        launch,
     )  # fmt: skip
     for module in modules:
         module.add_parser(subparsers)
