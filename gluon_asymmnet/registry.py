@@ -34,9 +34,25 @@ class Related(NamedTuple):
 
 
 # family -> module with ``build(*, width, rate, classes, dropout, input_size, prefix, **settings)``
-FAMILIES: dict[str, str] = {}
+FAMILIES: dict[str, str] = {
+    "decomposed": "gluon_asymmnet.related.decomposed",
+    "shufflenetv2": "gluon_asymmnet.related.shufflenetv2",
+}
 
-RELATED: dict[str, Related] = {}
+RELATED: dict[str, Related] = {
+    "shufflenetv2": Related("shufflenetv2", {}, widths=(0.5, 1.0, 1.5, 2.0)),
+    "shufflenetv2_regular": Related(
+        "shufflenetv2", {"regular": "both"}, widths=(0.5, 1.0, 1.5, 2.0)
+    ),
+    "shufflenetv2_decomposed": Related(
+        "decomposed",
+        {
+            "base": {"family": "shufflenetv2", "settings": {"regular": "both"}},
+            "layers": {"*": {"multiplier": 1}},
+        },
+        widths=(0.5, 1.0, 1.5, 2.0),
+    ),
+}
 
 
 class Variant(NamedTuple):
