@@ -67,7 +67,7 @@ def test_full_rank_is_the_number_of_kernels_where_these_are_fewer():
 
 def test_two_layers_compute_what_their_kernel_says():
     """Depthwise and pointwise by loops: filter c * m + j belongs to channel c."""
-    weight, bias, patches, responses = layer()
+    weight, _, patches, responses = layer()
     factors = d.sequential(weight, moments_of(patches, responses), 2)
     assert factors.spatial.shape == (2 * C, 1, K, K) and factors.pointwise.shape == (N, 2 * C)
     x = patches[0].reshape(C, K, K)
@@ -90,7 +90,7 @@ def test_error_of_weight_svd_is_the_rest_of_the_singular_values(m):
 
 @pytest.mark.parametrize("m", [1, 4])
 def test_error_of_data_svd_is_that_of_each_channels_responses(m):
-    weight, bias, patches, responses = layer()
+    weight, _, patches, responses = layer()
     kernel = d.data_svd(weight, moments_of(patches, responses), m).kernel
     for i in range(C):
         x = patches[:, 9 * i : 9 * i + 9]
@@ -102,7 +102,7 @@ def test_error_of_data_svd_is_that_of_each_channels_responses(m):
 
 def test_sequential_by_samples():
     """The text-book form, which carries the residual of every sample."""
-    weight, bias, patches, responses = layer()
+    weight, _, patches, responses = layer()
     centred = patches - patches.mean(axis=0)
     residual, kernel = np.zeros((len(patches), N)), []
     for i in range(C):
@@ -162,7 +162,7 @@ def test_the_multi_layer_form_undoes_what_earlier_layers_did():
 
 
 def test_channel_keeps_principal_components():
-    weight, bias, patches, responses = layer()
+    weight, _, patches, responses = layer()
     centred = responses - responses.mean(axis=0)
     s = np.linalg.svd(centred, compute_uv=False)
     factors = d.channel(weight, moments_of(patches, responses), 4)
@@ -221,7 +221,7 @@ def test_ranks_out_of_range(rank):
 
 
 def test_no_samples():
-    with pytest.raises(InputError, match="no samples: .* at least one image"):
+    with pytest.raises(InputError, match=r"no samples: .* at least one image"):
         MomentSums(9, 4).moments()
 
 

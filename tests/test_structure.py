@@ -14,7 +14,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 PURE = (
     "arch", "atomic", "card", "cli", "compat/convert", "compat/layouts", "compat/params_file",
     "compat/published", "compat/published_evaluation", "compat/safetensors_file",
-    "compat/state_dict_file", "compat/states_file", "compat/walk", "complexity", "config", "data",
+    "compat/state_dict_file", "compat/states_file", "compat/walk", "complexity",
+    "compress/decomposition", "compress/images", "compress/moments", "compress/options", "config",
+    "data",
     "detection/agreement", "detection/card", "detection/coco_ap", "detection/config",
     "detection/evaluate", "detection/nms", "detection/pictures", "detection/report",
     "detection/sources", "detection/spec", "detection/voc_ap", "distributed/join",

@@ -302,7 +302,7 @@ def _mean_bias(left: np.ndarray, right: np.ndarray, moments: Moments) -> np.ndar
 
 
 def _depthwise_factors(left, right, bias, shape) -> Factors:
-    """From ``(c, k * k, m)`` and ``(c, n, m)``; outputs of a depthwise convolution go by channel."""
+    """From ``(c, k * k, m)`` and ``(c, n, m)``; maps of a depthwise convolution go by channel."""
     n, channels, *window = shape
     spatial = left.swapaxes(1, 2).reshape(-1, 1, *window)
     pointwise = right.transpose(1, 0, 2).reshape(n, -1)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
+import numpy as np
+
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.compress.decomposition import largest_multiplier
 from gluon_asymmnet.compress.moments import Window
@@ -231,3 +233,10 @@ def _replace(net, path: str, block) -> None:
     if name in vars(parent):
         object.__setattr__(parent, name, block)  # Block's own refuses one of another type
     net.hybridize(False)  # graphs compiled before are not those of the new blocks
+
+
+def set_array(param, values) -> None:
+    """Set a parameter, which is initialised if it is not; ``values`` may be one number for all."""
+    if param._data is None:
+        param.initialize(init=mx.init.Zero(), force_reinit=True)
+    param.set_data(mx.nd.array(np.broadcast_to(values, param.shape), dtype=param.dtype))

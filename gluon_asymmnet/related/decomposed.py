@@ -10,7 +10,7 @@ _BASE = {"family", "settings", "width", "rate"}
 
 def build(
     *, width: float, rate: int, classes: int, dropout: Optional[float], input_size: int,
-    prefix: str, base: dict, layers: dict,
+    prefix: str, base: Optional[dict] = None, layers: Optional[dict] = None,
 ):  # fmt: skip
     """Build the base net and put factored convolutions in the place of some of its own.
 
