@@ -11,6 +11,8 @@ from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.compat.params_file import write_params
+from gluon_asymmnet.compat.weights import load_weights
+from gluon_asymmnet.compress import report
 from gluon_asymmnet.compress.layers import block_at, find_layers, place
 from gluon_asymmnet.compress.network import chosen, decompose, layer_moments
 from gluon_asymmnet.compress.normalisation import reestimate, reset, settle
@@ -242,7 +244,7 @@ def test_the_command_writes_what_opens_and_trains(run, digits, tmp_path, capsys)
     assert report["after"] == {"parameters": cost.parameters, "macs": cost.macs}
     assert len(report["layers"]) == 19
     by_spec = get_model(str(out / "spec.json"), classes=5, input_size=32)
-    by_spec.load_parameters(str(out / "last.params"))
+    load_weights(by_spec, out / "last.params")  # as --resume-params does
     x = images(2)
     np.testing.assert_allclose(by_spec(mx.nd.array(x)).asnumpy(), model.predict(x), rtol=1e-4,
                                atol=1e-5)  # fmt: skip
@@ -394,3 +396,27 @@ def test_shufflenet_is_gluoncvs():
 def test_shufflenets_that_cannot_be(settings, width, message):
     with pytest.raises(InputError, match=message):
         get_model("s", width=width, spec={"family": "shufflenetv2", "settings": settings})
+
+
+def test_tables_and_picture_of_the_experiment(tmp_path):
+    net = {"parameters": 2000, "macs": 4_000_000, "top1": 0.98, "tuned": 0.99, "tuning_epochs": 2}
+    half = {"parameters": 1000, "macs": 1_000_000}
+    found = {
+        "net": net,
+        "plain": {**half, "epochs": 12, "top1": 0.97},
+        "layers": {"multipliers": [1, 2], "methods": {"channel": {"held_out": [0.5, 0.25]}}},
+        "nets": [
+            {"name": "sequential", "multiplier": 1, **half, "top1": 0.5, "tuned": 0.96},
+            {"name": "sequential", "multiplier": 2, **half, "top1": 0.75},
+            {"name": "asymmetric, merged", "multiplier": 1, **half, "top1": 0.6, "tuned": 0.9},
+        ],
+    }
+    assert report.layers_table(found).splitlines()[2] == "| channel | 0.500 | 0.250 |"
+    assert report.accuracy_table(found).splitlines()[2:] == ["| sequential | 50.0 % | 75.0 % |"]
+    assert report.nets_table(found).splitlines()[2:4] == [
+        "| regular, before | 2,000 | 4.00 | 0 % | 98.00 % | 99.00 % |",
+        "| sequential | 1,000 | 1.00 | 75 % | 50.00 % | 96.00 % |",
+    ]
+    report.draw(found, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert "<svg" in text and "sequential" in text
