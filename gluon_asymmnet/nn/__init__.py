@@ -4,10 +4,13 @@ from gluon_asymmnet.nn.activations import HardSigmoid, HardSwish, ReLU6
 from gluon_asymmnet.nn.asymmnet import AsymmNet, FeatureMaps
 from gluon_asymmnet.nn.attention import EfficientAttention, SqueezeExcite, attention
 from gluon_asymmnet.nn.bottlenecks import AsymmBottleneck, ChannelShuffle, ConvNorm, NormFactory
+from gluon_asymmnet.nn.shift import AddressShift, ChannelShift, ShortcutShift
 
 __all__ = [
+    "AddressShift",
     "AsymmBottleneck",
     "AsymmNet",
+    "ChannelShift",
     "ChannelShuffle",
     "ConvNorm",
     "EfficientAttention",
@@ -16,6 +19,7 @@ __all__ = [
     "HardSwish",
     "NormFactory",
     "ReLU6",
+    "ShortcutShift",
     "SqueezeExcite",
     "attention",
 ]

@@ -7,7 +7,7 @@ from gluon_asymmnet._environment import mx
 from gluon_asymmnet.arch import BlockPlan
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.attention import SqueezeExcite, attention_in_bottleneck
-from gluon_asymmnet.nn.forms import TRAINING, Formed, joined, resliced
+from gluon_asymmnet.nn.forms import TRAINING, Formed, joined, resliced, unblocked
 
 nn = mx.gluon.nn
 
@@ -77,6 +77,10 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
         norm = norm or NormFactory()
         # oneDNN's backward of batch normalisation falls to a slow path behind these
         self._odd = kernel == 1 and channels % 16 != 0
+        # and its forward, too, behind groups of such numbers: by 10 from 16 to 144 channels in 4
+        self._odd_groups = kernel == 1 < groups and any(
+            c // groups % 8 for c in (in_channels, channels)
+        )
         with self.name_scope():
             self.conv = nn.Conv2D(
                 channels, kernel, stride, kernel // 2, groups=groups, use_bias=norm.folded,
@@ -93,6 +97,8 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
         if self._odd and self.form == TRAINING:
             x = resliced(F, x)
         x = self.conv(x)
+        if self._odd_groups and self.tuned:
+            x = unblocked(F, x)
         if self.norm is not None:
             x = self.norm(x)
         if self.act is None or getattr(self.norm, "with_relu", False):

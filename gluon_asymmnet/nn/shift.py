@@ -67,7 +67,7 @@ class AddressShift(mx.gluon.HybridBlock):
 
     def hybrid_forward(self, F, x):
         move = _move_flat if self.mode == "flat" else _move_zero
-        return F.concat(*move(F, x, self.quarter), dim=_CHANNELS)
+        return move(F, x, self.quarter)
 
 
 class ShortcutShift(mx.gluon.HybridBlock):
@@ -81,49 +81,56 @@ class ShortcutShift(mx.gluon.HybridBlock):
 
 
 def _move_flat(F, x, q):
-    """Return the quarters, of q channels each: joined to the line that enters, without the last.
-
-    What enters on the right is, in the order of memory, the left column moved up; the first row of
-    the next channel enters that.
-    """
+    """Push a pixel or a row of the channel after, or before, into each channel of a quarter."""
+    pixels = _flat(F, x)
     left, up, right, down = F.split(x, num_outputs=4, axis=_CHANNELS)
-    column = _cut(F, x, (0, q + 1), columns=(0, 1))
-    row = _cut(F, column, (1, None), rows=(0, 1))
-    column = _push_back(F, _cut(F, column, (0, q)), row, _ROWS)
-    left = _push_back(F, left, column, _COLUMNS)
-
-    up = _push_back(F, up, _cut(F, x, (q + 1, 2 * q + 1), rows=(0, 1)), _ROWS)
-
-    column = _cut(F, x, (2 * q - 1, 3 * q), columns=(-1, None))
-    row = _cut(F, column, (0, q), rows=(-1, None))
-    column = _push_front(F, _cut(F, column, (1, None)), row, _ROWS)
-    right = _push_front(F, right, column, _COLUMNS)
-
-    down = _push_front(F, down, _cut(F, x, (3 * q - 1, 4 * q - 1), rows=(-1, None)), _ROWS)
-    return left, up, right, down
-
-
-def _move_zero(F, x, _):
-    """Return the quarters: windows of padded ones."""
-    padded = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 1, 1, 1, 1))
-    left, up, right, down = F.split(padded, num_outputs=4, axis=_CHANNELS)
-    inside, first, last = (1, -1), (0, -2), (2, None)
-    return (
-        _cut(F, left, rows=inside, columns=last),
-        _cut(F, up, rows=last, columns=inside),
-        _cut(F, right, rows=inside, columns=first),
-        _cut(F, down, rows=first, columns=inside),
+    first_pixels = _channels(F, F.slice_axis(pixels, axis=-1, begin=0, end=1), 1, q + 1)
+    first_rows = _channels(F, F.slice_axis(x, axis=-2, begin=0, end=1), q + 1, 2 * q + 1)
+    last_pixels = _channels(
+        F, F.slice_axis(pixels, axis=-1, begin=-1, end=None), 2 * q - 1, 3 * q - 1
     )
+    last_rows = _channels(F, F.slice_axis(x, axis=-2, begin=-1, end=None), 3 * q - 1, 4 * q - 1)
+    moved = F.concat(
+        _append(F, _flat(F, left), first_pixels, -1),
+        _flat(F, _append(F, up, first_rows, -2)),
+        _prepend(F, _flat(F, right), last_pixels, -1),
+        _flat(F, _prepend(F, down, last_rows, -2)),
+        dim=-2,
+    )
+    return F.reshape_like(moved, x)
 
 
-def _cut(F, x, channels=(None, None), rows=(None, None), columns=(None, None)):
-    begin, end = zip((None, None), channels, rows, columns)
-    return F.slice(x, begin=begin, end=end)
+def _flat(F, x):
+    """Return ``(N, C, H * W)``."""
+    return F.reshape(x, shape=(0, 0, -1))
 
 
-def _push_back(F, x, line, axis):
+def _channels(F, x, begin, end):
+    return F.slice_axis(x, axis=1, begin=begin, end=end)
+
+
+def _append(F, x, line, axis):
     return F.slice_axis(F.concat(x, line, dim=axis), axis=axis, begin=1, end=None)
 
 
-def _push_front(F, x, line, axis):
+def _prepend(F, x, line, axis):
     return F.slice_axis(F.concat(line, x, dim=axis), axis=axis, begin=0, end=-1)
+
+
+def _move_zero(F, x, _):
+    """Cut the quarters as windows out of padded ones."""
+    padded = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 1, 1, 1, 1))
+    left, up, right, down = F.split(padded, num_outputs=4, axis=_CHANNELS)
+    inside, first, last = (1, -1), (0, -2), (2, None)
+    return F.concat(
+        _window(F, left, rows=inside, columns=last),
+        _window(F, up, rows=last, columns=inside),
+        _window(F, right, rows=inside, columns=first),
+        _window(F, down, rows=first, columns=inside),
+        dim=_CHANNELS,
+    )
+
+
+def _window(F, x, rows, columns):
+    begin, end = zip((None, None), (None, None), rows, columns)
+    return F.slice(x, begin=begin, end=end)
