@@ -42,6 +42,7 @@ class Card:
     parameters: Optional[int] = None
     macs: Optional[int] = None
     parity: Optional[dict] = None  # how far exported files are from the net, and on what
+    spec: Optional[dict] = None  # of a net from a spec file: what that held
 
     @property
     def preprocessing(self) -> Preprocessing:

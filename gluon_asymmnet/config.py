@@ -15,7 +15,9 @@ class ClassifierConfig(LoopConfig):
     """Everything that decides a training run of a classifier."""
 
     # model
-    model: str = option("", "model to train, e.g. asymmnet_large (required)", group="model")
+    model: str = option(
+        "", "model to train, e.g. asymmnet_large, or a spec file (required)", group="model"
+    )
     width: float = option(1.0, "width multiplier", "--width-scale", "--width", group="model")
     rate: int = option(
         1, "copies of a block's input joined on each side", "--asymmrate", "--rate", group="model"

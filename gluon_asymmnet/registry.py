@@ -5,12 +5,16 @@ iterate over it.  No other module holds a list of models.
 """
 
 import difflib
+import importlib
 import inspect
 import re
+from pathlib import Path
 from typing import NamedTuple, Optional
 
-from gluon_asymmnet.arch import LARGE, SMALL, NetPlan, NetSpec, plan_net
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.arch import LARGE, MAX_WIDTH, SMALL, NetPlan, NetSpec, plan_net
+from gluon_asymmnet.complexity import count
+from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.json_objects import parse_object
 
 SPECS = {
     "asymmnet_large": LARGE,
@@ -18,6 +22,21 @@ SPECS = {
     "mobilenetv3_large": LARGE._replace(reuses=False),
     "mobilenetv3_small": SMALL._replace(reuses=False),
 }
+
+
+class Related(NamedTuple):
+    """A net of a related system: the family that builds it, and its settings there."""
+
+    family: str
+    settings: dict  # of the family's ``build``; JSON values
+    widths: tuple[float, ...] = (1.0,)  # those whose counts are checked
+    rates: tuple[int, ...] = (0,)  # those that can be built
+
+
+# family -> module with ``build(*, width, rate, classes, dropout, input_size, prefix, **settings)``
+FAMILIES: dict[str, str] = {}
+
+RELATED: dict[str, Related] = {}
 
 
 class Variant(NamedTuple):
@@ -30,20 +49,62 @@ class Variant(NamedTuple):
 
 def list_models() -> list[str]:
     """Return the names that ``get_model`` knows, without suffixes."""
-    return sorted(SPECS)
+    return sorted([*SPECS, *RELATED])
 
 
 def get_spec(name: str) -> NetSpec:
-    """Return the table of a model by its plain name."""
-    try:
+    """Return the table of AsymmNet or MobileNetV3 by its plain name."""
+    if name in SPECS:
         return SPECS[name]
-    except KeyError:
-        close = difflib.get_close_matches(name, SPECS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+    if name in RELATED or _is_file(name):
+        raise InputError(f"{name} is no AsymmNet: expected one of {', '.join(sorted(SPECS))}")
+    close = difflib.get_close_matches(name, list_models(), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise InputError(
+        f"unknown model {name!r}: expected one of {', '.join(list_models())}, "
+        f"with a width as suffix if wanted (asymmnet_large_0.5), or a spec file (.json){hint}"
+    )
+
+
+def find_related(name: str, spec: Optional[dict] = None) -> Optional[Related]:
+    """Return how a related net is built; None for AsymmNet and MobileNetV3.
+
+    Args:
+        name: a plain name, or a spec file: ``{"family": ..., "settings": {...}}``.
+        spec: what such a file held, as the card of a model keeps it; wins over the name.
+    """
+    if spec is not None:
+        return _parse_spec(spec, "the card's spec")
+    if _is_file(name):
+        return _parse_spec(read_spec(name), name)
+    return RELATED.get(name)
+
+
+def read_spec(name: str) -> Optional[dict]:
+    """Return what the spec file of this name holds; None if the name is not a file's."""
+    if not _is_file(name):
+        return None
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"{name}: no such file; expected the spec of a model")
+    return parse_object(Path(name).read_bytes(), name, _SPEC)
+
+
+_SPEC = "the spec of a model"
+
+
+def _is_file(name: str) -> bool:
+    return str(name).endswith(".json")
+
+
+def _parse_spec(spec: dict, where) -> Related:
+    family, settings = spec.get("family"), spec.get("settings")
+    if set(spec) != {"family", "settings"} or not isinstance(settings, dict):
+        raise FormatError(f'{where}: not {_SPEC}: expected {{"family": ..., "settings": {{...}}}}')
+    if family not in FAMILIES:
         raise InputError(
-            f"unknown model {name!r}: expected one of {', '.join(list_models())}, "
-            f"with a width as suffix if wanted (asymmnet_large_0.5){hint}"
-        ) from None
+            f"{where}: unknown family {family!r}: expected one of {', '.join(sorted(FAMILIES))}"
+        )
+    return Related(family, settings)
 
 
 def variant_id(variant: Variant) -> str:
@@ -57,16 +118,22 @@ def parse_name(name: str, width: float = 1.0, rate: int = 1) -> Variant:
     What the name says wins over ``width`` and ``rate``, unless these say something else than
     their defaults and contradict it.
     """
+    if _is_file(name):
+        return Variant(re.sub(r"[^\w.-]", "_", Path(name).stem), float(width), 0)
     lowered = str(name).lower()
     match = re.fullmatch(r"(.+?)_w?(\d+(?:\.\d+)?)x?(?:_r(\d+))?", lowered)
-    if match and lowered not in SPECS:
+    if match and lowered not in (*SPECS, *RELATED):
         lowered = match[1]
         width = _agree("width", float(match[2]), width, 1.0)
         if match[3]:
             rate = _agree("rate", int(match[3]), rate, 1)
-    spec = get_spec(lowered)
-    if not spec.reuses and rate == 1:
-        rate = 0  # 1 is the default of asymmnet; the baseline knows only 0
+    related = find_related(lowered)
+    reuses = 1 in related.rates if related else get_spec(lowered).reuses
+    if not reuses and rate == 1:
+        rate = 0  # 1 is the default of asymmnet; the others know only 0
+    if related and rate not in related.rates:
+        fitting = ", ".join(map(str, related.rates))
+        raise InputError(f"{lowered} can be built at rate {fitting}, got {rate!r}")
     return Variant(lowered, float(width) if isinstance(width, int) else width, rate)
 
 
@@ -84,7 +151,7 @@ def plan_model(
     shuffle_groups: int = 0,
     stem: str = "authors",
 ) -> tuple[Variant, NetPlan]:
-    """Return a model's channel counts and decisions.  Needs no MXNet."""
+    """Return channel counts and decisions of AsymmNet or MobileNetV3.  Needs no MXNet."""
     variant = parse_name(name, width, rate)
     plan = plan_net(
         get_spec(variant.name),
@@ -96,12 +163,40 @@ def plan_model(
     return variant, plan
 
 
+def cost_of(
+    name: str,
+    *,
+    width: float = 1.0,
+    rate: int = 1,
+    shuffle_groups: int = 0,
+    stem: str = "authors",
+    classes: int = 1000,
+    input_size: int = 224,
+    spec: Optional[dict] = None,
+):
+    """Count a classifier's parameters and multiply-adds at ``input_size`` x ``input_size`` pixels.
+
+    Returns: ``Complexity`` of AsymmNet and MobileNetV3, from the architecture; ``GraphCost`` of the
+        others, which are built and counted from their graph.  Both have ``parameters``, ``running``
+        and ``macs``.
+    """
+    if find_related(name, spec) is None:
+        _, plan = plan_model(name, width=width, rate=rate, shuffle_groups=shuffle_groups, stem=stem)
+        return count(plan, classes=classes, input_size=input_size)
+    from gluon_asymmnet.graph_complexity import count_graph
+
+    net = get_classifier(
+        name, width=width, rate=rate, classes=classes, input_size=input_size, spec=spec
+    )
+    return count_graph(net, input_size)
+
+
 def get_model(name: str, **settings):
     """Build a model by name: a detector if it starts with ``ssd``, else a classifier.
 
     Settings as ``detection.zoo.get_detector`` or ``get_classifier`` have them.
     """
-    if str(name).lower().startswith("ssd"):
+    if str(name).lower().startswith("ssd") and not _is_file(name):
         from gluon_asymmnet.detection.zoo import get_detector
 
         return get_detector(name, **settings)
@@ -115,7 +210,7 @@ def get_classifier(
     rate: int = 1,
     shuffle_groups: int = 0,
     classes: int = 1000,
-    dropout: float = 0.2,
+    dropout: Optional[float] = None,
     pretrained: bool = False,
     ctx=None,
     root: Optional[str] = None,
@@ -123,16 +218,20 @@ def get_classifier(
     norm_kwargs: Optional[dict] = None,
     last_gamma: bool = False,
     stem: str = "authors",
+    input_size: int = 224,
+    spec: Optional[dict] = None,
 ):
     """Build a classifier.  Call ``net.initialize()`` unless it is pretrained.
 
     Args:
-        name: one of ``list_models()``, with a width as suffix if wanted (``asymmnet_large_0.5``).
-        width: multiplies the channel counts, which are rounded up to multiples of 8.
-        rate: copies of a block's input joined on each side, the paper's r; MobileNetV3 has 0.
+        name: one of ``list_models()``, with a width as suffix if wanted (``asymmnet_large_0.5``);
+            or a spec file, ``{"family": ..., "settings": {...}}``.
+        width: multiplies the channel counts; AsymmNet's are rounded up to multiples of 8.
+        rate: copies of a block's input joined on each side, the paper's r; most others have 0.
         shuffle_groups: groups of the channel shuffle after the join; 0: none, as published.
         classes: number of logits.
-        dropout: probability before the classifier, in [0, 1).
+        dropout: probability before the classifier, in [0, 1); the net's own by default, AsymmNet's
+            is 0.2.
         pretrained: load the published weights (``asymmnet_large``, width 1, rate 1, 1000 classes).
         ctx: device or devices of pretrained weights; the CPU by default.
         root: folder where pretrained weights are kept; a cache folder by default.
@@ -140,10 +239,28 @@ def get_classifier(
         last_gamma: start the last gamma of every block with a shortcut at zero.
         stem: ``authors`` for the graph of the released code, ``scaled`` to keep the first
             shortcut at widths 0.35 and 0.5, as their PyTorch port does.
+        input_size: pixels; decides nothing but in DiCENet, whose filters slide over the image.
+        spec: what the spec file held, instead of the file.
+
+    The arguments from ``shuffle_groups`` to ``stem`` are AsymmNet's, but ``classes`` and
+    ``dropout``.
 
     Raises:
         InputError: for an unknown name, or settings that cannot be built; it says what fits.
     """
+    if not isinstance(classes, int) or classes < 1:
+        raise InputError(f"classes must be a whole number from 1 on, got {classes!r}")
+    if dropout is not None and not 0 <= dropout < 1:
+        raise InputError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+    variant = Variant(name, width, rate) if spec is not None else parse_name(name, width, rate)
+    related = find_related(name if _is_file(name) else variant.name, spec)
+    if related is not None:
+        _refuse(
+            variant.name, shuffle_groups=shuffle_groups, pretrained=pretrained,
+            norm_layer=norm_layer, norm_kwargs=norm_kwargs, last_gamma=last_gamma,
+            stem=stem != "authors",
+        )  # fmt: skip
+        return _build(related, variant, classes, dropout, input_size)
     from gluon_asymmnet.nn.asymmnet import AsymmNet
 
     variant, plan = plan_model(
@@ -152,7 +269,7 @@ def get_classifier(
     net = AsymmNet(
         plan,
         classes=classes,
-        dropout=dropout,
+        dropout=_DROPOUT if dropout is None else dropout,
         norm_layer=norm_layer,
         norm_kwargs=norm_kwargs,
         last_gamma=last_gamma,
@@ -164,6 +281,37 @@ def get_classifier(
         load_published(net, root=root, ctx=ctx)
     return net
 
+
+_DROPOUT = 0.2  # AsymmNet's
+
+
+def _refuse(name: str, **settings) -> None:
+    """Raise InputError for a setting of AsymmNet that was given to another net."""
+    for setting, value in settings.items():
+        if value:
+            raise InputError(f"{name} has no {setting}: it is a setting of AsymmNet; leave it out")
+
+
+def _build(related: Related, variant: Variant, classes: int, dropout, input_size: int):
+    width = variant.width
+    if not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH:
+        raise InputError(f"width must be a number above 0 and at most {MAX_WIDTH}, got {width!r}")
+    build = importlib.import_module(FAMILIES[related.family]).build
+    own = [p for p in inspect.signature(build).parameters if p not in _COMMON]
+    unknown = [setting for setting in related.settings if setting not in own]
+    if unknown:
+        raise InputError(
+            f"{variant.name}: the family {related.family} has no setting {unknown[0]!r}: it takes "
+            f"{', '.join(own) or 'none'}"
+        )
+    return build(
+        width=width, rate=variant.rate, classes=classes, dropout=dropout, input_size=input_size,
+        prefix=f"{variant_id(variant)}_", **related.settings,
+    )  # fmt: skip
+
+
+# What every family's ``build`` is told.
+_COMMON = {"width", "rate", "classes", "dropout", "input_size", "prefix"}
 
 # What help() and editors show of get_model: the classifier's settings, by far the commoner.
 get_model.__signature__ = inspect.signature(get_classifier)

@@ -155,7 +155,7 @@ def build(card: Card):
         extra = {"norm_layer": mx.gluon.nn.GroupNorm, "norm_kwargs": {"num_groups": 8}}
     return get_model(
         card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
-        stem=card.stem, classes=card.classes, **extra,
+        stem=card.stem, classes=card.classes, input_size=card.input_size, spec=card.spec, **extra,
     )  # fmt: skip
 
 

@@ -67,6 +67,11 @@ class LoopConfig:
     keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
     logging_file: str = option("log.txt", "log file in the run directory")
 
+    @property
+    def model_name(self) -> str:
+        """What a run is named after: the model, or its spec file without folder."""
+        return Path(self.model).stem if self.model.endswith(".json") else self.model
+
     def check_loop(self) -> None:
         """Raise InputError for one of these, or of what every task has, that cannot be meant."""
         for name in ("num_epochs", "num_workers", "keep_last"):

@@ -35,7 +35,7 @@ def test_training_steps(capfd):
 def test_table_by_hand():
     """A product of 2 * 2048**3 operations in 0.1 s, a net of 216,918,096 MACs in 10 and 5 ms."""
     case = {"kind": "infer", "model": "asymmnet_large", "width": 1.0, "batch": 1, "size": 224,
-            "threads": 1, "p95": 0.02, "peak_mb": 100.0}  # fmt: skip
+            "threads": 1, "p95": 0.02, "peak_mb": 100.0, "beside": 0.01}  # fmt: skip
     rows = [{**case, "name": name, "median": seconds} for name, seconds in
             (("plain", 0.01), ("optimized", 0.005), ("matmul", 0.1))]  # fmt: skip
     text = table(rows)
@@ -57,7 +57,9 @@ def test_the_script(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     measured = json.loads((tmp_path / "m.json").read_text())
-    assert [row["name"] for row in measured["rows"]] == ["train_ours", "train_task"]
+    ours, task = measured["rows"]
+    assert (ours["name"], task["name"]) == ("train_ours", "train_task")
+    assert task["beside"] == ours["beside"] == ours["median"]
     assert measured["machine"]["packages"]["mxnet"] == "1.9.1"
     assert (tmp_path / "m.md").read_text().startswith("# Measured")
     bad = run_python(ROOT / "benchmark.py", "infer", "--threads", "0")
@@ -65,7 +67,7 @@ def test_the_script(tmp_path):
 
 
 CASE = {"kind": "infer", "model": "asymmnet_large", "width": 1.0, "batch": 32, "size": 224,
-        "threads": 2, "p95": 0.02}  # fmt: skip
+        "threads": 2, "p95": 0.02, "beside": 0.01}  # fmt: skip
 
 
 def test_a_contender_that_could_not_be_built_says_why():
@@ -112,6 +114,16 @@ def test_a_models_name_may_carry_its_width():
         ("asymmnet_small", 1.0),
         ("asymmnet_large", 0.35),
     ]
+
+
+def test_trainers_race_a_few_at_once_each_group_with_the_first():
+    names = ["train_plain", *"abcde"]
+    assert suite._groups("infer", names) == [names]
+    assert suite._groups("train", names) == [
+        ["train_plain", "a", "b", "c"],
+        ["train_plain", "d", "e"],
+    ]
+    assert suite._groups("train", ["a"]) == [["a"]]
 
 
 def test_readers_give_every_batch(digits):

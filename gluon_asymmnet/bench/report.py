@@ -2,8 +2,7 @@
 
 from typing import Callable
 
-from gluon_asymmnet.complexity import count
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.registry import cost_of
 
 _MATMUL_OPERATIONS = 2 * 2048**3
 _AHEAD = 20  # times the speed of training that the input has to reach
@@ -66,19 +65,16 @@ def _named(rows: list, *names: str) -> dict:
 def _speed_table(case: dict, rows: list) -> str:
     product = next((r for r in rows if r["name"] == "matmul" and "left_out" not in r), None)
     rows = [r for r in rows if r["name"] != "matmul"]
-    plain = _named(rows, "plain", "train_plain")["median"]
     limit = 0.0
     if product:
-        macs = count(
-            plan_model(case["model"], width=case["width"])[1], input_size=case["size"]
-        ).macs
+        macs = cost_of(case["model"], width=case["width"], input_size=case["size"]).macs
         limit = 2 * macs * case["batch"] * product["median"] / _MATMUL_OPERATIONS
 
     def cells(row) -> str:
         share = f"{limit / row['median']:.2f}" if limit else ""
         return (
             f"{1e3 * row['median']:.2f} | {1e3 * row['p95']:.2f} | "
-            f"{case['batch'] / row['median']:.1f} | {plain / row['median']:.2f} | "
+            f"{case['batch'] / row['median']:.1f} | {row['beside'] / row['median']:.2f} | "
             f"{row['peak_mb']:.0f} | {share}"
         )
 

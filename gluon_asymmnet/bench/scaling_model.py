@@ -68,10 +68,9 @@ def efficiency(compute: float, exchange: float) -> float:
 
 def gradient_bytes(model: str = "asymmnet_large", width: float = 1.0) -> int:
     """Return the size of a model's gradients in single precision."""
-    from gluon_asymmnet.complexity import count
-    from gluon_asymmnet.registry import plan_model
+    from gluon_asymmnet.registry import cost_of
 
-    return 4 * count(plan_model(model, width=width)[1]).parameters
+    return 4 * cost_of(model, width=width).parameters
 
 
 def weak_table(compute: float, size: float) -> str:

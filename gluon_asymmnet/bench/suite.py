@@ -26,6 +26,7 @@ from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.registry import parse_name
 
 _PHOTOGRAPHS = 256  # records of an epoch
+_TRAINERS = 3  # held at once beside the one they are compared with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +130,26 @@ def _rows(kind: str, case: Case, contenders, plan: Plan) -> list:
     calls = 1 if kind in ("train", "input") or case.batch > 8 else 10
     title = f"{kind} {case.model} {case.width} batch {case.batch} threads {case.threads}"
     print(f"{title}: {', '.join(names)}", file=sys.stderr, flush=True)
-    timings, left_out = race([(name, case) for name in names], rounds=plan.rounds, calls=calls)
-    row = {"kind": kind, **_settings(case)}
-    return [{**row, **_rounded(timing)} for timing in timings] + [
-        {**row, "name": name, "left_out": reason} for name, reason in left_out.items()
-    ]
+    rows = []
+    for group in _groups(kind, names):
+        timings, left_out = race([(name, case) for name in group], rounds=plan.rounds, calls=calls)
+        row = {"kind": kind, **_settings(case), "beside": round(timings[0].median, 6)}
+        again = {row["name"] for row in rows}
+        rows += [{**row, **_rounded(timing)} for timing in timings if timing.name not in again]
+        rows += [
+            {**row, "name": name, "left_out": why}
+            for name, why in left_out.items()
+            if name not in again
+        ]
+    return rows
+
+
+def _groups(kind: str, names: list[str]) -> list[list[str]]:
+    """Return who races together: all, but of trainers, of gigabytes each, few and the first."""
+    first, others = names[:1], names[1:]
+    if kind != "train" or not others:
+        return [names]
+    return [first + others[i : i + _TRAINERS] for i in range(0, len(others), _TRAINERS)]
 
 
 def _settings(case: Case) -> dict:

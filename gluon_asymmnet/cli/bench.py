@@ -21,13 +21,15 @@ wrote it, ours in each form, engine and precision, GluonCV's MobileNetV3, PyTorc
   memory   peak memory of inference and training alone, quickly
   int8     accuracy and speed of 8 bits on the demo's digits (--run, --digits) and on photographs
   scaling  training by several processes of this machine (--workers, --engine)
-  all      all of these but the last two: about half an hour on two idle processors
+  all      infer, train, input and startup, memory among the figures of the first two: about half
+           an hour on two idle processors
 
 Needs the extras onnx, openvino, torch, int8 and demo; what cannot be built is left out, and the
 table says why. The machine should be idle.
 """
 _PARTS = {"infer": "infer", "train": "train", "input": "inputs", "startup": "startup",
           "memory": "memory"}  # what -> function of bench.suite  # fmt: skip
+_ALL = ("infer", "train", "input", "startup")
 _BATCHES = {"train": "32", "startup": "1"}  # default where it is not 1,32
 
 
@@ -76,7 +78,7 @@ def _run_parts(args) -> int:
     from gluon_asymmnet.bench import report, suite
 
     rows = []
-    for what in _PARTS if args.what == "all" else (args.what,):
+    for what in _ALL if args.what == "all" else (args.what,):
         batches = args.batches or _BATCHES.get(what, "1,32")
         plan = suite.Plan(
             models=args.models.split(","), widths=_numbers("--widths", args.widths, float),

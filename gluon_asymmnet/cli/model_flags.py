@@ -2,7 +2,7 @@
 
 # flag, field of the card, type, help
 _FLAGS = (
-    (("--model",), "model", str, "for a bare .params file: e.g. asymmnet_large_0.5"),
+    (("--model",), "model", str, "for a bare .params file: e.g. asymmnet_large_0.5, or a spec"),
     (("--width-scale", "--width"), "width", float, "its width multiplier"),
     (("--asymmrate", "--rate"), "rate", int, "its rate"),
     (("--shuffle-groups",), "shuffle_groups", int, "its channel shuffle"),
@@ -30,7 +30,7 @@ def open_from(args):
     import dataclasses
 
     from gluon_asymmnet.card import Card
-    from gluon_asymmnet.registry import parse_name
+    from gluon_asymmnet.registry import parse_name, read_spec
     from gluon_asymmnet.saved import open_model
 
     given = _given(args)
@@ -38,8 +38,9 @@ def open_from(args):
         _refuse_all_but(given, "input_size", "crop_ratio")
         model = open_model(args.path)
         return model._replace(card=dataclasses.replace(model.card, **given))
-    variant = parse_name(given.pop("model"), given.get("width", 1.0), given.get("rate", 1))
-    given.update(model=variant.name, width=variant.width, rate=variant.rate)
+    model = given.pop("model")
+    variant = parse_name(model, given.get("width", 1.0), given.get("rate", 1))
+    given.update(model=variant.name, width=variant.width, rate=variant.rate, spec=read_spec(model))
     return open_model(args.path, Card(**given))
 
 

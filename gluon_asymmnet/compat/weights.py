@@ -37,7 +37,7 @@ def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = F
     found = strip_prefixes(read_params(path))
     layout, names = _recognise(net, found, path)
     params = net._collect_params_with_prefix()
-    ours = {e.name: name for e, name in zip(entries(net.plan, net.output._channels), names)}
+    ours = dict(zip(_candidates(net)["ours"], names))
     if skip_output:
         dropped = [ours.pop(name) for name in ("output.weight", "output.bias")]
         found = {name: value for name, value in found.items() if name not in dropped}
@@ -53,11 +53,7 @@ def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = F
 
 def _recognise(net, found: dict[str, np.ndarray], path):
     """Return the layout that shares most names with the file, and the net's names in it."""
-    plan, classes = net.plan, net.output._channels
-    candidates = {
-        layout: [e.name for e in entries(plan, classes, layout)] for layout in _GLUON_LAYOUTS
-    }
-    candidates["exported"] = exported_names(net.prefix, plan, classes)
+    candidates = _candidates(net)
     shared = {layout: sum(n in found for n in names) for layout, names in candidates.items()}
     layout = max(shared, key=shared.get)
     if 2 * shared[layout] < min(len(found), len(candidates[layout])):
@@ -67,6 +63,19 @@ def _recognise(net, found: dict[str, np.ndarray], path):
             f"({first}, ...) are none of the layouts {', '.join(candidates)}"
         )
     return layout, candidates[layout]
+
+
+def _candidates(net) -> dict[str, list[str]]:
+    """Return the names of the net's arrays in each layout, its own first."""
+    if not hasattr(net, "plan"):
+        params = net._collect_params_with_prefix()
+        return {"ours": list(params), "exported": [p.name for p in params.values()]}
+    plan, classes = net.plan, net.output._channels
+    candidates = {
+        layout: [e.name for e in entries(plan, classes, layout)] for layout in _GLUON_LAYOUTS
+    }
+    candidates["exported"] = exported_names(net.prefix, plan, classes)
+    return candidates
 
 
 def _check(path, layout, expected: dict[str, tuple], found: dict[str, np.ndarray]) -> None:
@@ -91,7 +100,7 @@ def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> No
 
     Raises: InputError if ``net`` is another network; RunError if the download fails.
     """
-    if net.plan != plan_net(LARGE):
+    if getattr(net, "plan", None) != plan_net(LARGE):
         raise InputError(
             f"no published weights for {net.prefix.rstrip('_')}: only asymmnet_large at width 1.0 "
             f"and rate 1, without shuffle, was published"

@@ -9,10 +9,9 @@ import numpy as np
 
 from gluon_asymmnet.atomic import new_folder
 from gluon_asymmnet.card import CARD_FILE, DETECTOR, Card
-from gluon_asymmnet.complexity import count
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.parity import BoxParity, Parity, sample_images
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.registry import cost_of, plan_model
 
 # write(model, folder, images): put the files of one form into the folder, compare what they give
 # on the images with the network, return the parity by the name of what ran them
@@ -62,5 +61,8 @@ def described(card, parity: Optional[dict[str, AnyParity]] = None, images: int =
     known = parity and {name: {"images": images, **p._asdict()} for name, p in parity.items()}
     if card.kind == DETECTOR:
         return dataclasses.replace(card, parity=known)
-    cost = count(plan_of(card), classes=card.classes, input_size=card.input_size)
+    cost = cost_of(
+        card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
+        stem=card.stem, classes=card.classes, input_size=card.input_size, spec=card.spec,
+    )  # fmt: skip
     return dataclasses.replace(card, parameters=cost.parameters, macs=cost.macs, parity=known)

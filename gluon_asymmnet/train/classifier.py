@@ -10,7 +10,6 @@ import numpy as np
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.compat.weights import load_published, load_weights
-from gluon_asymmnet.complexity import count
 from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.data.augment import Augmentation, Normalization
 from gluon_asymmnet.data.bad_records import SkippedRecords
@@ -27,7 +26,7 @@ from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluate import evaluate_together
 from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, set_form
-from gluon_asymmnet.registry import get_model, parse_name
+from gluon_asymmnet.registry import cost_of, get_model, parse_name, read_spec
 from gluon_asymmnet.train import gradients
 from gluon_asymmnet.train.checkpoint import load_trainer
 from gluon_asymmnet.train.distillation import make_distillation
@@ -63,7 +62,7 @@ def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
     task = ClassifierTask(config, devices, workers)
     if config.dry_run:
         return _dry_run(task, config)
-    name = f"{config.model}_{config.tag_name}"
+    name = f"{config.model_name}_{config.tag_name}"
     task.agree()
     path = Path(config.save_dir) / config.dataset / name
     directory = open_run(path, config, environment(), workers)
@@ -154,13 +153,16 @@ class ClassifierTask:
         """What an evaluation or an export of this run has to know."""
         config = self.config
         name, width, rate = parse_name(config.model, config.width, config.rate)
-        cost = count(self.net.plan, classes=self.classes, input_size=config.input_size)
+        spec = read_spec(config.model)
+        kind = dict(
+            width=width, rate=rate, shuffle_groups=config.shuffle_groups, stem=config.stem,
+            classes=self.classes, input_size=config.input_size, spec=spec,
+        )  # fmt: skip
+        cost = cost_of(name, **kind)
         return Card(
-            model=name, width=width, rate=rate,
-            shuffle_groups=config.shuffle_groups, stem=config.stem, classes=self.classes,
+            model=name, **kind,
             norm="group" if config.use_gn else "batch", class_names=self.class_names,
-            input_size=config.input_size, crop_ratio=config.crop_ratio,
-            rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
+            crop_ratio=config.crop_ratio, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
             parameters=cost.parameters, macs=cost.macs,
         )  # fmt: skip
 
@@ -175,7 +177,7 @@ class ClassifierTask:
             )
         together = f"{self.workers.size} workers of " if self.workers.size > 1 else ""
         return (
-            f"{config.model}: {self.classes} classes, {self.steps_per_epoch} steps of "
+            f"{config.model_name}: {self.classes} classes, {self.steps_per_epoch} steps of "
             f"{self.images_per_step} images per epoch on {together}{len(self.devices)} "
             f"{self.devices[0].device_type}(s), peak lr {self.peak_lr:g}{scaled}"
         )
@@ -302,7 +304,8 @@ class ClassifierTask:
         net = get_model(
             config.model, width=config.width, rate=config.rate,
             shuffle_groups=config.shuffle_groups, stem=config.stem, classes=self.classes,
-            dropout=config.dropout, last_gamma=config.last_gamma, **extra,
+            dropout=config.dropout, last_gamma=config.last_gamma, input_size=config.input_size,
+            **extra,
         )  # fmt: skip
         net.cast(config.dtype)
         if config.mode == "hybrid":

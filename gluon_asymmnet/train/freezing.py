@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.arch import feature_info
+from gluon_asymmnet.errors import InputError
 
 STAGES = 5  # stem and blocks up to stride 2, then 4, 8, 16 and 32
 
@@ -49,9 +50,12 @@ def freeze_classifier(net, stages: int, *, norms: bool) -> None:
     Args:
         stages: how many, from the picture on; 6: all but the classifier.
         norms: all batch normalisation.
+
+    Raises: InputError if some of the stages are meant, and the net is another.
     """
     features = net.features
-    freeze([[features]] if stages > STAGES else _stages(net)[:stages])
+    if stages:
+        freeze([[features]] if stages > STAGES else _stages(net)[:stages])
     if norms:
         freeze_norms(features)
 
@@ -68,4 +72,9 @@ def decay_rates(net, decay: float) -> None:
 
 
 def _stages(net) -> list[list]:
+    if not hasattr(net, "plan"):
+        raise InputError(
+            f"{net.prefix.rstrip('_')} has no stages that --freeze-stages or --layer-decay could "
+            f"tell apart; --freeze-stages {STAGES + 1}, all but the classifier, and --freeze-bn do"
+        )
     return stages_of(net.features.stem, net.features.blocks, net.plan)

@@ -334,7 +334,7 @@ class _Run:
             self._copy_average("best")
         frequency = self.config.save_frequency
         if frequency and (epoch + 1) % frequency == 0:
-            self._copy_weights(f"{self.config.dataset}-{self.config.model}-{epoch:04d}")
+            self._copy_weights(f"{self.config.dataset}-{self.config.model_name}-{epoch:04d}")
         self._save()
 
     def _settle(self) -> None:
