@@ -10,8 +10,8 @@ EPSILON = 1e-5  # of MXNet's and PyTorch's batch normalisation, and of every net
 def fold(weight, gamma, beta, mean, variance, epsilon: float = EPSILON, bias=0):
     """Return weight and bias of the convolution that does both; ``bias`` is what it had.
 
-    Shapes: ``(out, in / groups, k, k)``, or with other kernels, and ``(out,)``.  In float64, then float32: rounding the
-    factors first would be seen in the logits.
+    Shapes: ``(out, in / groups, k, k)``, or with other kernels, and ``(out,)``.  In float64, then
+    float32: rounding the factors first would be seen in the logits.
     """
     weight, gamma, beta, mean, variance, bias = (
         np.asarray(a, np.float64) for a in (weight, gamma, beta, mean, variance, bias)

@@ -19,10 +19,10 @@ from gluon_asymmnet.export.trace import Shape, Trace, TracedNode
 
 HARD_SWISH = "hard_swish"  # not MXNet's: x * hard_sigmoid(x)
 # Settings that do not change the result, or that the shapes already tell.
-_WITHOUT_EFFECT = frozenset(
-    "workspace cudnn_tune cudnn_off num_filter num_hidden num_args momentum use_global_stats "
-    "min_calib_range max_calib_range is_int p_value name".split()
-)
+_WITHOUT_EFFECT = {
+    "cudnn_off", "cudnn_tune", "is_int", "max_calib_range", "min_calib_range", "momentum",
+    "num_args", "num_filter", "num_hidden", "p_value", "use_global_stats", "workspace",
+}  # fmt: skip
 _LAYOUTS = (None, "NCW", "NCHW")
 _END = np.iinfo(np.int64).max
 
@@ -163,7 +163,7 @@ def _batch_norm(o: Operator) -> str:
     axis, rank = o.setting("axis", 1), len(o.shapes[0])
     if axis % rank != 1:
         o.refuse(f"it normalises axis {axis}, not the channels, axis 1")
-    gamma, *others, epsilon = norm_arrays(o.node.settings, [o.array(i) for i in range(1, 5)])
+    gamma, *_, epsilon = norm_arrays(o.node.settings, [o.array(i) for i in range(1, 5)])
     o.skip("eps", "fix_gamma")
     scale = o.constant("scale", gamma)  # not o.input(1): fix_gamma says 1
     return o.emit(

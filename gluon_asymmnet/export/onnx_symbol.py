@@ -7,8 +7,6 @@ no choice.  What becomes of each operator stands in ``onnx_operators``.
 from collections import Counter
 from typing import Optional
 
-import numpy as np
-
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.onnx_graph import OUTPUT, Graph, OnnxForm, to_model
