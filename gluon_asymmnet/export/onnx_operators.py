@@ -1,118 +1,21 @@
-"""What each operator of MXNet becomes in ONNX, opsets 13 to 17.
+"""What each operator of MXNet becomes in ONNX, opsets 13 to 17; layers are in ``onnx_layers``.
 
 Shapes are known but for the batch, so that every reshaping operator, whatever its codes mean, is a
 Reshape to the shape that MXNet inferred.
 """
 
-import ast
 import math
-from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import count, repeat, takewhile
-from typing import Callable, NoReturn, Optional, Union
+from typing import Optional
 
 import numpy as np
 
-from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.onnx_graph import Graph
-from gluon_asymmnet.export.trace import Shape, Trace, TracedNode
+from gluon_asymmnet.export.onnx_layers import LAYERS
+from gluon_asymmnet.export.onnx_operator import Operator, Writer, value_of
+from gluon_asymmnet.export.trace import Shape, TracedNode
 
 HARD_SWISH = "hard_swish"  # not MXNet's: x * hard_sigmoid(x)
-# Settings that do not change the result, or that the shapes already tell.
-_WITHOUT_EFFECT = {
-    "cudnn_off", "cudnn_tune", "is_int", "max_calib_range", "min_calib_range", "momentum",
-    "num_args", "num_filter", "num_hidden", "p_value", "use_global_stats", "workspace",
-}  # fmt: skip
-_LAYOUTS = (None, "NCW", "NCHW")
 _END = np.iinfo(np.int64).max
-
-Writer = Callable[["Operator"], Union[str, list[str]]]
-
-
-class Operator:
-    """One operator of a trace, and the graph it is written into."""
-
-    def __init__(self, graph: Graph, traced: Trace, number: int, tensors: Mapping):
-        self.node = traced.nodes[number]
-        self.name = self.node.name
-        self.graph = graph
-        self.shapes = [traced.shapes.get(entry) for entry in self.node.inputs]
-        outputs = takewhile(traced.shapes.__contains__, zip(repeat(number), count()))
-        self.made = [traced.shapes[entry] for entry in outputs]
-        self._trace, self._tensors = traced, tensors
-        self._settings = dict(self.node.settings)
-
-    @property
-    def inputs(self) -> list[str]:
-        """The tensors it reads; arrays become weights of the graph."""
-        return [self.input(i) for i in range(len(self.node.inputs))]
-
-    def input(self, index: int = 0) -> str:
-        """Return one of the tensors it reads."""
-        entry = self.node.inputs[index]
-        if entry in self._tensors:
-            return self._tensors[entry]
-        if entry not in self._trace.arrays:
-            source = self._trace.nodes[entry[0]]
-            self.refuse(f"it reads output {entry[1]} of {source.op} {source.name}")
-        name = self._trace.nodes[entry[0]].name
-        return self.graph.constant(
-            f"{name}.{entry[1]}" if entry[1] else name, np.float32(self._trace.arrays[entry])
-        )
-
-    def array(self, index: int) -> np.ndarray:
-        """Return what it reads there, which must not depend on the picture."""
-        entry = self.node.inputs[index]
-        if entry not in self._trace.arrays:
-            self.refuse(f"its input {index} must be a constant")
-        return self._trace.arrays[entry]
-
-    def setting(self, name: str, default=None):
-        """Return a setting as the value that MXNet's text means."""
-        return _value(self._settings.pop(name)) if name in self._settings else default
-
-    def skip(self, *names: str) -> None:
-        """Say of settings that they have no effect here."""
-        for name in names:
-            self._settings.pop(name, None)
-
-    def unread(self) -> list[str]:
-        """Return the settings that nothing has asked for."""
-        left = self._settings.keys() - _WITHOUT_EFFECT
-        return sorted(name for name in left if not name.startswith("__"))
-
-    def emit(self, kind: str, *inputs: str, part: str = "", **attributes) -> str:
-        """Add an ONNX node, named as this one, or as a part of it."""
-        name = f"{self.name}.{part}" if part else self.name
-        return self.graph.node(kind, list(inputs), name, **attributes)
-
-    def constant(self, part: str, value: np.ndarray) -> str:
-        """Add an array."""
-        return self.graph.constant(f"{self.name}.{part}", value)
-
-    def number(self, value: float) -> str:
-        """Add a scalar, which all who want it share."""
-        return self.graph.number(f"number.{value:g}" if value == float(f"{value:g}")
-                                 else f"number.{value!r}", value)  # fmt: skip
-
-    def reshaped(self, x: str, shape: Shape, before: Shape, part: str = "") -> str:
-        """Add a Reshape, unless the shape stays."""
-        if shape == before and shape.count(None) <= 1:
-            return x
-        if shape.count(None) > 1:
-            self.refuse("more than one axis of its result depends on the batch")
-        sizes = [-1 if size is None else size for size in shape]
-        if shape[:1] == before[:1] == (None,) and _fixed(shape) == _fixed(before):
-            sizes[0] = 0  # the batch, kept
-        target = self.constant(f"{part}_shape" if part else "shape", np.int64(sizes))
-        return self.emit("Reshape", x, target, part=part)
-
-    def refuse(self, why: str) -> NoReturn:
-        """Raise the InputError that says why this operator cannot be written."""
-        raise InputError(
-            f"operator {self.node.op} of node {self.name} cannot be written as ONNX: {why}; "
-            f"export the network as symbol"
-        )
 
 
 def write(operator: Operator) -> list[str]:
@@ -124,138 +27,6 @@ def write(operator: Operator) -> list[str]:
     if operator.unread():
         operator.refuse(f"its setting {operator.unread()[0]} is not provided for")
     return [outputs] if isinstance(outputs, str) else outputs
-
-
-def _value(text: str):
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _fixed(shape: Shape) -> int:
-    return math.prod(size for size in shape if size is not None)
-
-
-# ------------------------------------------------------------------------------ layers
-
-
-def _convolution(o: Operator) -> str:
-    kernel = o.setting("kernel")
-    _check_layout(o)
-    o.skip("no_bias")  # the inputs tell
-    ones, pad = (1,) * len(kernel), o.setting("pad") or (0,) * len(kernel)
-    return o.emit(
-        "Conv", *o.inputs, kernel_shape=kernel, strides=o.setting("stride") or ones,
-        dilations=o.setting("dilate") or ones, pads=[*pad, *pad], group=o.setting("num_group", 1),
-    )  # fmt: skip
-
-
-def _check_layout(o: Operator) -> None:
-    layout = o.setting("layout")
-    if layout not in _LAYOUTS:
-        o.refuse(f"its layout is {layout}, not {' or '.join(_LAYOUTS[1:])}")
-
-
-def _batch_norm(o: Operator) -> str:
-    if o.setting("output_mean_var", False):
-        o.refuse("its mean and variance are outputs")
-    axis, rank = o.setting("axis", 1), len(o.shapes[0])
-    if axis % rank != 1:
-        o.refuse(f"it normalises axis {axis}, not the channels, axis 1")
-    gamma, *_, epsilon = norm_arrays(o.node.settings, [o.array(i) for i in range(1, 5)])
-    o.skip("eps", "fix_gamma")
-    scale = o.constant("scale", gamma)  # not o.input(1): fix_gamma says 1
-    return o.emit(
-        "BatchNormalization", o.input(), scale, *(o.input(i) for i in (2, 3, 4)), epsilon=epsilon
-    )
-
-
-def norm_arrays(settings: Mapping[str, str], arrays: Sequence[np.ndarray]) -> tuple:
-    """Return gamma, beta, mean, variance and epsilon of a BatchNorm as it computes."""
-    gamma, beta, mean, variance = arrays
-    if _value(settings.get("fix_gamma", "True")):
-        gamma = np.ones_like(gamma)
-    return gamma, beta, mean, variance, float(_value(settings.get("eps", "1e-3")))
-
-
-def _fully_connected(o: Operator) -> str:
-    x, shape = o.input(), o.shapes[0]
-    o.skip("no_bias")
-    if o.setting("flatten", True) and len(shape) > 2:
-        x, shape = o.emit("Flatten", x, part="rows", axis=1), shape[:2]
-    if len(shape) == 2:
-        return o.emit("Gemm", x, *o.inputs[1:], transB=1)
-    weight = o.constant("weight", np.ascontiguousarray(o.array(1).T))
-    if len(o.shapes) == 2:
-        return o.emit("MatMul", x, weight)
-    return o.emit("Add", o.emit("MatMul", x, weight, part="product"), o.input(2))
-
-
-def _pooling(o: Operator) -> str:
-    kind = o.setting("pool_type", "max")
-    if kind not in ("max", "avg"):
-        o.refuse(f"its pool_type is {kind}, not max or avg")
-    _check_layout(o)
-    convention = o.setting("pooling_convention", "valid")
-    kernel, stride, pad = (o.setting(name) for name in ("kernel", "stride", "pad"))
-    with_padding = o.setting("count_include_pad", True) and kind == "avg"
-    op = "AveragePool" if kind == "avg" else "MaxPool"
-    if o.setting("global_pool", False):
-        return o.emit(f"Global{op}", o.input())
-    if convention not in ("valid", "full"):
-        o.refuse(f"its pooling_convention is {convention}, not valid or full")
-    stride, pad = stride or (1,) * len(kernel), pad or (0,) * len(kernel)
-    sizes = zip(_sides(o, o.shapes[0]), _sides(o, o.made[0]), kernel, stride, pad)
-    # How far the last window goes beyond the padded map: with "full", which rounds up, somewhat.
-    # Not ONNX's ceil_mode: what it divides by there has changed from version to version.
-    beyond = [max(0, (n - 1) * s + k - (side + 2 * p)) for side, n, k, s, p in sizes]
-    if any(b >= k for b, k in zip(beyond, kernel)):
-        o.refuse("a window of it sees nothing but padding")
-    x = o.input()
-    if with_padding and any(pad) and any(beyond):  # MXNet counts the padding, not what is beyond
-        pads = np.int64([0, 0, *pad, 0, 0, *pad])
-        x, pad = o.emit("Pad", x, o.constant("pads", pads), part="pad"), (0,) * len(kernel)
-    ends = [p + b for p, b in zip(pad, beyond)]
-    counted = {"count_include_pad": int(with_padding and not any(beyond))} if kind == "avg" else {}
-    return o.emit(op, x, kernel_shape=kernel, strides=stride, pads=[*pad, *ends], **counted)
-
-
-def _sides(o: Operator, shape: Shape) -> Shape:
-    if None in shape[1:]:
-        o.refuse("the size of its map depends on the batch")
-    return shape[2:]
-
-
-def _adaptive_pooling(o: Operator) -> str:
-    o.skip("output_size")
-    before, after = _sides(o, o.shapes[0]), _sides(o, o.made[0])
-    if after == (1, 1):
-        return o.emit("GlobalAveragePool", o.input())
-    if any(b % a for b, a in zip(before, after)):
-        o.refuse(f"{before} does not divide into {after} windows")
-    windows = [b // a for b, a in zip(before, after)]
-    return o.emit("AveragePool", o.input(), kernel_shape=windows, strides=windows)
-
-
-def _nearest(o: Operator) -> str:
-    if o.setting("sample_type") != "nearest" or len(o.shapes) != 1:
-        o.refuse("only the nearest neighbours of one map are provided for")
-    scale = o.setting("scale")
-    scales = o.constant("scales", np.float32([1, 1, scale, scale]))
-    return o.emit("Resize", o.input(), "", scales, mode="nearest", nearest_mode="floor",
-                  coordinate_transformation_mode="asymmetric")  # fmt: skip
-
-
-def _bilinear(o: Operator) -> str:
-    o.skip("height", "width", "scale_height", "scale_width", "mode")
-    sides = o.constant("sides", np.int64(_sides(o, o.made[0])))
-    bounds = (o.constant(n, np.int64([v])) for n, v in (("first", 0), ("last", 2)))
-    kept = o.emit("Slice", o.emit("Shape", o.input(), part="shape"), *bounds, part="kept")
-    sizes = o.emit("Concat", kept, sides, part="sizes", axis=0)
-    corners = "align_corners" if o.setting("align_corners", True) else "half_pixel"
-    return o.emit("Resize", o.input(), "", "", sizes, mode="linear",
-                  coordinate_transformation_mode=corners)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------ element by element
@@ -304,10 +75,7 @@ _ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softrelu"
 
 
 def _activation(o: Operator) -> str:
-    kind = o.setting("act_type")
-    if kind not in _ACTIVATIONS:
-        o.refuse(f"its act_type is {kind}, none of {', '.join(_ACTIVATIONS)}")
-    return o.emit(_ACTIVATIONS[kind], o.input())
+    return o.emit(_ACTIVATIONS[o.setting("act_type")], o.input())
 
 
 def _leaky(o: Operator) -> str:
@@ -330,7 +98,7 @@ def is_hard_sigmoid(node: TracedNode) -> bool:
 
 
 def _hard_sigmoid_settings(node: TracedNode) -> tuple[float, float]:
-    return _value(node.settings.get("alpha", "0.2")), _value(node.settings.get("beta", "0.5"))
+    return value_of(node.settings.get("alpha", "0.2")), value_of(node.settings.get("beta", "0.5"))
 
 
 def _hard_sigmoid(o: Operator) -> str:
@@ -381,13 +149,27 @@ def _reduce(kind: str, o: Operator) -> str:
 
 
 def _reshape(*settings: str) -> Writer:
-    """All that only changes the shape; the settings say which, and MXNet has inferred it."""
+    """All that only changes the shape; the settings say how, and MXNet has inferred it."""
 
     def write_reshape(o: Operator) -> str:
         o.skip(*settings)
-        return o.reshaped(o.input(), o.made[0], o.shapes[0])
+        before, shape = o.shapes[0], o.made[0]
+        if None in before and None not in shape:
+            o.refuse(f"the number of images is built into its shape, {shape}")
+        if shape.count(None) > 1:
+            o.refuse("more than one axis of its result depends on the batch")
+        if shape == before:
+            return o.input()
+        sizes = [-1 if size is None else size for size in shape]
+        if shape[0] is before[0] is None and _fixed(shape) == _fixed(before):
+            sizes[0] = 0  # the batch, kept
+        return o.emit("Reshape", o.input(), o.constant("shape", np.int64(sizes)))
 
     return write_reshape
+
+
+def _fixed(shape: Shape) -> int:
+    return math.prod(size for size in shape if size is not None)
 
 
 def _transpose(o: Operator) -> str:
@@ -499,25 +281,19 @@ def _product(o: Operator) -> str:
 
 
 OPERATORS: dict[str, Writer] = {
+    **LAYERS,
     "Activation": _activation,
-    "BatchNorm": _batch_norm,
     "BlockGrad": _identity,
     "Cast": _cast,
     "Concat": _concat,
-    "Convolution": _convolution,
     "Dropout": _dropout,
     "Flatten": _reshape(),
-    "FullyConnected": _fully_connected,
     HARD_SWISH: _hard_swish,
     "LeakyReLU": _leaky,
     "Pad": _pad,
-    "Pooling": _pooling,
     "Reshape": _reshape("shape", "reverse"),
     "SliceChannel": _split,
     "SwapAxis": _swap_axes,
-    "UpSampling": _nearest,
-    "_contrib_AdaptiveAvgPooling2D": _adaptive_pooling,
-    "_contrib_BilinearResize2D": _bilinear,
     "_copy": _identity,
     "_split_v2": _split,
     "add_n": _add_n,

@@ -1,7 +1,7 @@
 """The ONNX graph of any network, operator by operator from what MXNet traces of it.
 
 For networks that ``arch.py`` does not plan; ``onnx_graph`` has the parts, and says why mx2onnx is
-no choice.  What becomes of each operator stands in ``onnx_operators``.
+no choice.  What becomes of each operator stands in ``onnx_operators`` and ``onnx_layers``.
 """
 
 from collections import Counter
@@ -10,14 +10,10 @@ from typing import Optional
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.onnx_graph import OUTPUT, Graph, OnnxForm, to_model
-from gluon_asymmnet.export.onnx_operators import (
-    HARD_SWISH,
-    Operator,
-    is_hard_sigmoid,
-    norm_arrays,
-    write,
-)
-from gluon_asymmnet.export.trace import INPUT, VARIABLE, Trace, TracedNode, trace
+from gluon_asymmnet.export.onnx_layers import norm_arrays
+from gluon_asymmnet.export.onnx_operator import Operator
+from gluon_asymmnet.export.onnx_operators import HARD_SWISH, is_hard_sigmoid, write
+from gluon_asymmnet.export.trace import INPUT, VARIABLE, Shape, Trace, TracedNode, trace
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.folding import fold
 
@@ -38,16 +34,17 @@ def build_symbol_graph(net, card: Card, form: Optional[OnnxForm] = None):
     """
     onnx, form = load_extra("onnx"), form or OnnxForm()
     form.check(onnx.IR_VERSION)
-    traced = trace(net, card.input_size, reserved=[OUTPUT])
-    shape = traced.shapes[traced.output]
+    graph, shape = walk(net, card.input_size, form)
     if shape != (None, card.classes):
         raise InputError(f"the network gives {shape}, expected logits (batch, {card.classes})")
+    return to_model(graph, {OUTPUT: [card.classes]}, card, form)
+
+
+def walk(net, input_size: int, form: OnnxForm) -> tuple[Graph, Shape]:
+    """Return the graph of a network with any one output, and that output's shape."""
+    traced = trace(net, input_size, reserved=[OUTPUT])
     join_hard_swishes(traced)
     fold_norms(traced)
-    return to_model(_graph(traced, form), {OUTPUT: [card.classes]}, card, form)
-
-
-def _graph(traced: Trace, form: OnnxForm) -> Graph:
     graph = Graph(form)
     tensors = {(number, 0): INPUT for number, node in enumerate(traced.nodes)
                if node.op == VARIABLE and (number, 0) not in traced.arrays}  # fmt: skip
@@ -55,7 +52,7 @@ def _graph(traced: Trace, form: OnnxForm) -> Graph:
         outputs = write(Operator(graph, traced, number, tensors))
         tensors.update({(number, i): name for i, name in enumerate(outputs)})
     graph.rename(tensors[traced.output], OUTPUT)
-    return graph
+    return graph, traced.shapes[traced.output]
 
 
 def fold_norms(traced: Trace) -> None:

@@ -62,11 +62,11 @@ def trace(net, input_size: int, reserved: Sequence[str] = ()) -> Trace:
     if not isinstance(symbol, mx.sym.Symbol) or len(symbol.list_outputs()) != 1:
         raise InputError("a network of more than one output cannot be traced")
     internals = symbol.get_internals()
-    described = json.loads(internals.tojson())
-    entries = [(number, output) for number, output, *_ in described["heads"]]
-    nodes, live = described["nodes"], set()
+    described = json.loads(symbol.tojson())
+    nodes, (result,), live = described["nodes"], _entries(described["heads"]), set()
+    entries = _entries(json.loads(internals.tojson())["heads"])
     for number, node in enumerate(nodes):
-        node["inputs"] = tuple((source, output) for source, output, *_ in node["inputs"])
+        node["inputs"] = _entries(node["inputs"])
         is_input = node["op"] == VARIABLE and node["name"] == INPUT
         if is_input or any(source in live for source, _ in node["inputs"]):
             live.add(number)
@@ -74,10 +74,14 @@ def trace(net, input_size: int, reserved: Sequence[str] = ()) -> Trace:
     _make_unique(nodes, reserved)
     return Trace(
         [TracedNode(n["op"], n["name"], n.get("attrs", {}), n["inputs"]) for n in nodes],
-        entries[-1],
+        result,
         dict(zip(entries, _shapes(internals, input_size))),
         arrays,
     )
+
+
+def _entries(listed: list) -> tuple[Entry, ...]:
+    return tuple((number, output) for number, output, *_ in listed)
 
 
 def _arrays(net, internals, nodes: list[dict], entries: list[Entry], live: set[int]) -> dict:
@@ -88,7 +92,7 @@ def _arrays(net, internals, nodes: list[dict], entries: list[Entry], live: set[i
         for number, node in enumerate(nodes)
         if node["op"] == VARIABLE and number not in live
     }
-    read = {entry for number in live for entry in nodes[number]["inputs"]} | {entries[-1]}
+    read = {entry for number in live for entry in nodes[number]["inputs"]}
     computed = sorted(entry for entry in read if entry[0] not in live and entry not in arrays)
     if computed:
         group = mx.sym.Group([internals[entries.index(entry)] for entry in computed])
@@ -118,5 +122,5 @@ def _make_unique(nodes: list[dict], reserved: Sequence[str]) -> None:
         name, count = node["name"], 1
         while node["name"] in taken:
             count += 1
-            node["name"] = f"{name}.{count}"
+            node["name"] = f"{name}_{count}"
         taken.add(node["name"])
