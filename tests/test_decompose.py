@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from gluon_asymmnet import demo_decomposition
 from gluon_asymmnet._environment import gluoncv, mx
 from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.card import Card
@@ -406,3 +407,18 @@ def test_tables_and_picture_of_the_experiment(tmp_path):
     report.draw(found, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text()
     assert "<svg" in text and "sequential" in text
+
+
+@pytest.mark.slow
+def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_decomposition, "EPOCHS", 1)
+    monkeypatch.setattr(demo_decomposition, "TUNING", 1)
+    monkeypatch.setattr(demo_decomposition, "MULTIPLIERS", (1,))
+    monkeypatch.setattr(demo_decomposition, "CONTENDERS", {"sequential": ("sequential", {})})
+    for _ in range(2):
+        assert demo_decomposition.main([str(tmp_path), "--out", str(tmp_path / "docs")]) == 0
+    found = json.loads((tmp_path / "docs/data/decomposition.json").read_text())
+    assert [row["name"] for row in found["nets"]] == ["sequential", "asymmetric, merged"]
+    assert found["nets"][1]["macs"] == found["plain"]["macs"] < found["net"]["macs"]
+    assert set(found["layers"]["methods"]) == set(demo_decomposition.LAYERS)
+    assert (tmp_path / "docs/decomposition.svg").exists()
