@@ -411,7 +411,7 @@ def test_tables_and_picture_of_the_experiment(tmp_path):
 
 @pytest.mark.slow
 def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_decomposition, "EPOCHS", 1)
+    monkeypatch.setattr(demo_decomposition, "EPOCHS", 3)
     monkeypatch.setattr(demo_decomposition, "TUNING", 1)
     monkeypatch.setattr(demo_decomposition, "MULTIPLIERS", (1,))
     monkeypatch.setattr(demo_decomposition, "CONTENDERS", {"sequential": ("sequential", {})})
