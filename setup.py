@@ -50,6 +50,7 @@ setup(
             "scikit-learn",
             "torch",
             "safetensors",
+            "gluoncv2",
             "onnx==1.16.2",
             "onnxruntime>=1.19",
             "openvino>=2025.3",

@@ -143,6 +143,17 @@ def round_up(channels: int, width: float = 1, divisor: int = 8) -> int:
     return -(-exact.numerator // exact.denominator) * divisor
 
 
+def round_nearest(channels: int, width: float = 1, divisor: int = 8) -> int:
+    """Return the multiple of ``divisor`` next to ``channels * width``, halves rounded up.
+
+    At least ``divisor``, and the next one if a tenth would be lost.  The rule of the authors of
+    MobileNetV2, which others took over; AsymmNet's is ``round_up``.
+    """
+    exact = channels * Fraction(str(width))
+    rounded = max(divisor, int(exact / divisor + Fraction(1, 2)) * divisor)
+    return rounded if 10 * rounded >= 9 * exact else rounded + divisor
+
+
 def scaled(spec: NetSpec, width: float) -> NetSpec:
     """Scale every channel count but ``hidden`` by ``width``, rounding up to multiples of 8."""
     if not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH:

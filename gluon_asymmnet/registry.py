@@ -8,6 +8,7 @@ import difflib
 import importlib
 import inspect
 import re
+import reprlib
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -33,10 +34,58 @@ class Related(NamedTuple):
     rates: tuple[int, ...] = (0,)  # those that can be built
 
 
-# family -> module with ``build(*, width, rate, classes, dropout, input_size, prefix, **settings)``
-FAMILIES: dict[str, str] = {}
+# Each a module of ``related`` with ``build(*, width, rate, classes, dropout, input_size, prefix,
+# **settings)``.
+FAMILIES = (
+    "addressnet", "antnet", "decomposed", "dicenet", "eca_mobilenetv2", "eca_resnet", "ghostnet",
+    "mobilenetv2", "rpw", "shufflenetv2",
+)  # fmt: skip
 
-RELATED: dict[str, Related] = {}
+RELATED: dict[str, Related] = {
+    "mobilenetv2": Related("mobilenetv2", {}, (0.35, 0.5, 0.75, 1.0, 1.4)),
+    "mobilenetv2_asymm": Related("mobilenetv2", {}, (0.5, 0.75, 1.0), (0, 1, 2)),
+    "ghostnet": Related("ghostnet", {}, (0.5, 0.75, 1.0, 1.3)),
+    "ghostnet_asymm": Related("ghostnet", {}, (0.5, 0.75, 1.0, 1.3), (0, 1, 2)),
+    # the kernels of the published models; all 3 in the code's defaults
+    "eca_resnet18": Related("eca_resnet", {"depth": 18, "kernels": [3, 5, 7, 7]}),
+    "eca_resnet34": Related("eca_resnet", {"depth": 34, "kernels": [3, 3, 5, 7]}),
+    "eca_resnet50": Related("eca_resnet", {"depth": 50, "kernels": [3, 5, 5, 7]}),
+    "eca_resnet101": Related("eca_resnet", {"depth": 101, "kernels": [3, 3, 5, 7]}),
+    "eca_resnet152": Related("eca_resnet", {"depth": 152, "kernels": [3, 3, 5, 7]}),
+    "eca_mobilenetv2": Related("eca_mobilenetv2", {}),
+    "antnet": Related("antnet", {}, (1.0, 1.4)),
+    "antnet_g2": Related("antnet", {"groups": 2}),
+    "dicenet": Related("dicenet", {}, (0.2, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.4)),
+    "addressnet": Related("addressnet", {}),
+    "addressnet_enhanced": Related("addressnet", {"enhanced": True}),
+    "cifar_addressnet32": Related("addressnet", {"depth": 32}),
+    "cifar_addressnet32_enhanced": Related("addressnet", {"depth": 32, "enhanced": True}),
+    "shufflenetv2": Related("shufflenetv2", {}, (0.5, 1.0, 1.5, 2.0)),
+    "shufflenetv2_regular": Related("shufflenetv2", {"regular": "both"}, (0.5, 1.0, 1.5, 2.0)),
+    "shufflenetv2_decomposed": Related(
+        "decomposed",
+        {
+            "base": {"family": "shufflenetv2", "settings": {"regular": "both"}},
+            "layers": {"*": {"multiplier": 1}},
+        },
+        (0.5, 1.0, 1.5, 2.0),
+    ),
+    "cifar_vgg11": Related("rpw", {"net": "vgg11"}),
+    "cifar_vgg13": Related("rpw", {"net": "vgg13"}),
+    "cifar_vgg16": Related("rpw", {"net": "vgg16"}),
+    "cifar_vgg19": Related("rpw", {"net": "vgg19"}),
+    "cifar_mobilenet": Related("rpw", {"net": "mobilenet"}),
+    "rpw_vgg11_g2": Related("rpw", {"net": "vgg11", "groups": 2, "overlap": 0.5}),
+    "rpw_vgg13_g2": Related("rpw", {"net": "vgg13", "groups": 2, "overlap": 0.5}),
+    "rpw_vgg16_g1": Related("rpw", {"net": "vgg16", "groups": 1, "overlap": 0.5}),
+    "rpw_vgg16_g2": Related("rpw", {"net": "vgg16", "groups": 2, "overlap": 0.5}),
+    "rpw_vgg16_g4": Related("rpw", {"net": "vgg16", "groups": 4, "overlap": 0.5}),
+    "rpw_vgg16_g8": Related("rpw", {"net": "vgg16", "groups": 8, "overlap": 0.5}),
+    "rpw_vgg19_g2": Related("rpw", {"net": "vgg19", "groups": 2, "overlap": 0.5}),
+    "rpw_mobilenet_g2": Related("rpw", {"net": "mobilenet", "groups": 2, "overlap": 0.5}),
+    "rpw_mobilenet_g4": Related("rpw", {"net": "mobilenet", "groups": 4, "overlap": 0.5}),
+    "rpw_mobilenet_g8": Related("rpw", {"net": "mobilenet", "groups": 8, "overlap": 0.5}),
+}
 
 
 class Variant(NamedTuple):
@@ -100,9 +149,9 @@ def _parse_spec(spec: dict, where) -> Related:
     family, settings = spec.get("family"), spec.get("settings")
     if set(spec) != {"family", "settings"} or not isinstance(settings, dict):
         raise FormatError(f'{where}: not {_SPEC}: expected {{"family": ..., "settings": {{...}}}}')
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise InputError(
-            f"{where}: unknown family {family!r}: expected one of {', '.join(sorted(FAMILIES))}"
+            f"{where}: unknown family {reprlib.repr(family)}: expected one of {', '.join(FAMILIES)}"
         )
     return Related(family, settings)
 
@@ -240,7 +289,8 @@ def get_classifier(
         stem: ``authors`` for the graph of the released code, ``scaled`` to keep the first
             shortcut at widths 0.35 and 0.5, as their PyTorch port does.
         input_size: pixels; decides nothing but in DiCENet, whose filters slide over the image.
-        spec: what the spec file held, instead of the file.
+        spec: what the spec file held, instead of the file.  Its settings may have a width and a
+            rate, which win.
 
     The arguments from ``shuffle_groups`` to ``stem`` are AsymmNet's, but ``classes`` and
     ``dropout``.
@@ -293,25 +343,26 @@ def _refuse(name: str, **settings) -> None:
 
 
 def _build(related: Related, variant: Variant, classes: int, dropout, input_size: int):
-    width = variant.width
+    size = {"width": variant.width, "rate": variant.rate, **related.settings}
+    width = size["width"]
     if not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH:
         raise InputError(f"width must be a number above 0 and at most {MAX_WIDTH}, got {width!r}")
-    build = importlib.import_module(FAMILIES[related.family]).build
+    build = importlib.import_module(f"gluon_asymmnet.related.{related.family}").build
     own = [p for p in inspect.signature(build).parameters if p not in _COMMON]
     unknown = [setting for setting in related.settings if setting not in own]
     if unknown:
         raise InputError(
-            f"{variant.name}: the family {related.family} has no setting {unknown[0]!r}: it takes "
+            f"{variant.name}: the family {related.family} has no setting "
+            f"{reprlib.repr(unknown[0])}: it takes "
             f"{', '.join(own) or 'none'}"
         )
     return build(
-        width=width, rate=variant.rate, classes=classes, dropout=dropout, input_size=input_size,
-        prefix=f"{variant_id(variant)}_", **related.settings,
+        classes=classes, dropout=dropout, input_size=input_size, prefix=f"{variant_id(variant)}_",
+        **size,
     )  # fmt: skip
 
 
-# What every family's ``build`` is told.
-_COMMON = {"width", "rate", "classes", "dropout", "input_size", "prefix"}
+_COMMON = {"classes", "dropout", "input_size", "prefix"}  # what every family is told, not a spec
 
 # What help() and editors show of get_model: the classifier's settings, by far the commoner.
 get_model.__signature__ = inspect.signature(get_classifier)

@@ -332,7 +332,7 @@ def test_a_directory_that_is_no_run(tmp_path):
 
 def test_damaged_lines_and_values_are_left_out_and_said(tmp_path):
     rows = classifier_run(tmp_path / "run")
-    rows[1]["val_top1"] = rows[2]["train_loss"] = math.nan
+    rows[1]["val_top1"] = rows[2]["train_loss"] = rows[2]["a\nb"] = math.nan
     lines = [json.dumps(row) for row in rows]
     lines.insert(3, '{"step": 12, "epo')
     cut = json.dumps({**rows[4], "epoch": 9})[:40]  # being written
@@ -343,7 +343,7 @@ def test_damaged_lines_and_values_are_left_out_and_said(tmp_path):
     assert [event["kind"] for event in run.events] == ["resumed"]
     assert run.problems == [
         "metrics.jsonl: 2 damaged line(s) left out: 4, 7",
-        "metrics.jsonl: values that are not finite are not drawn: train_loss, val_top1",
+        "metrics.jsonl: values that are not finite are not drawn: a\\nb, train_loss, val_top1",
     ]
     text = checked(report_of(run.path)).text
     assert all(problem in text for problem in run.problems) and "1 resumed." in text

@@ -13,6 +13,7 @@ from gluon_asymmnet.compat.published import fetch
 from gluon_asymmnet.data.constants import IMAGENET_CLASSES
 from gluon_asymmnet.errors import FormatError, InputError
 
+_OUTPUT = ("output.weight", "output.bias")
 _GLUON_LAYOUTS = ("ours", "released", "published")
 
 
@@ -39,13 +40,13 @@ def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = F
     params = net._collect_params_with_prefix()
     ours = dict(zip(_candidates(net)["ours"], names))
     if skip_output:
-        dropped = [ours.pop(name) for name in ("output.weight", "output.bias")]
+        dropped = [ours.pop(name) for name in _OUTPUT if name in ours]
         found = {name: value for name, value in found.items() if name not in dropped}
     _check(path, layout, {theirs: params[our].shape for our, theirs in ours.items()}, found)
     for our, theirs in ours.items():
         _set(params[our], found[theirs], ctx)
     if skip_output:
-        for name in ("output.weight", "output.bias"):
+        for name in set(_OUTPUT) & set(params):
             if params[name]._data is None:
                 params[name].initialize(ctx=ctx, default_init=mx.init.MSRAPrelu())
     return layout

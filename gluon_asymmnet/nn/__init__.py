@@ -1,8 +1,8 @@
 """The Gluon blocks.  HybridBlocks only: no files, no global state."""
 
-from gluon_asymmnet.nn.activations import HardSigmoid, HardSwish
+from gluon_asymmnet.nn.activations import HardSigmoid, HardSwish, ReLU6
 from gluon_asymmnet.nn.asymmnet import AsymmNet, FeatureMaps
-from gluon_asymmnet.nn.attention import SqueezeExcite
+from gluon_asymmnet.nn.attention import EfficientAttention, SqueezeExcite, attention
 from gluon_asymmnet.nn.bottlenecks import AsymmBottleneck, ChannelShuffle, ConvNorm, NormFactory
 
 __all__ = [
@@ -10,9 +10,12 @@ __all__ = [
     "AsymmNet",
     "ChannelShuffle",
     "ConvNorm",
+    "EfficientAttention",
     "FeatureMaps",
     "HardSigmoid",
     "HardSwish",
     "NormFactory",
+    "ReLU6",
     "SqueezeExcite",
+    "attention",
 ]

@@ -27,8 +27,17 @@ class HardSwish(Formed, mx.gluon.HybridBlock):
         return x * _hard_sigmoid(F, x)
 
 
+class ReLU6(mx.gluon.HybridBlock):
+    """``clip(x, 0, 6)``.  Any shape.  Source: arXiv:1801.04381, section 3."""
+
+    def hybrid_forward(self, F, x):
+        return F.clip(x, 0, 6)
+
+
 _ACTIVATIONS = {
     "relu": lambda prefix: nn.Activation("relu", prefix=prefix),
+    "relu6": lambda prefix: ReLU6(prefix=prefix),
+    "sigmoid": lambda prefix: nn.Activation("sigmoid", prefix=prefix),
     "hard_swish": lambda prefix: HardSwish(prefix=prefix),
     "hard_sigmoid": lambda prefix: HardSigmoid(prefix=prefix),
 }

@@ -6,8 +6,8 @@ from typing import Optional
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.arch import BlockPlan
 from gluon_asymmnet.nn.activations import activation
-from gluon_asymmnet.nn.attention import SqueezeExcite
-from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, Formed, resliced
+from gluon_asymmnet.nn.attention import SqueezeExcite, attention_in_bottleneck
+from gluon_asymmnet.nn.forms import TRAINING, Formed, joined, resliced
 
 nn = mx.gluon.nn
 
@@ -87,7 +87,7 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
         if isinstance(self.norm, BatchNorm):
             # behind pointwise convolutions oneDNN's backward fails in some nets (from 20 to 64
             # channels, for one)
-            self.norm.before_relu = act == "relu" and groups > 1 and channels % 16 == 0
+            self.norm.before_relu = act == "relu" and 1 < groups == channels and channels % 16 == 0
 
     def hybrid_forward(self, F, x):
         if self._odd and self.form == TRAINING:
@@ -125,12 +125,17 @@ class AsymmBottleneck(Formed, mx.gluon.HybridBlock):
         [x]*r ++ conv1x1(x) ++ [x]*r   ->  E + r*C channels
         depthwise k x k -> optional squeeze-excite -> linear 1x1 -> + x if it fits
 
+    At rate 0 this is the inverted bottleneck of MobileNetV2 and V3.
+
     Shapes: ``(N, C, H, W) -> (N, plan.out, ceil(H / s), ceil(W / s))``, s the stride.
 
     Args:
         plan: the block with every decision taken, from ``arch.plan_block``.
         norm: makes the normalisation layers; batch normalisation by default.
         last_gamma: start the residual branch at zero, where there is a shortcut to carry x.
+        attention, attention_settings: beside the plan's squeeze-excite, for the related nets; as
+            ``nn.attention.attention`` has them.
+        groups: of the linear 1 x 1 convolution.
 
     Source: arXiv:2104.07770, figure 2.
     """
@@ -141,6 +146,9 @@ class AsymmBottleneck(Formed, mx.gluon.HybridBlock):
         norm: Optional[NormFactory] = None,
         *,
         last_gamma: bool = False,
+        attention: Optional[str] = None,
+        attention_settings: Optional[dict] = None,
+        groups: int = 1,
         prefix=None,
         params=None,
     ):
@@ -164,21 +172,26 @@ class AsymmBottleneck(Formed, mx.gluon.HybridBlock):
             )
             self.se = SqueezeExcite(wide, plan.se_hidden, prefix="se_") if plan.se_hidden else None
             self.project = ConvNorm(
-                wide, plan.out, norm=norm, zero_gamma=last_gamma and plan.shortcut,
-                prefix="project_",
+                wide, plan.out, groups=groups, norm=norm,
+                zero_gamma=last_gamma and plan.shortcut, prefix="project_",
             )  # fmt: skip
+            self.wide_attention, self.out_attention = attention_in_bottleneck(
+                attention, wide, plan.out, attention_settings
+            )
 
     def hybrid_forward(self, F, x):
         y = x if self.expand is None else self.expand(x)
         if self.rate:
             copies = [x] * self.rate
-            # dim=-3, not 1: oneDNN's backward of the join fails in MXNet 1.9.1 where channel
-            # counts are no multiples of 16; a negative axis takes the path that works.
-            y = F.concat(*copies, y, *copies, dim=1 if self.form == INFERENCE else -3)
+            y = joined(F, [*copies, y, *copies], self.form)
         if self.shuffle is not None:
             y = self.shuffle(y)
         y = self.depthwise(y)
         if self.se is not None:
             y = self.se(y)
+        if self.wide_attention is not None:
+            y = self.wide_attention(y)
         y = self.project(y)
+        if self.out_attention is not None:
+            y = self.out_attention(y)
         return x + y if self.shortcut else y

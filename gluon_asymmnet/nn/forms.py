@@ -46,6 +46,15 @@ def resliced(F, x):
     return F.slice_axis(x, axis=1, begin=0, end=None)
 
 
+def joined(F, maps, form: str):
+    """Return the maps joined along the channels.
+
+    With a negative axis, as oneDNN's backward of the join fails in MXNet 1.9.1 where channel counts
+    are no multiples of 16; a negative axis takes the path that works.
+    """
+    return F.concat(*maps, dim=1 if form == INFERENCE else -3)
+
+
 def channel_mean(F, x, form: str):
     """Return the mean over H and W, ``(N, C, H, W) -> (N, C, 1, 1)``.
 

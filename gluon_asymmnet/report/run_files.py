@@ -175,7 +175,8 @@ def _metrics(path: Path, problems: list[str]) -> list[dict]:
         }
     )
     if odd:
-        problems.append(f"{path.name}: values that are not finite are not drawn: {', '.join(odd)}")
+        shown = repr(", ".join(odd))[1:-1][:200]  # out of a file: no line ends, not a page
+        problems.append(f"{path.name}: values that are not finite are not drawn: {shown}")
     return [rows[epoch] for epoch in sorted(rows)]
 
 

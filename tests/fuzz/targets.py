@@ -45,7 +45,7 @@ from gluon_asymmnet.detection.card import DetectorCard, read_detector_card
 from gluon_asymmnet.detection.config import DetectorConfig
 from gluon_asymmnet.detection.spec import parse_detector
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.registry import FAMILIES, find_related, plan_model
 from gluon_asymmnet.report.run_files import read_run
 from gluon_asymmnet.settings import from_json, to_json
 from gluon_asymmnet.train.checkpoint_files import (
@@ -358,6 +358,19 @@ def read_classifier_card(folder, data):
     )  # fmt: skip
 
 
+def spec_seeds():
+    specs = [
+        {"family": "antnet", "settings": {"groups": 2}},
+        {"family": "mobilenetv2", "settings": {"rate": 2, "attention": "eca"}},
+    ]
+    return [json.dumps(spec).encode() for spec in specs]
+
+
+def read_model_spec(folder, data):
+    (folder / "net.json").write_bytes(data)
+    assert find_related(str(folder / "net.json")).family in FAMILIES
+
+
 def detector_card_seeds():
     card = DetectorCard("ssd_300_asymmnet_small_custom", ("a", "b"), 300, 0.45, 400, 100, 0.01)
     import dataclasses
@@ -529,6 +542,7 @@ TARGETS = {
         400,
     ),
     "card": Target("`read_card`", card_seeds, damage.damaged_json, read_classifier_card),
+    "spec": Target("`find_related`", spec_seeds, damage.damaged_json, read_model_spec),
     "detector card": Target(
         "`read_detector_card`", detector_card_seeds, damage.damaged_json, read_card_of_a_detector
     ),

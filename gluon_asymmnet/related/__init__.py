@@ -1,0 +1,1 @@
+"""Nets of related systems, a module with ``build`` per family; see ``registry.FAMILIES``."""

@@ -1,0 +1,62 @@
+"""What the tests of the related nets share."""
+
+import numpy as np
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, set_form
+
+
+def images(count=2, size=64, seed=0):
+    return mx.nd.array(np.random.default_rng(seed).normal(size=(count, 3, size, size)))
+
+
+def values(net):
+    """The arrays of a net, in the order of its blocks."""
+    return net._collect_params_with_prefix()
+
+
+def randomize(net, seed=0):
+    """Weights as He's, and statistics other than 0 and 1, so that a swap would show."""
+    net.initialize(mx.init.MSRAPrelu(), force_reinit=True)
+    net(images(1, 224 if hasattr(net, "in_size") else 64))  # GluonCV's shapes are deferred
+    rng = np.random.default_rng(seed)
+    for name, param in values(net).items():
+        if name.endswith(("gamma", "beta", "running_mean", "running_var", "bias")):
+            low = -0.5 if name.endswith(("beta", "mean", "bias")) else 0.5
+            param.set_data(mx.nd.array(rng.uniform(low, 1.5, param.shape)))
+    return net
+
+
+def copy_in_order(ours, theirs, *, leave_out=()):
+    """Set our arrays to theirs, one after the other; names that contain ``leave_out`` stay."""
+    own = {n: p for n, p in values(ours).items() if not any(part in n for part in leave_out)}
+    assert len(own) == len(values(theirs))
+    for (name, param), source in zip(own.items(), values(theirs).values()):
+        assert param.shape == source.shape, name
+        param.set_data(source.data())
+
+
+def relative(a, b):
+    a, b = a.asnumpy(), b.asnumpy()
+    return np.abs(a - b).max() / np.abs(b).max()
+
+
+def check_forms(net, size=32):
+    """The form for inference computes the same; a step in that for training reaches all weights."""
+    mx.random.seed(1)
+    net.initialize(mx.init.MSRAPrelu())
+    plain = net(images(2, size))
+    set_form(net, INFERENCE)
+    assert relative(net(images(2, size)), plain) < 1e-5
+    set_form(net, TRAINING)
+    net.hybridize(static_alloc=True, static_shape=True)
+    with mx.autograd.record():
+        loss = (net(images(4, size)) ** 2).sum()
+    loss.backward()
+    assert np.isfinite(loss.asscalar())
+    still = [
+        name
+        for name, param in net.collect_params().items()
+        if param.grad_req != "null" and not float(param.grad().abs().sum().asscalar()) > 0
+    ]
+    assert still == []
