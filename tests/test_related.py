@@ -14,13 +14,12 @@ from tests.random_nets import random_model
 CLASSES = 5
 NETS = [(name, rate) for name, row in RELATED.items() for rate in row.rates]
 FIRST = {row.family: (name, row.rates[-1]) for name, row in reversed(RELATED.items())}
-FOR_CIFAR = ("rpw",)  # families
 
 
 @pytest.mark.parametrize(("name", "rate"), NETS)
 def test_a_related_net(tmp_path, name, rate):
     row = RELATED[name]
-    side = 32 if row.family in FOR_CIFAR else 64
+    side = 32 if name.startswith(("cifar_", "rpw_")) else 64
     made = random_model(
         tmp_path, batch=16, model=name, width=min(row.widths), rate=rate, classes=CLASSES,
         input_size=side,
