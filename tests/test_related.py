@@ -12,7 +12,12 @@ from gluon_asymmnet.saved import open_model
 from tests.random_nets import random_model
 
 CLASSES = 5
-NETS = [(name, rate) for name, row in RELATED.items() for rate in row.rates]
+SLOW = ("eca_resnet101", "eca_resnet152")  # more of what eca_resnet50 is
+NETS = [
+    pytest.param(name, rate, marks=[pytest.mark.slow] * (name in SLOW))
+    for name, row in RELATED.items()
+    for rate in row.rates
+]
 FIRST = {row.family: (name, row.rates[-1]) for name, row in reversed(RELATED.items())}
 
 
