@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._environment import mx
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.bundle import FORMATS, export_all
+from gluon_asymmnet.export.onnx import export_onnx
 from gluon_asymmnet.export.parity import compare, sample_images
+from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.registry import RELATED
 from gluon_asymmnet.saved import open_model
@@ -69,3 +72,27 @@ def _check_gradients(net, images):
     loss.backward()
     without = [p.name for p in params if not np.abs(p.grad().asnumpy()).max() > 0]
     assert without == []
+
+
+def test_a_net_from_a_spec_file(tmp_path):
+    spec = {"family": "rpw", "settings": {"net": "vgg11", "groups": 4, "overlap": 0.33}}
+    made = random_model(
+        tmp_path, batch=8, model="mine", width=0.25, rate=0, spec=spec, classes=CLASSES,
+        input_size=32,
+    )  # fmt: skip
+    out = export_all(made, tmp_path / "out", formats=("symbol", "onnx"))
+    assert {path.name for path in out.iterdir()} == {
+        "mine_w0.25_r0.onnx", "mine_w0.25_r0-symbol.json", "mine_w0.25_r0-0000.params", "card.json",
+    }  # fmt: skip
+    opened = open_model(out)
+    assert opened.card.spec == spec
+    images = sample_images(3, 32, seed=4)
+    again = export_onnx(opened, tmp_path / "again", opset=17)
+    assert compare(made.predict(images), Predictor(again).predict(images)).relative < 1e-4
+
+
+def test_what_is_for_asymmnet_only(tmp_path):
+    made = random_model(tmp_path, batch=2, model="mobilenetv2", width=0.35, rate=0, input_size=32)
+    with pytest.raises(InputError, match="--optimized is for AsymmNet and MobileNetV3; others run"):
+        export_symbol(made, tmp_path / "out", optimized=True)
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import AnyParity, export_folder
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
-from gluon_asymmnet.nn.asymmnet import inference_form
+from gluon_asymmnet.nn.asymmnet import AsymmNet, inference_form
 from gluon_asymmnet.saved import (
     PARAMS_SUFFIX,
     SYMBOL_SUFFIX,
@@ -53,8 +53,10 @@ def write_symbol(
     """Write the symbol and its parameters into ``folder``; raise RunError if they differ."""
     if isinstance(model.net, mx.gluon.SymbolBlock):
         raise InputError(f"{model.weights.parent} is an exported symbol already: copy the folder")
-    if optimized and model.card.kind == DETECTOR:
-        raise InputError("--optimized is for classifiers; a detector runs faster from ONNX or IR")
+    if optimized and not isinstance(model.net, AsymmNet):
+        raise InputError(
+            "--optimized is for AsymmNet and MobileNetV3; others run faster from ONNX or IR"
+        )
     prefix = folder / card_id(model.card)
     expected = model.run(images)
     net, limit, folded = model.net, LIMIT, FOLDED_LIMIT
