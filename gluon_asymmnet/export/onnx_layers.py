@@ -35,7 +35,7 @@ def _batch_norm(o: Operator) -> str:
         o.refuse(f"it normalises axis {axis}, not the channels, axis 1")
     gamma, *_, epsilon = norm_arrays(o.node.settings, [o.array(i) for i in range(1, 5)])
     o.skip("eps", "fix_gamma")
-    scale = o.constant("scale", gamma)  # not o.input(1): fix_gamma says 1
+    scale = o.constant("gamma", gamma)  # not o.input(1): fix_gamma says 1
     return o.emit(
         "BatchNormalization", o.input(), scale, *(o.input(i) for i in (2, 3, 4)), epsilon=epsilon
     )

@@ -25,7 +25,7 @@ from gluon_asymmnet.export.onnx_int8 import measure_ranges, quantized
 from gluon_asymmnet.export.openvino import save_ir, set_ir_card, to_ir
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.predict.engines import OnnxRuntime, OpenVino
-from gluon_asymmnet.saved import SavedModel
+from gluon_asymmnet.saved import SavedModel, card_id
 
 SQUEEZE_EXCITE = "squeeze-excites"
 _RUNS = 12
@@ -39,7 +39,7 @@ def parts_of(model: SavedModel) -> dict[str, str]:
     """
     plan = plan_of(model.card)
     if plan is None:
-        return _runs(to_onnx(model).graph.node)
+        return _runs(to_onnx(model).graph.node, f"{card_id(model.card)}_")
     parts = {"stem": r"features\.stem\..*"}
     parts.update({f"block {i}": rf"features\.blocks\.{i}\..*" for i in range(len(plan.blocks))})
     if any(block.se_hidden for block in plan.blocks):
@@ -50,13 +50,15 @@ def parts_of(model: SavedModel) -> dict[str, str]:
     return parts
 
 
-def _runs(nodes) -> dict[str, str]:
+def _runs(nodes, prefix: str) -> dict[str, str]:
     """Cut nodes into runs, each from a convolution on, after which it is named."""
     convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
     first = convolutions[:: -(-len(convolutions) // _RUNS)]
     runs = zip(first, [0, *first[1:]], [*first[1:], len(nodes)])
     return {
-        f"from {nodes[conv].name} on": "|".join(re.escape(n.name) for n in nodes[start:end])
+        f"from {nodes[conv].name.removeprefix(prefix).removesuffix('_fwd')} on": "|".join(
+            re.escape(n.name) for n in nodes[start:end]
+        )
         for conv, start, end in runs
     }
 
