@@ -5,7 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from gluon_asymmnet.bench import deployed, int8, photographs, processes, readers, suite
+from gluon_asymmnet.bench import (
+    deployed,
+    int8,
+    photographs,
+    primitives,
+    processes,
+    readers,
+    suite,
+)
 from gluon_asymmnet.bench.compare import compare
 from gluon_asymmnet.bench.contenders import CONTENDERS, Case
 from gluon_asymmnet.bench.report import table
@@ -45,7 +53,7 @@ def test_table_by_hand():
 
 
 def test_every_contender_says_what_it_is():
-    for held in (CONTENDERS, deployed.CONTENDERS, readers.CONTENDERS):
+    for held in (CONTENDERS, deployed.CONTENDERS, primitives.CONTENDERS, readers.CONTENDERS):
         assert all(function.__doc__ for function in held.values())
 
 
@@ -106,6 +114,36 @@ def test_memory_picture_and_startup_tables_by_hand():
     assert "| classify_mxnet | 10.00 | 20.00 | 20 % |" in table(rows)
     startup = {**CASE, "kind": "startup", "name": "help", "median": 0.21}
     assert "| help | 0.21 | 0.02 |" in table([startup])
+
+
+def test_shift_primitives(tmp_path):
+    """Batches of 2 at 20 pixels: maps of 3 x 3."""
+    done = run_python(
+        ROOT / "benchmark.py", "shift", "--batches", "2", "--sizes", "20", "--threads", "1",
+        "--rounds", "1", "--only", "channel_shuffle,address_shift_flat,add", "--out",
+        tmp_path / "m",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "m.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["channel_shuffle", "address_shift_flat", "add"]
+    assert all(row["shape"] == [2, 384, 3, 3] and row["median"] > 0 for row in rows)
+    assert "| channel_shuffle | " in (tmp_path / "m.md").read_text()
+
+
+def test_shift_table_by_hand():
+    case = {**CASE, "kind": "shift", "shape": [32, 384, 28, 28], "beside": 0.04}
+    rows = [{**case, "name": "channel_shuffle", "median": 0.04},
+            {**case, "name": "add", "median": 0.016}]  # fmt: skip
+    text = table(rows)
+    assert text.startswith("**shift, 32 x 384 x 28 x 28: asymmnet_large 1.0, 224 px, batch 32, ")
+    assert "| add | 16.000 | 20.000 | 2.50 |" in text
+
+
+@pytest.mark.parametrize("primitive", primitives.SHIFT)
+def test_primitives_make_maps_of_one_shape(primitive):
+    case = Case("addressnet", 1.0, 2, 20)
+    assert primitives.map_shape(case) == (2, 384, 3, 3)
+    primitive(case)()
 
 
 def test_a_models_name_may_carry_its_width():

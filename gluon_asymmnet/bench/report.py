@@ -130,6 +130,18 @@ def _startup_table(case: dict, rows: list) -> str:
     return "\n".join(_lines(_title(case, "whole processes"), head, rows, cells))
 
 
+def _shift_table(case: dict, rows: list) -> str:
+    first = next(row["name"] for row in rows if "left_out" not in row)
+
+    def cells(row) -> str:
+        faster = row["beside"] / row["median"]
+        return f"{1e3 * row['median']:.3f} | {1e3 * row['p95']:.3f} | {faster:.2f}"
+
+    head = f"| primitive | ms, median | p95 | times as fast as {first} |"
+    shape = " x ".join(map(str, rows[0]["shape"]))
+    return "\n".join(_lines(_title(case, f"shift, {shape}"), head, rows, cells))
+
+
 _TABLES = {
     "infer": _speed_table,
     "train": _speed_table,
@@ -137,4 +149,5 @@ _TABLES = {
     "input": _input_table,
     "picture": _picture_table,
     "startup": _startup_table,
+    "shift": _shift_table,
 }

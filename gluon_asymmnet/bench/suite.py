@@ -12,7 +12,7 @@ import numpy as np
 
 from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.bench import contenders as c
-from gluon_asymmnet.bench import deployed, photographs, processes, readers
+from gluon_asymmnet.bench import deployed, photographs, primitives, processes, readers
 from gluon_asymmnet.bench.compare import Timing, race
 from gluon_asymmnet.bench.contenders import Case
 from gluon_asymmnet.bench.report import document
@@ -121,6 +121,16 @@ def memory(plan: Plan) -> list:
     rows = [row for row in infer(short) if row["name"] != "matmul"]
     rows += train(dataclasses.replace(short, batches=[max(plan.batches)]))
     return [{**row, "kind": "memory", "of": row["kind"]} for row in rows]
+
+
+def shift(plan: Plan) -> list:
+    """Measure AddressNet's primitives; return a row per size, batch, threads and primitive."""
+    rows = []
+    for size, batch, threads in itertools.product(plan.sizes, plan.batches, plan.threads):
+        case = Case("addressnet", 1.0, batch, size, threads)
+        found = _rows("shift", case, primitives.SHIFT, plan)
+        rows += [{**row, "shape": primitives.map_shape(case)} for row in found]
+    return rows
 
 
 def _rows(kind: str, case: Case, contenders, plan: Plan) -> list:

@@ -12,9 +12,10 @@ from pathlib import Path
 def main() -> None:
     """Serve one contender: ``worker.py NAME CASE-AS-JSON``."""
     begun = time.perf_counter()
-    from gluon_asymmnet.bench import contenders, deployed, readers
+    from gluon_asymmnet.bench import contenders, deployed, primitives, readers
 
-    all_of_them = {**contenders.CONTENDERS, **deployed.CONTENDERS, **readers.CONTENDERS}
+    parts = (contenders, deployed, readers, primitives)
+    all_of_them = {name: made for part in parts for name, made in part.CONTENDERS.items()}
     call = all_of_them[sys.argv[1]](contenders.Case(**json.loads(sys.argv[2])))
     call()
     _say({"ready_s": time.perf_counter() - begun})

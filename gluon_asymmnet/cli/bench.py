@@ -19,6 +19,7 @@ wrote it, ours in each form, engine and precision, GluonCV's MobileNetV3, PyTorc
   input    the record reader and the whole input pipeline alone, beside training
   startup  whole processes to the first answer; preprocessing's share of the answer to a picture
   memory   peak memory of inference and training alone, quickly
+  shift    AddressNet's shifts beside channel shuffle and sum, on its maps; --models have no say
   int8     accuracy and speed of 8 bits on the demo's digits (--run, --digits) and on photographs
   scaling  training by several processes of this machine (--workers, --engine)
   nets     AsymmNet beside the related nets: size, speed per engine, accuracy on the digits after
@@ -30,7 +31,7 @@ Needs the extras onnx, openvino, torch, int8 and demo; what cannot be built is l
 table says why. The machine should be idle.
 """
 _PARTS = {"infer": "infer", "train": "train", "input": "inputs", "startup": "startup",
-          "memory": "memory"}  # what -> function of bench.suite  # fmt: skip
+          "memory": "memory", "shift": "shift"}  # what -> function of bench.suite  # fmt: skip
 _ALL = ("infer", "train", "input", "startup")
 _BATCHES = {"train": "32", "startup": "1"}  # default where it is not 1,32
 

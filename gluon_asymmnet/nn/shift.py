@@ -66,19 +66,8 @@ class AddressShift(mx.gluon.HybridBlock):
         self.mode = mode
 
     def hybrid_forward(self, F, x):
-        if self.mode == "zero":
-            padded = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 1, 1, 1, 1))
-            quarters = F.split(padded, num_outputs=4, axis=_CHANNELS)
-            moved = [_window(F, q, *corner) for q, corner in zip(quarters, _CORNERS)]
-        else:
-            q = self.quarter
-            moved = [
-                _left(F, _channels(F, x, 0, q + 1)),
-                _up(F, _channels(F, x, q, 2 * q + 1)),
-                _right(F, _channels(F, x, 2 * q - 1, 3 * q)),
-                _down(F, _channels(F, x, 3 * q - 1, 4 * q)),
-            ]
-        return F.concat(*moved, dim=_CHANNELS)
+        move = _move_flat if self.mode == "flat" else _move_zero
+        return F.concat(*move(F, x, self.quarter), dim=_CHANNELS)
 
 
 class ShortcutShift(mx.gluon.HybridBlock):
@@ -91,55 +80,50 @@ class ShortcutShift(mx.gluon.HybridBlock):
         return F.relu(F.concat(x, y, dim=_CHANNELS))
 
 
-# Row and column of a padded quarter where the window begins that is moved left, up, right, down.
-_CORNERS = ((1, 2), (2, 1), (1, 0), (0, 1))
+def _move_flat(F, x, q):
+    """Return the quarters, of q channels each: joined to the line that enters, without the last.
+
+    What enters on the right is, in the order of memory, the left column moved up; the first row of
+    the next channel enters that.
+    """
+    left, up, right, down = F.split(x, num_outputs=4, axis=_CHANNELS)
+    column = _cut(F, x, (0, q + 1), columns=(0, 1))
+    row = _cut(F, column, (1, None), rows=(0, 1))
+    column = _push_back(F, _cut(F, column, (0, q)), row, _ROWS)
+    left = _push_back(F, left, column, _COLUMNS)
+
+    up = _push_back(F, up, _cut(F, x, (q + 1, 2 * q + 1), rows=(0, 1)), _ROWS)
+
+    column = _cut(F, x, (2 * q - 1, 3 * q), columns=(-1, None))
+    row = _cut(F, column, (0, q), rows=(-1, None))
+    column = _push_front(F, _cut(F, column, (1, None)), row, _ROWS)
+    right = _push_front(F, right, column, _COLUMNS)
+
+    down = _push_front(F, down, _cut(F, x, (3 * q - 1, 4 * q - 1), rows=(-1, None)), _ROWS)
+    return left, up, right, down
 
 
-def _window(F, x, row, column):
-    """Cut ``(N, C, H, W)`` out of ``(N, C, H + 2, W + 2)``."""
-    begin, end = (row, column), (row - 2 or None, column - 2 or None)
-    return F.slice(x, begin=(None, None, *begin), end=(None, None, *end))
+def _move_zero(F, x, _):
+    """Return the quarters: windows of padded ones."""
+    padded = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 1, 1, 1, 1))
+    left, up, right, down = F.split(padded, num_outputs=4, axis=_CHANNELS)
+    inside, first, last = (1, -1), (0, -2), (2, None)
+    return (
+        _cut(F, left, rows=inside, columns=last),
+        _cut(F, up, rows=last, columns=inside),
+        _cut(F, right, rows=inside, columns=first),
+        _cut(F, down, rows=first, columns=inside),
+    )
 
 
-# In memory order, of ``(N, C + 1, H, W)``: the extra channel is the one after, or the one before.
-# Each returns ``(N, C, H, W)``.
+def _cut(F, x, channels=(None, None), rows=(None, None), columns=(None, None)):
+    begin, end = zip((None, None), channels, rows, columns)
+    return F.slice(x, begin=begin, end=end)
 
 
-def _up(F, x):
-    following = _first(F, _drop_first(F, x, _CHANNELS), _ROWS)
-    return _drop_first(F, F.concat(_drop_last(F, x, _CHANNELS), following, dim=_ROWS), _ROWS)
+def _push_back(F, x, line, axis):
+    return F.slice_axis(F.concat(x, line, dim=axis), axis=axis, begin=1, end=None)
 
 
-def _left(F, x):
-    following = _up(F, _first(F, x, _COLUMNS))
-    return _drop_first(F, F.concat(_drop_last(F, x, _CHANNELS), following, dim=_COLUMNS), _COLUMNS)
-
-
-def _down(F, x):
-    preceding = _last(F, _drop_last(F, x, _CHANNELS), _ROWS)
-    return _drop_last(F, F.concat(preceding, _drop_first(F, x, _CHANNELS), dim=_ROWS), _ROWS)
-
-
-def _right(F, x):
-    preceding = _down(F, _last(F, x, _COLUMNS))
-    return _drop_last(F, F.concat(preceding, _drop_first(F, x, _CHANNELS), dim=_COLUMNS), _COLUMNS)
-
-
-def _channels(F, x, begin, end):
-    return F.slice_axis(x, axis=_CHANNELS, begin=begin, end=end)
-
-
-def _first(F, x, axis):
-    return F.slice_axis(x, axis=axis, begin=0, end=1)
-
-
-def _last(F, x, axis):
-    return F.slice_axis(x, axis=axis, begin=-1, end=None)
-
-
-def _drop_first(F, x, axis):
-    return F.slice_axis(x, axis=axis, begin=1, end=None)
-
-
-def _drop_last(F, x, axis):
-    return F.slice_axis(x, axis=axis, begin=0, end=-1)
+def _push_front(F, x, line, axis):
+    return F.slice_axis(F.concat(line, x, dim=axis), axis=axis, begin=0, end=-1)
