@@ -34,16 +34,12 @@ class Related(NamedTuple):
     rates: tuple[int, ...] = (0,)  # those that can be built
 
 
-# family -> module with ``build(*, width, rate, classes, dropout, input_size, prefix, **settings)``
-FAMILIES: dict[str, str] = {
-    "addressnet": "gluon_asymmnet.related.addressnet",
-    "antnet": "gluon_asymmnet.related.antnet",
-    "dicenet": "gluon_asymmnet.related.dicenet",
-    "eca_mobilenetv2": "gluon_asymmnet.related.eca_mobilenetv2",
-    "eca_resnet": "gluon_asymmnet.related.eca_resnet",
-    "ghostnet": "gluon_asymmnet.related.ghostnet",
-    "mobilenetv2": "gluon_asymmnet.related.mobilenetv2",
-}
+# Each a module of ``related`` with ``build(*, width, rate, classes, dropout, input_size, prefix,
+# **settings)``.
+FAMILIES = (
+    "addressnet", "antnet", "decomposed", "dicenet", "eca_mobilenetv2", "eca_resnet", "ghostnet",
+    "mobilenetv2", "rpw", "shufflenetv2",
+)  # fmt: skip
 
 RELATED: dict[str, Related] = {
     "mobilenetv2": Related("mobilenetv2", {}, (0.35, 0.5, 0.75, 1.0, 1.4)),
@@ -64,10 +60,16 @@ RELATED: dict[str, Related] = {
     "addressnet_enhanced": Related("addressnet", {"enhanced": True}),
     "cifar_addressnet32": Related("addressnet", {"depth": 32}),
     "cifar_addressnet32_enhanced": Related("addressnet", {"depth": 32, "enhanced": True}),
-    "rpw": "gluon_asymmnet.related.rpw",
-}
-
-RELATED: dict[str, Related] = {
+    "shufflenetv2": Related("shufflenetv2", {}, (0.5, 1.0, 1.5, 2.0)),
+    "shufflenetv2_regular": Related("shufflenetv2", {"regular": "both"}, (0.5, 1.0, 1.5, 2.0)),
+    "shufflenetv2_decomposed": Related(
+        "decomposed",
+        {
+            "base": {"family": "shufflenetv2", "settings": {"regular": "both"}},
+            "layers": {"*": {"multiplier": 1}},
+        },
+        (0.5, 1.0, 1.5, 2.0),
+    ),
     "cifar_vgg11": Related("rpw", {"net": "vgg11"}),
     "cifar_vgg13": Related("rpw", {"net": "vgg13"}),
     "cifar_vgg16": Related("rpw", {"net": "vgg16"}),
@@ -149,8 +151,7 @@ def _parse_spec(spec: dict, where) -> Related:
         raise FormatError(f'{where}: not {_SPEC}: expected {{"family": ..., "settings": {{...}}}}')
     if not isinstance(family, str) or family not in FAMILIES:
         raise InputError(
-            f"{where}: unknown family {reprlib.repr(family)}: expected one of "
-            f"{', '.join(sorted(FAMILIES))}"
+            f"{where}: unknown family {reprlib.repr(family)}: expected one of {', '.join(FAMILIES)}"
         )
     return Related(family, settings)
 
@@ -346,7 +347,7 @@ def _build(related: Related, variant: Variant, classes: int, dropout, input_size
     width = size["width"]
     if not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH:
         raise InputError(f"width must be a number above 0 and at most {MAX_WIDTH}, got {width!r}")
-    build = importlib.import_module(FAMILIES[related.family]).build
+    build = importlib.import_module(f"gluon_asymmnet.related.{related.family}").build
     own = [p for p in inspect.signature(build).parameters if p not in _COMMON]
     unknown = [setting for setting in related.settings if setting not in own]
     if unknown:

@@ -8,6 +8,7 @@ from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.bench import scaling
 from gluon_asymmnet.bench import scaling_model as model
 from gluon_asymmnet.complexity import count
+from gluon_asymmnet.compress import report as decomposition
 from gluon_asymmnet.registry import plan_model
 
 _ROOT = Path(__file__).parent.parent
@@ -102,9 +103,18 @@ def strong_table() -> str:
     return model.strong_table(AUTHORS_STEP, model.gradient_bytes())
 
 
+def _decomposition(table):
+    return lambda: table(json.loads((_ROOT / "docs/data/decomposition.json").read_text()))
+
+
 TABLES = {
     "README.md": {"counts": counts_table, "speed": speed_table},
     "docs/voc.md": {"demo": demo_table},
+    "docs/decomposition.md": {
+        "nets": _decomposition(decomposition.nets_table),
+        "accuracy": _decomposition(decomposition.accuracy_table),
+        "layers": _decomposition(decomposition.layers_table),
+    },
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
     "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }

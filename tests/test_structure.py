@@ -24,6 +24,16 @@ PURE = (
     "export/int8_search", "export/onnx_graph", "export/onnx_int8", "export/parity", "extras",
     "folding", "json_objects", "predict", "recipes", "registry", "related/rpw_plan", "report",
     "settings", "threads", "train/checkpoint_files", "train/curves", "train/mixing",
+    "compress/decomposition", "compress/images", "compress/moments", "compress/options",
+    "compress/report", "config", "data",
+    "detection/agreement", "detection/card", "detection/coco_ap", "detection/config",
+    "detection/evaluate", "detection/nms", "detection/pictures", "detection/report",
+    "detection/sources", "detection/spec", "detection/voc_ap", "distributed/join",
+    "distributed/launch", "distributed/place", "distributed/watch", "distributed/workers", "doctor",
+    "download", "errors", "evaluate", "evaluation_report", "export/detector_graph", "export/folder",
+    "export/int8_report", "export/int8_search", "export/onnx_graph", "export/onnx_int8",
+    "export/parity", "extras", "folding", "json_objects", "predict", "recipes", "registry",
+    "report", "settings", "threads", "train/checkpoint_files", "train/curves", "train/mixing",
     "train/progress", "train/run_directory", "train/schedule",
 )  # fmt: skip
 

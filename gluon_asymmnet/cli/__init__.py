@@ -22,6 +22,7 @@ def main(argv=None) -> int:
         bench,
         checkpoints,
         convert,
+        decompose,
         detect,
         doctor,
         evaluate,
@@ -47,8 +48,7 @@ def main(argv=None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
         doctor, summary, records, voc, fetch, train, train_ssd, checkpoints, evaluate, predict,
-        status, report, detect, reproduce, convert, export, optimize, bench,
-        launch,
+        status, report, detect, reproduce, convert, decompose, optimize, export, bench, launch,
     )  # fmt: skip
     for module in modules:
         module.add_parser(subparsers)

@@ -1,0 +1,131 @@
+"""``asymmnet decompose PATH OUT``."""
+
+
+def add_parser(subparsers) -> None:
+    """Add the subcommand."""
+    from gluon_asymmnet.cli.model_flags import add_model_flags
+    from gluon_asymmnet.compress.options import METHODS, Options
+
+    default = Options()
+    described = "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
+    parser = subparsers.add_parser(
+        "decompose",
+        help="regular convolutions of a trained net into depthwise and pointwise ones",
+        description="Write OUT/spec.json and OUT/last.params, with which training goes on, a card, "
+        "so that OUT evaluates and exports like a run directory, and decomposition.json, which "
+        "says what became of each layer.",
+        epilog="example: asymmnet decompose runs/custom/shufflenetv2_regular_baseline small "
+        "--rec-train train.rec --merge; then train_imagenet.py --model small/spec.json "
+        "--resume-params small/last.params ...",
+    )
+    add_model_flags(parser)
+    parser.add_argument("out", help="folder to write; must not exist")
+    group = parser.add_argument_group("decomposition")
+    group.add_argument(
+        "--method", choices=tuple(METHODS), default=default.method,
+        help=f"(default {default.method}) {described}",
+    )  # fmt: skip
+    group.add_argument(
+        "-m", "--multiplier", type=int, default=default.multiplier,
+        help="depthwise filters per channel, 9 is exact for 3 x 3 (default %(default)s); the "
+        "baseline gets the rank of equal cost",
+    )  # fmt: skip
+    group.add_argument(
+        "--layers", default=None, metavar="REGEX",
+        help="paths of the convolutions (default: all regular ones above 1 x 1 but those that read "
+        "the image)",
+    )  # fmt: skip
+    group.add_argument(
+        "--merge",
+        action="store_true",
+        help="merge into the 1 x 1 convolution behind the normalisation, where there is one",
+    )
+    group.add_argument(
+        "--sweeps",
+        type=int,
+        default=default.sweeps,
+        help="further rounds over the channels, our addition (default %(default)s)",
+    )
+    group.add_argument(
+        "--joint",
+        action="store_true",
+        help="least squares for all pointwise weights at last, our addition",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--rec-train", default="", help="training records")
+    data.add_argument("--rec-train-idx", default="", help="their index (default: the .idx beside)")
+    data.add_argument("--data-dir", default="", help="tree of one folder per class, instead")
+    data.add_argument("--images", type=int, default=256, help="to sample from (default 256)")
+    data.add_argument(
+        "--positions",
+        type=int,
+        default=default.positions,
+        help="sampled in each image, for each layer (default %(default)s)",
+    )
+    data.add_argument("--batch-size", type=int, default=32, help="(default 32)")
+    data.add_argument("--seed", type=int, default=0, help="of the positions (default 0)")
+    data.add_argument(
+        "--memory", type=float, default=default.memory / 2**30, metavar="GIB",
+        help="that the second moments of a layer may take (default %(default)g)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Decompose, write, and print what was saved."""
+    import math
+    import sys
+    from pathlib import Path
+
+    from gluon_asymmnet.compress.options import Options
+    from gluon_asymmnet.errors import InputError
+    from gluon_asymmnet.threads import set_threads
+
+    if args.rec_train and args.data_dir:
+        raise InputError("give --rec-train or --data-dir, not both")
+    if not 0 < args.memory < math.inf:
+        raise InputError(f"--memory must be a number of GiB above 0, got {args.memory}")
+    for name in ("images", "batch_size"):
+        if getattr(args, name) < 1:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    if Path(args.out).exists():
+        raise InputError(f"{args.out} exists already; remove it or choose another place")
+    set_threads(args.threads)
+    from gluon_asymmnet.cli.model_flags import open_from
+    from gluon_asymmnet.compress.model import decompose_model, write_decomposed
+
+    model = open_from(args)
+    options = Options(
+        args.method, args.multiplier, args.sweeps, args.joint, args.merge, args.positions,
+        args.seed, int(args.memory * 2**30),
+    )  # fmt: skip
+
+    def progress(layer) -> None:
+        error = "" if layer.error is None else f", relative error {layer.error:.4f}"
+        kept = {k: v for k, v in layer.form.items() if k in ("multiplier", "rank")}
+        shown = ", ".join(f"{k} {v}" for k, v in kept.items())
+        merged = ", merged" if "norm" in layer.form else ""
+        print(f"{layer.path}: {shown}{merged}{error}", file=sys.stderr, flush=True)
+
+    smaller, report = decompose_model(
+        model, _batches(args, model.card), options, pattern=args.layers, progress=progress
+    )
+    out = write_decomposed(smaller, report, args.out)
+    for name in ("parameters", "macs"):
+        before, after = (report[when][name] for when in ("before", "after"))
+        print(f"{name}: {before:,} -> {after:,} ({after / before:.3f})")
+    print(f"written: {', '.join(sorted(str(p) for p in out.iterdir()))}")
+    return 0
+
+
+def _batches(args, card):
+    """Return what gives the sampled images' network input, as often as it is called."""
+    if not (args.rec_train or args.data_dir):
+        return None
+    from gluon_asymmnet.compress.images import sampled_batches
+    from gluon_asymmnet.data.sources import open_source
+
+    source = open_source(rec=args.rec_train, idx=args.rec_train_idx, folder=args.data_dir)
+    return sampled_batches(source, card.preprocessing, args.images, args.batch_size)

@@ -1,0 +1,119 @@
+"""A saved classifier decomposed: weights, spec and card of the new one in a folder."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Callable, Optional
+
+import numpy as np
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.atomic import new_folder
+from gluon_asymmnet.card import CARD_FILE, Card
+from gluon_asymmnet.compat.params_file import write_params
+from gluon_asymmnet.compress.layers import block_at
+from gluon_asymmnet.compress.network import Decomposed, chosen, decompose
+from gluon_asymmnet.compress.normalisation import reestimate, settle
+from gluon_asymmnet.compress.options import METHODS, Options, check
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.graph_complexity import count_graph
+from gluon_asymmnet.registry import find_related
+from gluon_asymmnet.saved import SavedModel, open_weights
+
+SPEC_FILE, WEIGHTS_FILE, REPORT_FILE = "spec.json", "last.params", "decomposition.json"
+
+Batches = Callable[[], Iterable[np.ndarray]]
+
+
+def decompose_model(
+    model: SavedModel,
+    batches: Optional[Batches],
+    options: Options,
+    *,
+    pattern: Optional[str] = None,
+    progress: Callable[[Decomposed], None] = lambda layer: None,
+) -> tuple[SavedModel, dict]:
+    """Return a decomposed copy of a classifier, and a report as ``REPORT_FILE`` holds it.
+
+    Statistics of batch normalisation are measured anew, if there are images.
+
+    Args:
+        model: a net of a related family, opened from its parameters.
+        batches: each call gives ``(n, 3, H, W)`` network input, the same each time; None for
+            ``weight-svd`` without merging.
+        pattern: of the paths of the layers, as ``network.chosen`` takes it.
+
+    Raises: InputError if model and options do not fit.
+    """
+    check(options)
+    if batches is None and (METHODS[options.method].data or options.merge):
+        what = "merging" if options.merge else options.method
+        raise InputError(f"{what} needs images: give --rec-train or --data-dir")
+    base = _base_of(model)
+    smaller = open_weights(model.weights, model.card)
+    layers = chosen(smaller.net, pattern)
+    found = []
+    for layer in decompose(model.net, smaller.net, layers, batches, options):
+        found.append(layer)
+        progress(layer)
+    if batches is not None:
+        fresh = [layer.form["norm"] for layer in found if "norm" in layer.form]
+        settle(smaller.net, [block_at(smaller.net, path) for path in fresh], batches())
+        reestimate(smaller.net, batches())
+    size = model.card.input_size
+    before, after = (count_graph(net, size) for net in (model.net, smaller.net))
+    spec = {
+        "family": "decomposed",
+        "settings": {"base": base, "layers": {layer.path: layer.form for layer in found}},
+    }
+    card = dataclasses.replace(
+        model.card, model=f"{model.card.model}_decomposed", width=1.0, rate=0, spec=spec,
+        parameters=after.parameters, macs=after.macs, parity=None,
+    )  # fmt: skip
+    report = {
+        "model": model.card.model,
+        **options._asdict(),
+        "input_size": size,
+        "before": {"parameters": before.parameters, "macs": before.macs},
+        "after": {"parameters": after.parameters, "macs": after.macs},
+        "layers": [layer._asdict() for layer in found],
+    }
+    for net in (model.net, smaller.net):
+        net.hybridize(static_alloc=True, static_shape=True)
+    return SavedModel(card, smaller.net, Path(WEIGHTS_FILE)), report
+
+
+def write_decomposed(model: SavedModel, report: dict, out) -> Path:
+    """Write what ``decompose_model`` gave, all or nothing; ``out`` opens like a run directory.
+
+    Raises: InputError if ``out`` exists.
+    """
+    out = Path(out)
+    arrays = {n: p.data().asnumpy() for n, p in model.net._collect_params_with_prefix().items()}
+    with new_folder(out) as scratch:
+        write_params(scratch / WEIGHTS_FILE, arrays)
+        model.card.save(scratch / CARD_FILE)
+        for name, content in ((SPEC_FILE, model.card.spec), (REPORT_FILE, report)):
+            (scratch / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return out
+
+
+def _base_of(model: SavedModel) -> dict:
+    """Return the ``base`` of the spec of a decomposed net."""
+    card: Card = model.card
+    related = find_related(card.model, card.spec)
+    if related is None:
+        raise InputError(
+            f"{model.weights} holds {card.model}: its spatial convolutions are depthwise already; "
+            f"a net with regular ones is wanted, such as shufflenetv2_regular"
+        )
+    if isinstance(model.net, mx.gluon.SymbolBlock):
+        raise InputError(
+            f"{model.weights} belongs to an exported symbol, whose layers are fixed: give the run "
+            f"directory or the .params file it was made from"
+        )
+    return {
+        "family": related.family, "settings": related.settings,
+        "width": card.width, "rate": card.rate,
+    }  # fmt: skip

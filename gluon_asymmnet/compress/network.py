@@ -1,0 +1,234 @@
+"""Decompose the regular convolutions of a Gluon net on sampled activations."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Callable, NamedTuple, Optional
+
+import numpy as np
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.compress import decomposition
+from gluon_asymmnet.compress.layers import (
+    Layer,
+    block_at,
+    find_layers,
+    place,
+    set_array,
+    window_of,
+)
+from gluon_asymmnet.compress.moments import MomentSums, sample_patches
+from gluon_asymmnet.compress.normalisation import affine, reset
+from gluon_asymmnet.compress.options import METHODS, Options, check
+from gluon_asymmnet.errors import InputError
+
+
+class Decomposed(NamedTuple):
+    """What became of a layer."""
+
+    path: str
+    form: dict  # as ``layers.place`` takes it
+    error: Optional[float]  # relative, of the responses on the samples; None without data
+
+
+def decompose(
+    original,
+    net,
+    layers: Sequence[Layer],
+    batches: Callable[[], Iterable[np.ndarray]],
+    options: Options,
+) -> Iterator[Decomposed]:
+    """Decompose layers of ``net`` in place, one after the other; yield what became of each.
+
+    Memory: one layer's second moments and one batch at a time.  (Through a ReLU, some arrays of
+    samples x outputs.)
+
+    Args:
+        original: the net as it was, with the weights of ``net``.
+        layers: some of ``find_layers(net)``, in its order.
+        batches: called for each layer, gives ``(n, 3, H, W)`` network input.
+
+    Raises: InputError for options that do not fit a layer; those before it are then decomposed.
+    """
+    check(options)
+    for block in (original, net):
+        block.hybridize(False)  # compiled graphs call no hooks
+    for layer in layers:
+        factors, error = _factor(original, net, layer, batches, options)
+        yield Decomposed(layer.path, _put(net, layer, factors, options), error)
+
+
+def _factor(original, net, layer: Layer, batches, options: Options):
+    """Return the factors of a layer and their error on the samples."""
+    conv = block_at(original, layer.path)
+    weight, bias = arrays_of(conv)
+    method, multiplier = METHODS[options.method], options.multiplier
+    largest = decomposition.largest_multiplier(weight.shape)
+    if multiplier > largest:
+        raise InputError(
+            f"{layer.path}: multiplier {multiplier} is above {largest}, from which on nothing is "
+            f"lost; lower it, or leave the layer out"
+        )
+    if not method.data:
+        return decomposition.weight_svd(weight, bias, multiplier), None
+    samples = _samples(original, net if method.asymmetric else None, layer, batches, options)
+    rank = decomposition.equal_cost_rank(weight.shape, multiplier)
+    if method.channel and method.asymmetric and layer.relu:
+        return _channel_relu(net, layer, weight, bias, samples, rank)
+    inputs, outputs = weight[0].size, len(weight)
+    needed = MomentSums.bytes_needed(inputs, outputs)
+    if needed > options.memory:
+        raise InputError(
+            f"{layer.path}: second moments of {inputs} values take {needed / 2**20:.1f} MiB, more "
+            f"than the {options.memory / 2**20:.1f} allowed; allow more, take weight-svd, or leave "
+            f"the layer out"
+        )
+    sums = MomentSums(inputs, outputs)
+    for x, y in samples:
+        sums.add(x, y)
+    moments = sums.moments()
+    if method.channel:
+        factors = decomposition.channel(weight, moments, rank)
+    elif options.method == "data-svd":
+        factors = decomposition.data_svd(weight, moments, multiplier)
+    else:
+        factors = decomposition.sequential(
+            weight, moments, multiplier, sweeps=options.sweeps, joint=options.joint
+        )
+    return factors, decomposition.relative_error(factors, moments)
+
+
+def _channel_relu(net, layer: Layer, weight, bias, samples, rank: int):
+    matrix = weight.reshape(len(weight), -1).T
+    pairs = [(x @ matrix + bias, y) for x, y in samples]
+    responses, targets = (np.concatenate(side) for side in zip(*pairs))
+    scale, shift = affine(block_at(net, layer.norm)) if layer.norm else (1.0, 0.0)
+    factors = decomposition.channel_relu(
+        weight, bias, responses, targets, rank, scale=scale, shift=shift
+    )
+    return factors, None
+
+
+def layer_moments(original, layer: Layer, batches, options: Options):
+    """Return the second moments of a layer's own patches and responses."""
+    weight, _ = arrays_of(block_at(original, layer.path))
+    sums = MomentSums(weight[0].size, len(weight))
+    for x, y in _samples(original, None, layer, batches, options):
+        sums.add(x, y)
+    return sums.moments()
+
+
+def _samples(original, net, layer: Layer, batches, options: Options):
+    """Yield patches ``(s, d)`` and the responses ``(s, n)`` of the original net at their places.
+
+    The patches are those of ``net``; of the original, too, if it is None.
+    """
+    conv = block_at(original, layer.path)
+    window = window_of(conv)
+    weight, bias = arrays_of(conv)
+    for index, images in enumerate(batches()):
+        images = mx.nd.array(images)
+
+        def sampled(of, images=images, index=index):
+            rng = np.random.default_rng([options.seed, index])  # the same places in both nets
+            seen = input_of(of, layer.path, images)
+            return sample_patches(seen, window, options.positions, rng).astype(np.float64)
+
+        wanted = sampled(original)
+        y = wanted @ weight.reshape(len(weight), -1).T + bias
+        yield (wanted if net is None else sampled(net)), y
+
+
+def arrays_of(conv):
+    """Return weight and bias of a ``Conv2D`` as float64; a bias of zeros if it has none."""
+    weight = conv.weight.data().asnumpy().astype(np.float64)
+    bias = np.zeros(len(weight)) if conv.bias is None else conv.bias.data().asnumpy()
+    return weight, bias.astype(np.float64)
+
+
+class _ReachedError(Exception):
+    """The block whose input was wanted has it; what follows need not be computed."""
+
+
+def input_of(net, path: str, images) -> np.ndarray:
+    """Return what arrives at a block of a net that is not compiled, in inference."""
+    seen = []
+
+    def keep(_, inputs) -> None:
+        seen.append(inputs[0].asnumpy())
+        raise _ReachedError
+
+    handle = block_at(net, path).register_forward_pre_hook(keep)
+    try:
+        net(images)
+    except _ReachedError:
+        pass
+    finally:
+        handle.detach()
+    return seen[0]
+
+
+def _put(net, layer: Layer, factors: decomposition.Factors, options: Options) -> dict:
+    """Put factors in the place of a layer; return the form it has then."""
+    form: dict = {"rank": len(factors.spatial)}
+    if factors.groups > 1 or not METHODS[options.method].channel:
+        form = {"multiplier": options.multiplier}
+    if options.merge and layer.pointwise:
+        return _put_merged(net, layer, factors, form)
+    if block_at(net, layer.path).bias is None and layer.norm is None:
+        form["bias"] = True
+    place(net, layer.path, form)
+    block = block_at(net, layer.path)
+    set_array(block.spatial.weight, factors.spatial)
+    set_array(block.pointwise.weight, factors.pointwise[:, :, None, None])
+    _set_bias(net, block.pointwise, layer.norm, factors.bias)
+    return form
+
+
+def _put_merged(net, layer: Layer, factors: decomposition.Factors, form: dict) -> dict:
+    into = block_at(net, layer.pointwise)
+    scale, shift = affine(block_at(net, layer.norm))
+    old_weight, old_bias = arrays_of(into)
+    weight, bias = decomposition.merged(factors, scale, shift, old_weight[:, :, 0, 0])
+    form.update(norm=layer.norm, pointwise=layer.pointwise)
+    if into.bias is None and layer.pointwise_norm is None:
+        form["bias"] = True
+    place(net, layer.path, form)
+    reset(block_at(net, layer.norm))
+    set_array(block_at(net, layer.path).weight, factors.spatial)
+    into = block_at(net, layer.pointwise)
+    set_array(into.weight, weight[:, :, None, None])
+    _set_bias(net, into, layer.pointwise_norm, bias + old_bias)
+    return form
+
+
+def _set_bias(net, conv, norm: Optional[str], bias: np.ndarray) -> None:
+    """Set a convolution's bias or, if it has none, move the mean of what follows it by as much."""
+    if conv.bias is not None:
+        set_array(conv.bias, bias)
+        return
+    mean = block_at(net, norm).running_mean
+    set_array(mean, mean.data().asnumpy() - bias)
+
+
+def chosen(net, pattern: Optional[str] = None) -> list[Layer]:
+    """Return the layers whose path matches a regular expression.
+
+    By default all but those that read the image: of three channels there is little to save.
+
+    Raises: InputError if there are none.
+    """
+    layers = find_layers(net)
+    if pattern is None:
+        found = [layer for layer in layers if not layer.reads_image]
+    else:
+        try:
+            found = [layer for layer in layers if re.search(pattern, layer.path)]
+        except re.error as error:
+            raise InputError(f"{pattern!r} is no regular expression: {error}") from None
+    if not found:
+        known = ", ".join(layer.path for layer in layers) or "none"
+        raise InputError(
+            f"no regular convolution to decompose{f' matches {pattern!r}' if pattern else ''}; "
+            f"with a kernel above 1 x 1 the net has: {known}"
+        )
+    return found
