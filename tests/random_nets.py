@@ -23,7 +23,7 @@ def random_model(folder, **settings) -> SavedModel:
         "model": "asymmnet_small", "width": 0.35, "classes": 7, "input_size": 32, **settings,
     })  # fmt: skip
     net = _build(card)
-    _settle(net, sample_images(32, card.input_size, seed=1))
+    settle(net, sample_images(32, card.input_size, seed=1))
     return SavedModel(card, net, folder / "net.params")
 
 
@@ -34,7 +34,7 @@ def random_detector(folder, name, images, class_names=("cat", "dog", "fish")):
     where "cat" is, with a lower score.
     """
     net = get_model(name, classes=class_names, norm_kwargs={"momentum": 0.0})
-    _settle(net, np.concatenate([images, sample_images(4, net.spec.size)]))
+    settle(net, np.concatenate([images, sample_images(4, net.spec.size)]))
     values = len(class_names) + 1
     logits, offsets = (v.asnumpy() for v in net.heads(mx.nd, mx.nd.array(images)))
     for predictor in net.class_predictors:  # rows: of each box, background first
@@ -67,10 +67,12 @@ def _rescale(conv, values: int, factor: float) -> None:
         param.set_data(mx.nd.array(rows.reshape(array.shape)))
 
 
-def _settle(net, images) -> None:
+def settle(net, images) -> None:
     """Draw weights, and take the running statistics from a batch."""
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
+    net.apply(_follow_one_batch)
+    net(mx.nd.array(images[:1]))  # GluonCV's nets have no shapes before
     rng = np.random.default_rng(0)
     params = net._collect_params_with_prefix()
     for name, param in params.items():
@@ -86,6 +88,12 @@ def _settle(net, images) -> None:
     for name, param in params.items():
         if name.endswith(".running_var"):  # a channel that is still on that batch would be blown up
             param.set_data(param.data() + 0.03 * param.data().mean())
+
+
+def _follow_one_batch(block) -> None:
+    """Let one training step set the running statistics."""
+    if isinstance(block, mx.gluon.nn.BatchNorm):
+        block._kwargs["momentum"] = 0.0
 
 
 def _build(card: Card):

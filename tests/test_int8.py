@@ -180,7 +180,7 @@ def test_eight_bits_are_close(card, tmp_path):
 def test_every_node_belongs_to_a_part(made):
     import re
 
-    parts = parts_of(made.card)
+    parts = parts_of(made)
     for node in to_onnx(made).graph.node:
         found = [p for p, pattern in parts.items() if re.fullmatch(pattern, node.name)]
         assert len([p for p in found if p != SQUEEZE_EXCITE]) == 1, node.name
@@ -263,7 +263,7 @@ def test_openvino(made, tmp_path):
         return
     quantizer = NncfQuantizer(made, images, tmp_path)
     found = {}
-    for kept in ((), tuple(parts_of(made.card))):
+    for kept in ((), tuple(parts_of(made))):
         quantizer.place(quantizer.write(kept), tmp_path / "x.xml", made.card)
         predictor = Predictor(tmp_path / "x.xml")
         assert (predictor.engine, predictor.card) == ("openvino", made.card)
