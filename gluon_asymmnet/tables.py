@@ -49,7 +49,9 @@ def related_table() -> str:
             row["model"], width=row["width"], rate=row.get("rate", 1), classes=row["classes"],
             input_size=row["size"],
         )  # fmt: skip
-        name = f"`{row['model']}` {row['width']}" + (f", r = {row['rate']}" if "rate" in row else "")
+        name = f"`{row['model']}` {row['width']}" + (
+            f", r = {row['rate']}" if "rate" in row else ""
+        )
         lines.append(
             f"| {name} | {row['classes']}, {row['size']} | {cost.parameters:,} | "
             f"{cost.macs / 1e6:.2f}M | {_expected(row)} | {row['source']} | "
