@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from gluon_asymmnet.atomic import write_text
-from gluon_asymmnet.bench import nets, scaling
+from gluon_asymmnet.bench import nets, scaling, targets
 from gluon_asymmnet.bench import scaling_model as model
 from gluon_asymmnet.complexity import count
 from gluon_asymmnet.compress import report as decomposition
@@ -36,6 +36,12 @@ def counts_table() -> str:
             cost = count(plan_model(name, width=width)[1])
             rows.append(f"| `{name}` | {width} | {cost.parameters:,} | {cost.macs / 1e6:.1f}M |")
     return "\n".join(rows)
+
+
+def targets_table() -> str:
+    """Return what was wanted of speed and memory beside what was measured."""
+    rows = json.loads(_MEASURED.read_text())["rows"]
+    return targets.table(rows, cost_of("asymmnet_large").macs)
 
 
 def related_table() -> str:
@@ -161,6 +167,7 @@ TABLES = {
     },
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
     "docs/related.md": {"counts": related_table, "compared": compared_table},
+    "docs/speed.md": {"targets": targets_table},
     "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }
 
