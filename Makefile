@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet symbols tests *.py
 DEMO := demo
 
-.PHONY: demo demo-ssd test test-slow lint format goldens tables faults test-browser fuzz test-horovod clean
+.PHONY: demo demo-ssd demo-decomposition test test-slow lint format goldens tables faults test-browser fuzz test-horovod clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
@@ -14,6 +14,10 @@ demo: $(VENV)/demo.stamp
 # The detector's demo: some 12 minutes on two idle cores; BACKBONE=random trains it from nothing.
 demo-ssd: $(VENV)/demo-ssd.stamp
 	$(BIN)/python -m gluon_asymmnet.demo_ssd $(DEMO) --backbone $(or $(BACKBONE),digits)
+
+# Decomposes a net with regular convolutions, trained on the digits: some 10 minutes.
+demo-decomposition: $(VENV)/demo.stamp
+	$(BIN)/python -m gluon_asymmnet.demo_decomposition $(DEMO)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not slow and not browser and not horovod"

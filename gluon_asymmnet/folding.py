@@ -7,18 +7,18 @@ import numpy as np
 EPSILON = 1e-5  # of MXNet's and PyTorch's batch normalisation, and of every net here
 
 
-def fold(weight, gamma, beta, mean, variance, epsilon: float = EPSILON):
-    """Return weight and bias of the convolution that does both.
+def fold(weight, gamma, beta, mean, variance, epsilon: float = EPSILON, bias=0):
+    """Return weight and bias of the convolution that does both; ``bias`` is what it had.
 
-    Shapes: ``(out, in / groups, k, k)`` and ``(out,)``.  In float64, then float32: rounding the
-    factors first would be seen in the logits.
+    Shapes: ``(out, in / groups, k, k)``, or with other kernels, and ``(out,)``.  In float64, then
+    float32: rounding the factors first would be seen in the logits.
     """
-    weight, gamma, beta, mean, variance = (
-        np.asarray(a, np.float64) for a in (weight, gamma, beta, mean, variance)
+    weight, gamma, beta, mean, variance, bias = (
+        np.asarray(a, np.float64) for a in (weight, gamma, beta, mean, variance, bias)
     )
     factor = gamma / np.sqrt(variance + epsilon)
-    folded = weight * factor[:, None, None, None]
-    bias = beta - mean * factor
+    folded = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    bias = beta + (bias - mean) * factor
     return folded.astype(np.float32), bias.astype(np.float32)
 
 

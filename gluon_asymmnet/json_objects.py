@@ -37,8 +37,9 @@ def make(kind, settings: dict, where, what: str, *, complete: bool = False):
     """Return the dataclass ``kind`` of a JSON object.
 
     Args:
-        complete: every field is needed, and what is no field is passed over (it may be of a later
-            version); otherwise only fields without a default are, and nothing else may stand there.
+        complete: every field is needed but those that may be None (some came with later versions),
+            and what is no field is passed over (it may be of a later version still); otherwise only
+            fields without a default are, and nothing else may stand there.
 
     Raises: FormatError naming the first field that is missing, unknown or of another type.
     """
@@ -52,7 +53,7 @@ def make(kind, settings: dict, where, what: str, *, complete: bool = False):
                 raise FormatError(
                     f"{where}: not {what}: {field.name} is {shown}, expected {error}"
                 ) from None
-        elif complete or field.default is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING or (complete and field.default is not None):
             raise FormatError(f"{where}: not {what}: it lacks {field.name!r}")
     unknown = [name for name in settings if name not in values]
     if unknown and not complete:

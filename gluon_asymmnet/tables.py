@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 from gluon_asymmnet.atomic import write_text
-from gluon_asymmnet.bench import scaling
+from gluon_asymmnet.bench import nets, scaling, targets
 from gluon_asymmnet.bench import scaling_model as model
 from gluon_asymmnet.complexity import count
 from gluon_asymmnet.compress import report as decomposition
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.registry import cost_of, plan_model
 
 _ROOT = Path(__file__).parent.parent
 AUTHORS_STEP = 2048 / 4050  # seconds: their log, 8 GPUs, 2,048 images a step
@@ -36,6 +36,56 @@ def counts_table() -> str:
             cost = count(plan_model(name, width=width)[1])
             rows.append(f"| `{name}` | {width} | {cost.parameters:,} | {cost.macs / 1e6:.1f}M |")
     return "\n".join(rows)
+
+
+def targets_table() -> str:
+    """Return what was wanted of speed and memory beside what was measured."""
+    rows = json.loads(_MEASURED.read_text())["rows"]
+    return targets.table(rows, cost_of("asymmnet_large").macs)
+
+
+def related_table() -> str:
+    """Return every net with a count from outside, and whether ours is equal to it."""
+    lines = [
+        "| net | classes, pixels | parameters | multiply-adds | expected | by | |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in json.loads((_ROOT / "docs/data/counts.json").read_text()):
+        cost = cost_of(
+            row["model"], width=row["width"], rate=row.get("rate", 1), classes=row["classes"],
+            input_size=row["size"],
+        )  # fmt: skip
+        name = f"`{row['model']}` {row['width']}" + (
+            f", r = {row['rate']}" if "rate" in row else ""
+        )
+        lines.append(
+            f"| {name} | {row['classes']}, {row['size']} | {cost.parameters:,} | "
+            f"{cost.macs / 1e6:.2f}M | {_expected(row)} | {row['source']} | "
+            f"{'; '.join(filter(None, (_verdict(row, cost), row.get('note'))))} |"
+        )
+    return "\n".join(lines)
+
+
+def _expected(row: dict) -> str:
+    counts = [f"{row['parameters']:,}" if row["parameters"] else ""]
+    counts.append(f"{row['megamacs']}M" if row["megamacs"] else "")
+    return ", ".join(filter(None, counts))
+
+
+def _verdict(row: dict, cost) -> str:
+    """Return whether the counts are the expected ones, these to as many digits as they have."""
+    macs = row["megamacs"]
+    equal = []
+    if row["parameters"]:
+        equal.append(cost.parameters == row["parameters"])
+    if macs:
+        equal.append(f"{cost.macs / 1e6:.{len(macs.partition('.')[2])}f}" == macs)
+    return ("equal" if all(equal) else "not equal") if equal else ""
+
+
+def compared_table() -> str:
+    """Return the nets of the line side by side."""
+    return nets.table(json.loads((_ROOT / "benchmarks/nets.json").read_text())["rows"])
 
 
 def fuzzing_table() -> str:
@@ -116,6 +166,8 @@ TABLES = {
         "layers": _decomposition(decomposition.layers_table),
     },
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
+    "docs/related.md": {"counts": related_table, "compared": compared_table},
+    "docs/speed.md": {"targets": targets_table},
     "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }
 

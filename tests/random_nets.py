@@ -11,19 +11,19 @@ from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import SavedModel, build
 
 
-def random_model(folder, **settings) -> SavedModel:
+def random_model(folder, batch=32, **settings) -> SavedModel:
     """The network of a card; AsymmNet-Small 0.35 of 7 classes and 32 pixels by default.
 
     Gamma and beta are random, and the running statistics are those of a batch of images: with
     random ones, the layers' signal sinks below their offsets, every image gets the same logits,
     and a wrong network passes for a right one.  ``folder`` is where its weights would lie;
-    nothing is written.
+    nothing is written.  ``batch``: the images of that batch.
     """
     card = Card(**{
         "model": "asymmnet_small", "width": 0.35, "classes": 7, "input_size": 32, **settings,
     })  # fmt: skip
-    net = _build(card)
-    _settle(net, sample_images(32, card.input_size, seed=1))
+    net = build(card)
+    settle(net, sample_images(batch, card.input_size, seed=1))
     return SavedModel(card, net, folder / "net.params")
 
 
@@ -33,8 +33,8 @@ def random_detector(folder, name, images, class_names=("cat", "dog", "fish")):
     On each of ``images``, normalised, a dozen boxes or more score half.  "dog" is found exactly
     where "cat" is, with a lower score.
     """
-    net = get_model(name, classes=class_names, norm_kwargs={"momentum": 0.0})
-    _settle(net, np.concatenate([images, sample_images(4, net.spec.size)]))
+    net = get_model(name, classes=class_names)
+    settle(net, np.concatenate([images, sample_images(4, net.spec.size)]))
     values = len(class_names) + 1
     logits, offsets = (v.asnumpy() for v in net.heads(mx.nd, mx.nd.array(images)))
     for predictor in net.class_predictors:  # rows: of each box, background first
@@ -67,10 +67,12 @@ def _rescale(conv, values: int, factor: float) -> None:
         param.set_data(mx.nd.array(rows.reshape(array.shape)))
 
 
-def _settle(net, images) -> None:
+def settle(net, images) -> None:
     """Draw weights, and take the running statistics from a batch."""
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
+    net.apply(_follow_one_batch)
+    net(mx.nd.array(images[:1]))  # GluonCV's nets have no shapes before
     rng = np.random.default_rng(0)
     params = net._collect_params_with_prefix()
     for name, param in params.items():
@@ -88,11 +90,7 @@ def _settle(net, images) -> None:
             param.set_data(param.data() + 0.03 * param.data().mean())
 
 
-def _build(card: Card):
-    if card.norm != "batch":
-        return build(card)
-    return get_model(
-        card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
-        stem=card.stem, classes=card.classes,
-        norm_kwargs={"momentum": 0.0},  # one training step sets the statistics
-    )  # fmt: skip
+def _follow_one_batch(block) -> None:
+    """Let one training step set the running statistics."""
+    if isinstance(block, mx.gluon.nn.BatchNorm):
+        block._kwargs["momentum"] = 0.0

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from gluon_asymmnet import demo_decomposition
 from gluon_asymmnet._environment import gluoncv, mx
 from gluon_asymmnet.atomic import write_text
 from gluon_asymmnet.card import Card
@@ -21,37 +22,20 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.graph_complexity import count_graph
 from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import open_model
+from tests.related_nets import copy_in_order, images, randomize, relative
 
 nn = mx.gluon.nn
 SPATIAL = "features.2.0.right.1.conv"  # the first of a branch with a 1 x 1 behind it
 
 
-def randomised(net, seed=0):
-    """Weights and statistics as training might leave them."""
-    mx.random.seed(seed)
-    net.initialize(mx.init.MSRAPrelu())
-    rng = np.random.default_rng(seed)
-    for name, p in net._collect_params_with_prefix().items():
-        if name.endswith(("gamma", "var")):
-            p.set_data(mx.nd.array(rng.uniform(0.5, 1.5, p.shape)))
-        if name.endswith(("beta", "mean", "bias")):
-            p.set_data(mx.nd.array(rng.normal(0, 0.2, p.shape)))
-    return net
-
-
 def copied(net, other):
-    for p, q in zip(other.collect_params().values(), net.collect_params().values()):
-        p.initialize(init=mx.init.Zero(), force_reinit=True)
-        p.set_data(q.data())
+    other.initialize()
+    copy_in_order(other, net)
     return other
 
 
-def images(count=8, size=32, seed=0):
-    return np.random.default_rng(seed).normal(size=(count, 3, size, size)).astype(np.float32)
-
-
 def batches():
-    return [images(4, seed=1), images(4, seed=2)]
+    return [images(4, 32, seed).asnumpy() for seed in (1, 2)]
 
 
 class Plain(mx.gluon.HybridBlock):
@@ -84,7 +68,7 @@ class Plain(mx.gluon.HybridBlock):
 
 @pytest.fixture(scope="module")
 def shuffle():
-    return randomised(get_model("shufflenetv2_regular", width=0.5, classes=5))
+    return randomize(get_model("shufflenetv2_regular", width=0.5, classes=5))
 
 
 def test_layers_are_found_with_what_stands_behind_them():
@@ -97,6 +81,15 @@ def test_layers_are_found_with_what_stands_behind_them():
     assert found["first"].pointwise is None
 
 
+def test_by_default_layers_are_those_that_get_cheaper():
+    """Not the attention's convolutions over channels, of one input and one output."""
+    net = get_model("eca_resnet18", classes=2)
+    shapes = {block_at(net, layer.path).weight.shape[2:] for layer in find_layers(net)}
+    assert len(shapes) == 5  # 7 x 7, 3 x 3, and three lengths of attention
+    assert {block_at(net, layer.path).weight.shape[2:] for layer in chosen(net)} == {(3, 3)}
+    assert len(chosen(net)) == 16
+
+
 def test_shufflenets_spatial_convolutions_are_linear_up_to_the_next(shuffle):
     layers = find_layers(shuffle)
     assert len(layers) == 1 + 3 + 16  # the stem, left branches, right branches
@@ -107,9 +100,9 @@ def test_shufflenets_spatial_convolutions_are_linear_up_to_the_next(shuffle):
 @pytest.mark.parametrize("method", METHODS)
 def test_full_rank_is_the_same_net(method):
     """Kernels differ in shape; the largest multiplier of the smallest is 3: of 1 x 3."""
-    original, net = randomised(Plain()), Plain()
+    original, net = randomize(Plain()), Plain()
     copied(original, net)
-    x = mx.nd.array(images(3, seed=5))
+    x = images(3, 32, seed=5)
     for layer in find_layers(original):
         weight = block_at(original, layer.path).weight
         full = min(weight.shape[0], int(np.prod(weight.shape[2:])))
@@ -150,7 +143,7 @@ def test_merging_changes_nothing_but_the_shape(shuffle, multiplier):
             decompose(shuffle, net, layers, batches, Options("sequential", multiplier, merge=merge))
         )
         assert all(("norm" in layer.form) == merge for layer in done)
-    x = mx.nd.array(images(3, seed=5))
+    x = images(3, 32, seed=5)
     expected = apart(x).asnumpy()
     np.testing.assert_allclose(merged(x).asnumpy(), expected, rtol=1e-4, atol=1e-4)
     # measuring what the new normalisations see leaves the function as it is, in training, too
@@ -165,17 +158,17 @@ def test_merging_changes_nothing_but_the_shape(shuffle, multiplier):
 
 
 def test_merging_into_a_convolution_without_bias_or_normalisation():
-    original = randomised(Plain())
+    original = randomize(Plain())
     net = copied(original, Plain())
     layer = find_layers(original)[-1]
     (done,) = decompose(original, net, [layer], batches, Options("weight-svd", 3, merge=True))
     assert done.form == {"multiplier": 3, "norm": "body.6", "pointwise": "body.7", "bias": True}
-    x = mx.nd.array(images(3))
+    x = images(3, 32)
     np.testing.assert_allclose(net(x).asnumpy(), original(x).asnumpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_statistics_are_those_of_all_the_images():
-    net = randomised(Plain())
+    net = randomize(Plain())
     first = np.concatenate([net.first(mx.nd.array(x)).asnumpy() for x in batches()])
     reestimate(net, batches())
     mean, variance = (p.data().asnumpy() for p in (net.norm.running_mean, net.norm.running_var))
@@ -194,7 +187,7 @@ def test_statistics_are_measured_without_dropout():
 def test_a_settled_normalisation_is_the_identity_in_training():
     norm = nn.BatchNorm(in_channels=3)
     norm.initialize()
-    x = images(16, 8) * 3 + 5
+    x = images(16, 8).asnumpy() * 3 + 5
     reset(norm)
     np.testing.assert_allclose(norm(mx.nd.array(x)).asnumpy(), x, rtol=1e-6)
     settle(norm, [norm], [x])
@@ -245,8 +238,8 @@ def test_the_command_writes_what_opens_and_trains(run, digits, tmp_path, capsys)
     assert len(report["layers"]) == 19
     by_spec = get_model(str(out / "spec.json"), classes=5, input_size=32)
     load_weights(by_spec, out / "last.params")  # as --resume-params does
-    x = images(2)
-    np.testing.assert_allclose(by_spec(mx.nd.array(x)).asnumpy(), model.predict(x), rtol=1e-4,
+    x = images(2, 32)
+    np.testing.assert_allclose(by_spec(x).asnumpy(), model.predict(x.asnumpy()), rtol=1e-4,
                                atol=1e-5)  # fmt: skip
 
 
@@ -270,7 +263,7 @@ def test_without_images_only_weight_svd(run, tmp_path, capsys):
         (["--positions", "0"], "positions must be at least 1, got 0"),
         (["--images", "0"], "--images must be at least 1, got 0"),
         (["--memory", "nan"], "--memory must be a number of GiB above 0, got nan"),
-        (["--memory", "0.0001"], "second moments of 216 values take 0.4 MiB, more than the 0.1"),
+        (["--memory", "0.0001"], "second moments of 216 values take 0.8 MiB, more than the 0.1"),
         (["--layers", "squeeze"], "no regular convolution to decompose matches 'squeeze'; .*stem"),
         (["--layers", "("], "'.' is no regular expression"),
         (["--method", "channel", "--merge"], "merging is for depthwise forms"),
@@ -372,17 +365,11 @@ def test_counts_with_only_the_right_branch_regular(width, parameters):
 
 
 def test_shufflenet_is_gluoncvs():
-    ours = randomised(get_model("shufflenetv2"))
-    theirs = gluoncv.model_zoo.get_model("shufflenet_v2")
-    theirs.initialize()
-    x = mx.nd.array(images(2, 64))
-    theirs(x)
-    mine = list(ours._collect_params_with_prefix().values())
-    others = list(theirs._collect_params_with_prefix().values())
-    assert [p.shape for p in mine] == [q.shape for q in others]
-    for p, q in zip(mine, others):
-        q.set_data(p.data())
-    np.testing.assert_allclose(ours(x).asnumpy(), theirs(x).asnumpy(), rtol=1e-4, atol=1e-5)
+    ours = get_model("shufflenetv2")
+    ours.initialize()
+    theirs = randomize(gluoncv.model_zoo.get_model("shufflenet_v2"))
+    copy_in_order(ours, theirs)
+    assert relative(ours(images()), theirs(images())) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -420,3 +407,18 @@ def test_tables_and_picture_of_the_experiment(tmp_path):
     report.draw(found, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text()
     assert "<svg" in text and "sequential" in text
+
+
+@pytest.mark.slow
+def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_decomposition, "EPOCHS", 3)
+    monkeypatch.setattr(demo_decomposition, "TUNING", 1)
+    monkeypatch.setattr(demo_decomposition, "MULTIPLIERS", (1,))
+    monkeypatch.setattr(demo_decomposition, "CONTENDERS", {"sequential": ("sequential", {})})
+    for _ in range(2):
+        assert demo_decomposition.main([str(tmp_path), "--out", str(tmp_path / "docs")]) == 0
+    found = json.loads((tmp_path / "docs/data/decomposition.json").read_text())
+    assert [row["name"] for row in found["nets"]] == ["sequential", "asymmetric, merged"]
+    assert found["nets"][1]["macs"] == found["plain"]["macs"] < found["net"]["macs"]
+    assert set(found["layers"]["methods"]) == set(demo_decomposition.LAYERS)
+    assert (tmp_path / "docs/decomposition.svg").exists()

@@ -275,7 +275,7 @@ def test_what_cannot_be_exported(first, tmp_path, monkeypatch):
         export_all(open_saved(out), tmp_path / "out", formats=["onnx"])
     with pytest.raises(InputError, match="is an exported symbol already: copy the folder"):
         export_symbol(open_saved(out), tmp_path / "out")
-    with pytest.raises(InputError, match="--optimized is for classifiers"):
+    with pytest.raises(InputError, match="--optimized is for AsymmNet and MobileNetV3"):
         export_symbol(open_saved(run), tmp_path / "out", optimized=True)
     with pytest.raises(InputError, match=r"formats must be some of .*openvino, got \['tflite'\]"):
         export_all(open_saved(run), tmp_path / "out", formats=["tflite"])
@@ -494,7 +494,7 @@ def test_export_of_a_run_by_the_command(first, photos, tmp_path, capsys):
     assert "pixels in a box, on 2 images" in capsys.readouterr().out
     for flags, message in (
         (["--input-size", "320"], f"--input-size is for classifiers; {run} holds a detector"),
-        (["--optimized"], "--optimized is for classifiers"),
+        (["--optimized"], "--optimized is for AsymmNet and MobileNetV3"),
         (["--rec-val", "none.rec"], "none.rec"),
     ):
         assert main(["export", "symbol", str(run), str(tmp_path / "other"), *flags]) == 2

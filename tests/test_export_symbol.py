@@ -83,6 +83,15 @@ def test_the_command(tmp_path):
     assert done.stderr == ""
 
 
+def test_a_card_of_an_earlier_version_is_read(tmp_path):
+    """One written before there were specs."""
+    out = export_symbol(model(tmp_path), tmp_path / "out")
+    card = json.loads((out / "card.json").read_text())
+    del card["spec"]
+    (out / "card.json").write_text(json.dumps(card))
+    assert open_model(out).card.model == "asymmnet_small"
+
+
 def test_damaged_exports_are_named(tmp_path):
     out = export_symbol(model(tmp_path), tmp_path / "out")
     symbol, weights = sorted(out.glob("asymm*"), reverse=True)

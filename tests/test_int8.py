@@ -1,6 +1,7 @@
 """8 bits: the arithmetic by hand, the choice of what stays in float, files that run anywhere."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -178,14 +179,35 @@ def test_eight_bits_are_close(card, tmp_path):
 
 
 def test_every_node_belongs_to_a_part(made):
-    import re
-
-    parts = parts_of(made.card)
+    parts = parts_of(made)
     for node in to_onnx(made).graph.node:
         found = [p for p, pattern in parts.items() if re.fullmatch(pattern, node.name)]
         assert len([p for p in found if p != SQUEEZE_EXCITE]) == 1, node.name
     blocks = sum(part.startswith("block ") for part in parts)
     assert blocks == 11  # rows of the paper's table 2
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "dicenet", "shufflenetv2"])
+def test_related_nets(name, tmp_path):
+    """ReLU6, PReLU, splits and shuffles; parts are runs of nodes."""
+    related = random_model(tmp_path, model=name, width=0.5, rate=0, input_size=64)
+    images, model = sample_images(16, 64), to_onnx(related)
+    parts = parts_of(related)
+    names = [node.name for node in model.graph.node]
+    for node in names:
+        assert sum(bool(re.fullmatch(p, node)) for p in parts.values()) == 1, node
+    assert 8 <= len(parts) <= 12
+    ranges = measure_ranges(model, images)
+    expected = related.predict(images)
+    found = {}
+    for kept in ("(?!)", next(iter(parts.values()))):
+        in_float = [node for node in names if re.fullmatch(kept, node)]
+        folder = tmp_path / str(len(in_float))
+        folder.mkdir()
+        found[kept] = run_on(quantized(model, ranges, in_float), images, folder)
+    ratios = [signal_to_noise(expected, f) for f in found.values()]
+    assert ratios[0] > 3  # deep ones blow the first layers' rounding up; a wrong scale gives < 0
+    assert ratios[1] != ratios[0]
 
 
 def test_all_parts_in_float_are_the_network(made, tmp_path):
@@ -263,7 +285,7 @@ def test_openvino(made, tmp_path):
         return
     quantizer = NncfQuantizer(made, images, tmp_path)
     found = {}
-    for kept in ((), tuple(parts_of(made.card))):
+    for kept in ((), tuple(parts_of(made))):
         quantizer.place(quantizer.write(kept), tmp_path / "x.xml", made.card)
         predictor = Predictor(tmp_path / "x.xml")
         assert (predictor.engine, predictor.card) == ("openvino", made.card)

@@ -95,23 +95,23 @@ BUDGETS = [
 def test_proposal_keeps_budgets_and_builds(net, budgets):
     stages = plan(net)
     proposal = optimize(stages, **budgets)
-    cost = proposal.cost(proposal.after)
-    original = proposal.cost(proposal.before)
+    cost = proposal.after.cost
+    original = proposal.before.cost
     assert cost.macs <= budgets.get("budget_macs", original.macs)
     assert cost.parameters <= budgets.get("budget_params", original.parameters)
     built = get_model("proposal", classes=10, input_size=32, spec=proposal.spec)
     found = count_graph(built, 32)
     assert (found.parameters, found.macs) == cost
-    assert built.stages == tuple(r.stage for r in proposal.after)
-    assert proposal.value(proposal.after) == pytest.approx(value(built.stages, 32))
+    assert built.stages == tuple(r.stage for r in proposal.after.stages)
+    assert proposal.after.value == pytest.approx(value(built.stages, 32))
     assert optimize(stages, **budgets) == proposal
 
 
 @pytest.mark.parametrize(("net", "budgets"), BUDGETS)
 def test_what_a_proposal_leaves_alone(net, budgets):
     proposal = optimize(plan(net), **budgets)
-    assert proposal.after[0].stage[0].kind == "conv"
-    for before, after in zip(proposal.before, proposal.after):
+    assert proposal.after.stages[0].stage[0].kind == "conv"
+    for before, after in zip(proposal.before.stages, proposal.after.stages):
         old, new = before.stage, after.stage
         assert 1 <= len(new) <= len(old)
         assert [u.stride for u in new] == [u.stride for u in old[: len(new)]]
@@ -122,8 +122,8 @@ def test_what_a_proposal_leaves_alone(net, budgets):
 def test_what_fits_is_not_made_worse():
     """Nothing is asked for: all there is to gain is what costs nothing."""
     proposal = optimize(plan("vgg13"))
-    assert proposal.value(proposal.after) > proposal.value(proposal.before)
-    for before, after in zip(proposal.before, proposal.after):
+    assert proposal.after.value > proposal.before.value
+    for before, after in zip(proposal.before.stages, proposal.after.stages):
         assert after.volume >= before.volume
         assert [u.channels for u in after.stage] == [u.channels for u in before.stage]
 
@@ -131,8 +131,8 @@ def test_what_fits_is_not_made_worse():
 def test_a_layer_that_widens_nothing_goes_first():
     """At 2 x 2 pixels one 3 x 3 convolution sees all, so that the others of the stage go."""
     proposal = optimize(plan("vgg16"), budget_params=1_000_000)
-    assert describe(proposal.before[4].stage) == "3 x conv3 512, pool"
-    assert len(proposal.after[4].stage) == 1
+    assert describe(proposal.before.stages[4].stage) == "3 x conv3 512, pool"
+    assert len(proposal.after.stages[4].stage) == 1
 
 
 def test_the_rule_decides_what_a_proposal_sees():
@@ -161,7 +161,7 @@ def test_the_least_can_be_asked_for():
         optimize(plan("vgg11"), budget_params=1000)
     least = int(str(caught.value).rsplit(" ", 1)[1].replace(",", ""))
     proposal = optimize(plan("vgg11"), budget_params=least)
-    assert proposal.cost(proposal.after).parameters == least
+    assert proposal.after.cost.parameters == least
     with pytest.raises(InputError, match="cannot be kept"):
         optimize(plan("vgg11"), budget_params=least - 1)
 

@@ -40,7 +40,7 @@ def _mxnet_net(case: Case):
     from gluon_asymmnet import get_model
     from gluon_asymmnet._environment import mx
 
-    net = get_model(case.model, width=case.width)
+    net = get_model(case.model, width=case.width, input_size=case.size)
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     return mx, net

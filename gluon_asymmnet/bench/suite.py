@@ -170,26 +170,35 @@ def _rounded(timing: Timing) -> dict:
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in timing._asdict().items()}
 
 
-def _export(case: Case, folder: str) -> str:
-    """Write the exported files the engines need, and MXNet's own ONNX file of the plain net."""
+def export(case: Case, out: Path):
+    """Write the exported files of a case's net to the folder ``out``; return the net, opened."""
     from gluon_asymmnet import get_model
     from gluon_asymmnet._environment import mx
-    from gluon_asymmnet.bench.plain import plain_copy
     from gluon_asymmnet.card import Card
     from gluon_asymmnet.export.bundle import export_all
     from gluon_asymmnet.saved import SavedModel
 
-    net = get_model(case.model, width=case.width)
+    variant = parse_name(case.model, case.width)
+    net = get_model(case.model, width=case.width, input_size=case.size)
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     net.hybridize()
-    card = Card(model=case.model, width=case.width, input_size=case.size)
-    out = Path(folder) / "exported"
+    card = Card(model=variant.name, width=variant.width, rate=variant.rate, input_size=case.size)
     model = SavedModel(card, net, Path("net.params"))
     export_all(model, out)
+    return model
+
+
+def _export(case: Case, folder: str) -> str:
+    """Write the exported files the engines need, and MXNet's own ONNX file of the plain net."""
+    from gluon_asymmnet._environment import mx
+    from gluon_asymmnet.bench.plain import plain_copy
+
+    out = Path(folder) / "exported"
+    model = export(case, out)
     _export_int8(model, out)
     sample = mx.nd.zeros((case.batch, 3, case.size, case.size))
-    plain = plain_copy(net, sample)
+    plain = plain_copy(model.net, sample)
     plain.hybridize()
     plain(sample)
     plain.export(str(Path(folder) / "stock"))

@@ -22,6 +22,8 @@ wrote it, ours in each form, engine and precision, GluonCV's MobileNetV3, PyTorc
   shift    AddressNet's shifts beside channel shuffle and sum, on its maps; --models have no say
   int8     accuracy and speed of 8 bits on the demo's digits (--run, --digits) and on photographs
   scaling  training by several processes of this machine (--workers, --engine)
+  nets     AsymmNet beside the related nets: size, speed per engine, accuracy on the digits after
+           --epochs: about half an hour
   all      infer, train, input and startup, memory among the figures of the first two: about half
            an hour on two idle processors
 
@@ -39,7 +41,7 @@ def add_flags(parser) -> None:
     import argparse
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("what", choices=(*_PARTS, "int8", "scaling", "all"))
+    parser.add_argument("what", choices=(*_PARTS, "int8", "scaling", "nets", "all"))
     parser.add_argument(
         "--models", default="asymmnet_large",
         help="comma-separated, e.g. asymmnet_large,asymmnet_small,asymmnet_large_0.35 "
@@ -60,6 +62,8 @@ def add_flags(parser) -> None:
     demo.add_argument(
         "--digits", default="demo/digits", help="train.rec and val.rec (default %(default)s)"
     )
+    nets = parser.add_argument_group("nets")
+    nets.add_argument("--epochs", type=int, default=15, help="on the digits (default 15)")
     together = parser.add_argument_group("scaling")
     together.add_argument("--workers", default="1,2", help="numbers of processes")
     together.add_argument("--engine", choices=("kvstore", "horovod"), default="kvstore",
@@ -72,7 +76,8 @@ def run(args) -> int:
         from gluon_asymmnet.errors import InputError
 
         raise InputError(f"--rounds must be at least 1, got {args.rounds}")
-    return {"int8": _run_int8, "scaling": _run_scaling}.get(args.what, _run_parts)(args)
+    others = {"int8": _run_int8, "scaling": _run_scaling, "nets": _run_nets}
+    return others.get(args.what, _run_parts)(args)
 
 
 def _run_parts(args) -> int:
@@ -106,11 +111,7 @@ def _run_int8(args) -> int:
 
 
 def _run_scaling(args) -> int:
-    import json
-
-    from gluon_asymmnet.atomic import write_text
     from gluon_asymmnet.bench import scaling
-    from gluon_asymmnet.doctor import environment
 
     case = scaling.Case(
         args.models, _numbers("--widths", args.widths, float)[0],
@@ -118,11 +119,31 @@ def _run_scaling(args) -> int:
         _numbers("--sizes", args.sizes, int)[0], args.engine, args.rounds,
     )  # fmt: skip
     rows = scaling.scaling(case, _numbers("--workers", args.workers, int))
-    if args.out:
-        measured = {"machine": environment(), "rows": rows}
-        write_text(f"{args.out}.json", json.dumps(measured, indent=1) + "\n")
+    _write(rows, args.out)
     print(scaling.table(rows))
     return 0
+
+
+def _run_nets(args) -> int:
+    from gluon_asymmnet.bench import nets
+
+    threads = max(_numbers("--threads", args.threads, int))
+    rows = nets.compare_nets(threads=threads, rounds=args.rounds, epochs=args.epochs)
+    _write(rows, args.out)
+    print(nets.table(rows))
+    return 0
+
+
+def _write(rows: list, out: str) -> None:
+    """Write ``OUT.json``, with the machine, if it is named."""
+    import json
+
+    from gluon_asymmnet.atomic import write_text
+    from gluon_asymmnet.doctor import environment
+
+    if out:
+        measured = {"machine": environment(), "rows": rows}
+        write_text(f"{out}.json", json.dumps(measured, indent=1) + "\n")
 
 
 def _numbers(flag: str, text: str, kind):

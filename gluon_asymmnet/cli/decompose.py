@@ -32,8 +32,8 @@ def add_parser(subparsers) -> None:
     )  # fmt: skip
     group.add_argument(
         "--layers", default=None, metavar="REGEX",
-        help="paths of the convolutions (default: all regular ones above 1 x 1 but those that read "
-        "the image)",
+        help="paths of the convolutions (default: all regular ones above 1 x 1 that it makes "
+        "cheaper, but those that read the image)",
     )  # fmt: skip
     group.add_argument(
         "--merge",

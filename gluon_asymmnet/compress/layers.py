@@ -13,7 +13,7 @@ from gluon_asymmnet.errors import InputError
 
 nn = mx.gluon.nn
 
-ALL = "*"  # in place of a path: every regular convolution that does not read the image
+ALL = "*"  # in place of a path: what ``worthwhile`` gives
 
 
 class Layer(NamedTuple):
@@ -127,6 +127,20 @@ def find_layers(net) -> list[Layer]:
     return found
 
 
+def worthwhile(net) -> list[Layer]:
+    """Return the regular convolutions of which a depthwise form at m = 1 costs less.
+
+    Those that read the image are left out, too: of its three channels there is little to save.
+    """
+    found = []
+    for layer in find_layers(net):
+        n, _, height, width = block_at(net, layer.path).weight.shape
+        taps = height * width
+        if not layer.reads_image and taps * n > taps + n:
+            found.append(layer)
+    return found
+
+
 def _is_regular(block) -> bool:
     return isinstance(block, nn.Conv2D) and block._kwargs["num_group"] == 1 and (
         block._kwargs["kernel"] != (1, 1)
@@ -145,7 +159,7 @@ def expand(net, layers: Mapping[str, Mapping]) -> dict[str, Mapping]:
     named = {path: form for path, form in layers.items() if path != ALL}
     if ALL not in layers:
         return named
-    every = (layer.path for layer in find_layers(net) if not layer.reads_image)
+    every = (layer.path for layer in worthwhile(net))
     return {**{path: layers[ALL] for path in every if path not in named}, **named}
 
 

@@ -52,8 +52,8 @@ class MomentSums:
 
     @staticmethod
     def bytes_needed(inputs: int, outputs: int) -> int:
-        """Return what the sums take; a batch more is needed to add to them, the same to solve."""
-        return 8 * inputs * (inputs + outputs)
+        """Return what they take at most: the sums, and a batch's products to be added to them."""
+        return 2 * 8 * inputs * (inputs + outputs)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """Add patches ``(s, d)`` and the responses ``(s, n)`` wanted for them."""
@@ -66,16 +66,18 @@ class MomentSums:
         self._yy += float(np.square(y).sum())
 
     def moments(self) -> Moments:
-        """Return the moments of all that was added.  Raises: InputError if that is nothing."""
+        """Turn the sums into moments, in place: nothing can be added afterwards.
+
+        Raises: InputError if nothing was added.
+        """
         if not self.samples:
             raise InputError("no samples: a decomposition from data needs at least one image")
         x, y = self._x / self.samples, self._y / self.samples
-        return Moments(
-            x, y,
-            self._xx / self.samples - np.outer(x, x),
-            self._xy / self.samples - np.outer(x, y),
-            max(0.0, self._yy / self.samples - float(y @ y)),
-        )  # fmt: skip
+        gram, cross, self._xx, self._xy = self._xx, self._xy, None, None
+        for sums, left, right in ((gram, x, x), (cross, x, y)):
+            sums /= self.samples
+            sums -= np.outer(left, right)
+        return Moments(x, y, gram, cross, max(0.0, self._yy / self.samples - float(y @ y)))
 
 
 def sample_patches(

@@ -15,6 +15,7 @@ from gluon_asymmnet.compress.layers import (
     place,
     set_array,
     window_of,
+    worthwhile,
 )
 from gluon_asymmnet.compress.moments import MomentSums, sample_patches
 from gluon_asymmnet.compress.normalisation import affine, reset
@@ -213,20 +214,19 @@ def _set_bias(net, conv, norm: Optional[str], bias: np.ndarray) -> None:
 def chosen(net, pattern: Optional[str] = None) -> list[Layer]:
     """Return the layers whose path matches a regular expression.
 
-    By default all but those that read the image: of three channels there is little to save.
+    By default those that ``layers.worthwhile`` gives.
 
     Raises: InputError if there are none.
     """
-    layers = find_layers(net)
     if pattern is None:
-        found = [layer for layer in layers if not layer.reads_image]
+        found = worthwhile(net)
     else:
         try:
-            found = [layer for layer in layers if re.search(pattern, layer.path)]
+            found = [layer for layer in find_layers(net) if re.search(pattern, layer.path)]
         except re.error as error:
             raise InputError(f"{pattern!r} is no regular expression: {error}") from None
     if not found:
-        known = ", ".join(layer.path for layer in layers) or "none"
+        known = ", ".join(layer.path for layer in find_layers(net)) or "none"
         raise InputError(
             f"no regular convolution to decompose{f' matches {pattern!r}' if pattern else ''}; "
             f"with a kernel above 1 x 1 the net has: {known}"

@@ -55,47 +55,45 @@ class StageReport(NamedTuple):
     stage: Stage
     volume: float
     cost: Cost
+    side: int  # of its output, pixels
+
+
+class NetReport(NamedTuple):
+    """A net, and what it is worth and costs."""
+
+    stages: tuple[StageReport, ...]
+    value: float  # bits, as ``receptive_field.value``
+    cost: Cost  # with the classifier's
 
 
 class Proposal(NamedTuple):
     """A net within the budgets, beside the original."""
 
-    before: tuple[StageReport, ...]
-    after: tuple[StageReport, ...]
-    classes: int
+    before: NetReport
+    after: NetReport
     rule: str
-
-    def cost(self, reports: Sequence[StageReport]) -> Cost:
-        """Return the cost of the whole net, ``before`` or ``after``."""
-        head = classifier_cost([r.stage for r in reports], self.classes)
-        return sum((r.cost for r in reports), head)
-
-    def value(self, reports: Sequence[StageReport]) -> float:
-        """Return its value, bits; as ``receptive_field.value``."""
-        last = reports[-1].stage[-1].channels
-        return sum(math.log2(r.volume) for r in reports) + math.log2(last)
 
     @property
     def spec(self) -> dict:
         """What a spec file holds, from which ``get_model`` builds the net."""
-        stages = as_json([r.stage for r in self.after])
+        stages = as_json([report.stage for report in self.after.stages])
         return {"family": "rpw", "settings": {"net": stages, "rule": self.rule}}
 
     def as_json(self) -> dict:
         """Return everything as JSON values; pairs are before and after."""
-        pairs = self.before, self.after
+        nets = self.before, self.after
         return {
-            "value": [self.value(reports) for reports in pairs],
-            "macs": [self.cost(reports).macs for reports in pairs],
-            "parameters": [self.cost(reports).parameters for reports in pairs],
+            "value": [net.value for net in nets],
+            "macs": [net.cost.macs for net in nets],
+            "parameters": [net.cost.parameters for net in nets],
             "stages": [
                 {
-                    "units": [describe(r.stage) for r in pair],
-                    "volume": [r.volume for r in pair],
-                    "macs": [r.cost.macs for r in pair],
-                    "parameters": [r.cost.parameters for r in pair],
+                    "units": [describe(report.stage) for report in pair],
+                    "volume": [report.volume for report in pair],
+                    "macs": [report.cost.macs for report in pair],
+                    "parameters": [report.cost.parameters for report in pair],
                 }
-                for pair in zip(*pairs)
+                for pair in zip(*(net.stages for net in nets))
             ],
             "spec": self.spec,
         }
@@ -144,46 +142,23 @@ def optimize(
         if most < 1:
             raise InputError(f"the budget of {name} must be at least 1, got {most}")
     search = _Search(stages, budget, classes, input_size, rule)
-    choices, judged = search.climb(search.original, search.saving)
-    if search.excess(judged.cost) > 0:
+    choices, found = search.climb(search.original, search.saving)
+    if search.excess(found.cost) > 0:
         raise InputError(
             f"{budget.macs:,} multiply-adds and {budget.parameters:,} parameters cannot be kept: "
-            f"the least that can be reached is {judged.cost.macs:,} and "
-            f"{judged.cost.parameters:,}"
+            f"the least that can be reached is {found.cost.macs:,} and {found.cost.parameters:,}"
         )
-    choices, _ = search.climb(choices, search.gain)
-    before, after = (
-        tuple(
-            StageReport(given[0], stage_volume(*given, rule), stage_cost(*given))
-            for given in stage_inputs(net, input_size)
-        )
-        for net in (stages, [part.stage for part in search.parts(choices)])
-    )
-    return Proposal(before, after, classes, rule)
-
-
-class Judged(NamedTuple):
-    """What a net is worth and costs."""
-
-    bits: float
-    cost: Cost
-
-
-class _Part(NamedTuple):
-    stage: Stage
-    judged: Judged
-    channels: int  # of its output
-    side: int
+    _, found = search.climb(choices, search.gain)
+    return Proposal(search.judge(search.original), found, rule)
 
 
 class _Search:
-    """The space of nets around one, and the two ways through it."""
+    """The space of nets around one, and the way through it."""
 
     def __init__(self, stages, budget: Cost, classes: int, input_size: int, rule: str):
         self._stages, self._budget, self._classes = tuple(stages), budget, classes
         self._input_size, self._rule = input_size, rule
-        inputs = stage_inputs(stages, input_size)
-        self._inputs = [channels for _, channels, _ in inputs]
+        self._inputs = [channels for _, channels, _ in stage_inputs(stages, input_size)]
         for number, stage in enumerate(stages):
             if sum(unit.pool for unit in stage) > 1:
                 raise InputError(f"stage {number} pools more than once: list a stage for each pool")
@@ -191,32 +166,33 @@ class _Search:
             Choice(8, (None,) * len(stage), next((i for i, u in enumerate(stage) if u.pool), None))
             for stage in stages
         )
-        self._part = functools.lru_cache(None)(self._make_part)
+        self._report = functools.lru_cache(None)(self._make_report)
 
-    def parts(self, choices: Sequence[Choice]) -> Optional[list["_Part"]]:
-        """Return the stages that choices make; None for windows that do not come out even."""
-        parts, channels, side = [], 3, self._input_size
+    def judge(self, choices: Sequence[Choice]) -> Optional[NetReport]:
+        """Return the net that choices make; None if its windows do not come out even."""
+        reports, channels, side = [], 3, self._input_size
         for index, choice in enumerate(choices):
-            part = self._part(index, choice, channels, side)
-            if part is None:
+            report = self._report(index, choice, channels, side)
+            if report is None:
                 return None
-            parts.append(part)
-            channels, side = part.channels, part.side
-        return parts
+            reports.append(report)
+            channels, side = report.stage[-1].channels, report.side
+        head = classifier_cost([report.stage], self._classes)
+        return NetReport(
+            tuple(reports),
+            sum(math.log2(r.volume) for r in reports) + math.log2(channels),
+            sum((r.cost for r in reports), head),
+        )
 
-    def _make_part(
-        self, index: int, choice: Choice, in_channels: int, side: int
-    ) -> Optional["_Part"]:
+    def _make_report(self, index, choice, in_channels, side) -> Optional[StageReport]:
         stage = self._stage(index, choice, in_channels)
         if stage is None:
             return None
-        volume = stage_volume(stage, in_channels, side, self._rule)
-        judged = Judged(math.log2(volume), stage_cost(stage, in_channels, side))
-        return _Part(
+        return StageReport(
             stage,
-            judged,
-            stage[-1].channels,
-            functools.reduce(lambda size, unit: side_after(unit, size), stage, side),
+            stage_volume(stage, in_channels, side, self._rule),
+            stage_cost(stage, in_channels, side),
+            side_after(stage, side),
         )
 
     def _stage(self, index: int, choice: Choice, in_channels: int) -> Optional[Stage]:
@@ -236,33 +212,24 @@ class _Search:
             in_channels = channels
         return tuple(units)
 
-    def judge(self, choices: Sequence[Choice]) -> Optional[Judged]:
-        """Return what the net is worth and costs; None as ``parts``."""
-        parts = self.parts(choices)
-        if parts is None:
-            return None
-        bits = sum(part.judged.bits for part in parts) + math.log2(parts[-1].channels)
-        head = classifier_cost([parts[-1].stage], self._classes)
-        return Judged(bits, sum((part.judged.cost for part in parts), head))
-
     def excess(self, cost: Cost) -> float:
         """Return by how much the budgets are exceeded, in doublings; 0 if they are kept."""
         return sum(max(0.0, math.log2(c / b)) for c, b in zip(cost, self._budget))
 
-    def saving(self, here: Judged, there: Judged) -> Optional[tuple[float, float]]:
+    def saving(self, here: NetReport, there: NetReport) -> Optional[tuple[float, float]]:
         """Rank a change by the value it keeps for what it saves of the excess."""
         saved = self.excess(here.cost) - self.excess(there.cost)
-        return (round(there.bits - here.bits, _DIGITS) / saved, saved) if saved > 0 else None
+        return (round(there.value - here.value, _DIGITS) / saved, saved) if saved > 0 else None
 
-    def gain(self, here: Judged, there: Judged) -> Optional[float]:
+    def gain(self, here: NetReport, there: NetReport) -> Optional[float]:
         """Rank a change that keeps the budgets by the value it gains for what it costs."""
-        gained = round(there.bits - here.bits, _DIGITS)
+        gained = round(there.value - here.value, _DIGITS)
         if gained <= 0 or self.excess(there.cost) > 0:
             return None
         spent = sum((c - was) / b for c, was, b in zip(there.cost, here.cost, self._budget))
         return gained / spent if spent > 0 else math.inf
 
-    def climb(self, choices: tuple[Choice, ...], rank) -> tuple[tuple[Choice, ...], Judged]:
+    def climb(self, choices: tuple[Choice, ...], rank) -> tuple[tuple[Choice, ...], NetReport]:
         """Make the change of the highest rank, the first of equals, until none has a rank."""
         here = self.judge(choices)
         while True:
@@ -274,14 +241,16 @@ class _Search:
                 return choices, here
             _, choices, here = best
 
-    def _changes(self, choices: tuple[Choice, ...]) -> Iterator[tuple[tuple[Choice, ...], Judged]]:
+    def _changes(
+        self, choices: tuple[Choice, ...]
+    ) -> Iterator[tuple[tuple[Choice, ...], NetReport]]:
         """Yield every net that is one change away."""
         for index, choice in enumerate(choices):
             for other in self._alternatives(index, choice):
                 changed = (*choices[:index], other, *choices[index + 1 :])
-                judged = self.judge(changed)
-                if judged is not None:
-                    yield changed, judged
+                net = self.judge(changed)
+                if net is not None:
+                    yield changed, net
 
     def _alternatives(self, index: int, choice: Choice) -> Iterator[Choice]:
         stage, left = self._stages[index], len(choice.windows)

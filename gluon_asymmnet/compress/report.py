@@ -65,9 +65,11 @@ def draw(found: Mapping, path) -> None:
     colours: dict[str, str] = {}
 
     def style(name: str) -> dict:
-        colour = colours.setdefault(name.replace("asymmetric", "sequential"), f"C{len(colours)}")
-        dashed = "--" if name.startswith("channel") else "-"
-        return {"color": colour, "linestyle": dashed, "marker": ".", "label": name}
+        asymmetric = "asymmetric" in name
+        base = name.replace("-asymmetric", "").replace("asymmetric", "sequential")
+        colour = colours.setdefault(base, f"C{len(colours)}")
+        return {"color": colour, "linestyle": "--" if asymmetric else "-", "label": name,
+                "marker": "x" if base == "channel" else "."}  # fmt: skip
 
     layers = found["layers"]
     for name, values in layers["methods"].items():
@@ -90,6 +92,9 @@ def draw(found: Mapping, path) -> None:
     for axes in (errors, accuracy, tuned):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
+    tuned.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.4, -0.1), ncol=3)
+    for axes in (errors, accuracy):
+        axes.set_xticks(layers["multipliers"])
     settings = {"svg.fonttype": "none", "svg.hashsalt": "decomposition"}
     with new_file(path) as scratch, matplotlib.rc_context(settings):
         figure.savefig(scratch, format="svg", metadata={"Date": None})

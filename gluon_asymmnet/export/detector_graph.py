@@ -20,7 +20,13 @@ from gluon_asymmnet.detection.spec import (
     detector_layers,
     plan_detector,
 )
-from gluon_asymmnet.export.onnx_graph import Graph, OnnxForm, check_arrays, to_model, trace_blocks
+from gluon_asymmnet.export.onnx_graph import (
+    OnnxForm,
+    PlannedGraph,
+    check_arrays,
+    to_model,
+    trace_blocks,
+)
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.registry import plan_model
 
@@ -52,7 +58,7 @@ def build_detector_graph(
     layers = list(detector_layers(spec, classes))
     arrays = {name: array for name, array in arrays.items() if name != "anchors"}
     check_arrays({n: s for layer in layers for n, s in _arrays_of(layer)}, arrays)
-    graph = Graph(layers, arrays, form, card.input_size)
+    graph = PlannedGraph(layers, arrays, form, card.input_size)
     count = _trace(graph, spec, classes)
     return to_model(graph, {SCORES: [count, classes], BOXES: [count, 4]}, card, form)
 
@@ -68,7 +74,7 @@ def _arrays_of(layer: ConvLayer):
         yield from ((f"{layer.path}.norm.{part}", (layer.channels,)) for part in _NORM)
 
 
-def _trace(graph: Graph, spec: DetectorSpec, classes: int) -> int:
+def _trace(graph: PlannedGraph, spec: DetectorSpec, classes: int) -> int:
     """Follow the detector, as ``detection/ssd.py`` does; return the number of anchors."""
     maps, boxes = _maps(graph, spec), anchors(spec)
     logits, offsets = (
@@ -81,7 +87,7 @@ def _trace(graph: Graph, spec: DetectorSpec, classes: int) -> int:
     return len(boxes)
 
 
-def _maps(graph: Graph, spec: DetectorSpec) -> list[str]:
+def _maps(graph: PlannedGraph, spec: DetectorSpec) -> list[str]:
     """All maps, finest first: those of the backbone, then the extra ones."""
     _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
     made = trace_blocks(graph, "features.backbone", plan.blocks[: backbone_blocks(spec)])
@@ -98,7 +104,9 @@ def _maps(graph: Graph, spec: DetectorSpec) -> list[str]:
     return maps
 
 
-def _predicted(graph: Graph, kind: str, spec: DetectorSpec, maps: list[str], values: int) -> str:
+def _predicted(
+    graph: PlannedGraph, kind: str, spec: DetectorSpec, maps: list[str], values: int
+) -> str:
     """What the predictors of all maps say, ``(batch, A, values)``."""
     parts = []
     for number, (x, plan) in enumerate(zip(maps, plan_detector(spec))):
@@ -114,7 +122,7 @@ def _predicted(graph: Graph, kind: str, spec: DetectorSpec, maps: list[str], val
     return graph.node("Concat", parts, f"{kind}_predictors.concat", axis=1)
 
 
-def _decode(graph: Graph, offsets: str, boxes: np.ndarray) -> None:
+def _decode(graph: PlannedGraph, offsets: str, boxes: np.ndarray) -> None:
     """Undo ``targets.encode``; what does not depend on the picture is computed here."""
     boxes = boxes[None].astype(np.float64)
     constants = {
@@ -140,7 +148,7 @@ def _decode(graph: Graph, offsets: str, boxes: np.ndarray) -> None:
     graph.node("Concat", corners, BOXES, axis=2)
 
 
-def _part(graph: Graph, x: str, name: str, first: int, end: int) -> str:
+def _part(graph: PlannedGraph, x: str, name: str, first: int, end: int) -> str:
     """Add a slice of the last of three axes."""
     bounds = [
         graph.constant(f"slice.{value}", np.int64([value]))

@@ -7,11 +7,12 @@ from typing import Callable, Optional, Union
 
 import numpy as np
 
+from gluon_asymmnet.arch import NetPlan
 from gluon_asymmnet.atomic import new_folder
 from gluon_asymmnet.card import CARD_FILE, DETECTOR, Card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.parity import BoxParity, Parity, sample_images
-from gluon_asymmnet.registry import cost_of, plan_model
+from gluon_asymmnet.registry import cost_of, find_related, plan_model
 
 # write(model, folder, images): put the files of one form into the folder, compare what they give
 # on the images with the network, return the parity by the name of what ran them
@@ -47,8 +48,13 @@ def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.nda
     return out
 
 
-def plan_of(card: Card):
-    """Return the channel counts and decisions of the network a card describes."""
+def plan_of(card: Card) -> Optional[NetPlan]:
+    """Return the channel counts and decisions of the network a card describes.
+
+    None for a related net, which is not planned.
+    """
+    if find_related(card.model, card.spec) is not None:
+        return None
     _, plan = plan_model(
         card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
         stem=card.stem,

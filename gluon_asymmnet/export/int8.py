@@ -72,7 +72,7 @@ def export_int8(
     with new_folder(out) as folder, tempfile.TemporaryDirectory() as scratch:
         quantizer = make(model, images, Path(scratch))
         judge = _Judge(quantizer, card, images, validation, batch, threads)
-        choice = search(list(parts_of(card)), judge.measure, max_loss, progress)
+        choice = search(list(parts_of(model)), judge.measure, max_loss, progress)
         file = quantizer.write(choice.chosen.kept)
         predict = _predict_of(quantizer, file, threads)
         parity = compare(judge.logits, _in_batches(predict, images))

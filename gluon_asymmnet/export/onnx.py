@@ -7,12 +7,14 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet._environment import mx
+from gluon_asymmnet.arch import NetPlan
 from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.compat.layouts import entries, exported_names
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.detector_graph import build_detector_graph
 from gluon_asymmnet.export.folder import AnyParity, described, export_folder, plan_of
 from gluon_asymmnet.export.onnx_graph import OnnxForm, build_graph, set_card
+from gluon_asymmnet.export.onnx_symbol import build_symbol_graph
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.predict.engines import OnnxRuntime
@@ -44,7 +46,7 @@ def export_onnx(
 
     Raises:
         InputError: if ``out`` exists, onnx or onnxruntime is missing, the form cannot be written,
-            or the network has group normalisation.
+            or the network has group normalisation or, a related one, an operator ONNX has not.
         RunError: if ONNX Runtime's logits differ by more than 1e-4 of the largest; a detector's
             scores by 1e-3, or boxes by 1e-3 of the input's side.
     """
@@ -79,21 +81,23 @@ def to_onnx(model: AnyModel, form: Optional[OnnxForm] = None):
     card = described(model.card)
     if card.kind == DETECTOR:
         return build_detector_graph(_arrays(model), card, form)
-    return build_graph(plan_of(card), _arrays(model), card, form)
+    plan = plan_of(card)
+    if plan is None:
+        return build_symbol_graph(model.net, card, form)
+    return build_graph(plan, _arrays(model, plan), card, form)
 
 
-def _arrays(model: AnyModel) -> dict[str, np.ndarray]:
+def _arrays(model: AnyModel, plan: Optional[NetPlan] = None) -> dict[str, np.ndarray]:
     """Return the network's arrays by their structural names, an exported symbol's as well."""
     if not isinstance(model.net, mx.gluon.SymbolBlock):
         params = model.net._collect_params_with_prefix()
         return {name: param.data().asnumpy() for name, param in params.items()}
     card, params = model.card, model.net.collect_params()
-    if card.kind == DETECTOR:
+    if plan is None:
         raise InputError(
             f"{model.weights.parent} is an exported symbol, with the suppression inside: export "
             f"the run it came from"
         )
-    plan = plan_of(card)
     names = exported_names(f"{card_id(card)}_", plan, card.classes)
     ours = [entry.name for entry in entries(plan, card.classes)]
     return {o: params[n].data().asnumpy() for o, n in zip(ours, names) if n in params}

@@ -98,7 +98,7 @@ def build_graph(
             f"normalisation: export it as symbol"
         )
     check_arrays({e.name: e.shape for e in entries(plan, card.classes)}, arrays)
-    graph = Graph(conv_layers(plan, card.classes), arrays, form, card.input_size)
+    graph = PlannedGraph(conv_layers(plan, card.classes), arrays, form, card.input_size)
     _trace(graph, plan)
     return to_model(graph, {OUTPUT: [card.classes]}, card, form)
 
@@ -137,7 +137,7 @@ def check_arrays(expected: Mapping[str, tuple], arrays: Mapping[str, np.ndarray]
 # ------------------------------------------------------------------------------ the network
 
 
-def _trace(graph: "Graph", plan: NetPlan) -> None:
+def _trace(graph: "PlannedGraph", plan: NetPlan) -> None:
     """Follow the network, as ``nn/asymmnet.py`` does."""
     *_, x = trace_blocks(graph, "features", plan.blocks)
     x = graph.conv("features.squeeze", x, "hard_swish")
@@ -147,7 +147,7 @@ def _trace(graph: "Graph", plan: NetPlan) -> None:
     graph.node("Flatten", [graph.conv("output", x)], OUTPUT, axis=1)
 
 
-def trace_blocks(graph: "Graph", path: str, blocks: Sequence[BlockPlan]) -> list[str]:
+def trace_blocks(graph: "PlannedGraph", path: str, blocks: Sequence[BlockPlan]) -> list[str]:
     """Follow stem and blocks of a network; return the map of every block."""
     x, maps = graph.conv(f"{path}.stem", INPUT, "hard_swish"), []
     for index, block in enumerate(blocks):
@@ -156,7 +156,7 @@ def trace_blocks(graph: "Graph", path: str, blocks: Sequence[BlockPlan]) -> list
     return maps
 
 
-def _block(graph: "Graph", path: str, block: BlockPlan, x: str) -> str:
+def _block(graph: "PlannedGraph", path: str, block: BlockPlan, x: str) -> str:
     """One bottleneck, as ``nn/bottlenecks.py`` does it."""
     y = graph.conv(f"{path}.expand", x, block.act) if block.computed else x
     if block.rate:
@@ -171,7 +171,7 @@ def _block(graph: "Graph", path: str, block: BlockPlan, x: str) -> str:
     return graph.node("Add", [x, y], f"{path}.add") if block.shortcut else y
 
 
-def _squeeze_excite(graph: "Graph", path: str, x: str) -> str:
+def _squeeze_excite(graph: "PlannedGraph", path: str, x: str) -> str:
     gate = graph.node("GlobalAveragePool", [x], f"{path}.mean")
     gate = graph.activation("relu", graph.conv(f"{path}.reduce", gate), f"{path}.relu")
     gate = graph.activation("hard_sigmoid", graph.conv(f"{path}.restore", gate), f"{path}.gate")
@@ -184,33 +184,79 @@ def _squeeze_excite(graph: "Graph", path: str, x: str) -> str:
 class _Node(NamedTuple):
     op: str
     inputs: list[str]
-    name: str  # also that of its one output
+    outputs: list[str]
+    name: str
     attributes: dict
 
 
 class Graph:
     """Nodes in order and weights by name, not yet in ONNX's own classes."""
 
-    def __init__(
-        self, layers: Iterable[ConvLayer], arrays: Mapping[str, np.ndarray], form: OnnxForm,
-        input_size: int,
-    ):  # fmt: skip
-        self._layers = {layer.path: layer for layer in layers}
-        self._arrays = fold_all(arrays)
-        self._size = input_size  # side of the map made last, pixels
+    def __init__(self, form: OnnxForm):
         self._hard_swish = form.chosen_hard_swish
         self.nodes: list[_Node] = []
         self.weights: dict[str, np.ndarray] = {}
 
     def node(self, op: str, inputs: list[str], name: str, **attributes) -> str:
         """Add a node and return its output, which has its name."""
-        self.nodes.append(_Node(op, inputs, name, attributes))
+        self.nodes.append(_Node(op, inputs, [name], name, attributes))
         return name
+
+    def split(self, x: str, sizes: Sequence[int], name: str, axis: int) -> list[str]:
+        """Add a Split and return its outputs."""
+        outputs = [f"{name}.{i}" for i in range(len(sizes))]
+        inputs = [x, self.constant(f"{name}.sizes", np.int64(sizes))]
+        self.nodes.append(_Node("Split", inputs, outputs, name, {"axis": axis}))
+        return outputs
+
+    def rename(self, tensor: str, name: str) -> None:
+        """Give a tensor, and the node of which it is the only output, another name."""
+        for i, node in enumerate(self.nodes):
+            node_name = name if node.outputs == [tensor] else node.name
+            inputs, outputs = (
+                [name if n == tensor else n for n in names] for names in (node.inputs, node.outputs)
+            )
+            self.nodes[i] = node._replace(inputs=inputs, outputs=outputs, name=node_name)
 
     def constant(self, name: str, value) -> str:
         """Add an array unless it is there, and return its name."""
         self.weights.setdefault(name, value)
         return name
+
+    def activation(self, kind: str, x: str, name: str) -> str:
+        """Add ``relu``, ``hard_sigmoid`` or ``hard_swish`` in the form that was asked for."""
+        if kind == "relu":
+            return self.node("Relu", [x], name)
+        if self._hard_swish == "clip":
+            y = self.node("Add", [x, self.number("three", 3)], f"{name}.shift")
+            bounds = [self.number("zero", 0), self.number("six", 6)]
+            y = self.node("Clip", [y, *bounds], f"{name}.clip")
+            if kind == "hard_swish":
+                y = self.node("Mul", [x, y], f"{name}.scale")
+            return self.node("Div", [y, self.number("six", 6)], name)
+        if kind == "hard_sigmoid":
+            return self.node("HardSigmoid", [x], name, alpha=1 / 6, beta=0.5)
+        if self._hard_swish == "op":
+            return self.node("HardSwish", [x], name)
+        gate = self.node("HardSigmoid", [x], f"{name}.gate", alpha=1 / 6, beta=0.5)
+        return self.node("Mul", [x, gate], name)
+
+    def number(self, name: str, value: float) -> str:
+        """Add a scalar unless it is there, and return its name."""
+        return self.constant(name, np.float32(value).reshape(()))
+
+
+class PlannedGraph(Graph):
+    """The graph of a network whose convolutions ``arch.py`` lists."""
+
+    def __init__(
+        self, layers: Iterable[ConvLayer], arrays: Mapping[str, np.ndarray], form: OnnxForm,
+        input_size: int,
+    ):  # fmt: skip
+        super().__init__(form)
+        self._layers = {layer.path: layer for layer in layers}
+        self._arrays = fold_all(arrays)
+        self._size = input_size  # side of the map made last, pixels
 
     def conv(self, path: str, x: str, act: Optional[str] = None) -> str:
         """Add the convolution at ``path`` with what normalises and activates its result."""
@@ -225,27 +271,6 @@ class Graph:
             pads=[kernel // 2] * 4, group=layer.groups,
         )  # fmt: skip
         return self.activation(act, y, f"{path}.act") if act else y
-
-    def activation(self, kind: str, x: str, name: str) -> str:
-        """Add ``relu``, ``hard_sigmoid`` or ``hard_swish`` in the form that was asked for."""
-        if kind == "relu":
-            return self.node("Relu", [x], name)
-        if self._hard_swish == "clip":
-            y = self.node("Add", [x, self._number("three", 3)], f"{name}.shift")
-            bounds = [self._number("zero", 0), self._number("six", 6)]
-            y = self.node("Clip", [y, *bounds], f"{name}.clip")
-            if kind == "hard_swish":
-                y = self.node("Mul", [x, y], f"{name}.scale")
-            return self.node("Div", [y, self._number("six", 6)], name)
-        if kind == "hard_sigmoid":
-            return self.node("HardSigmoid", [x], name, alpha=1 / 6, beta=0.5)
-        if self._hard_swish == "op":
-            return self.node("HardSwish", [x], name)
-        gate = self.node("HardSigmoid", [x], f"{name}.gate", alpha=1 / 6, beta=0.5)
-        return self.node("Mul", [x, gate], name)
-
-    def _number(self, name: str, value: float) -> str:
-        return self.constant(name, np.float32(value).reshape(()))
 
     def shuffle(self, name: str, x: str, channels: int, groups: int) -> str:
         """Add a channel shuffle.  In a Reshape, 0 keeps the batch."""
@@ -262,7 +287,7 @@ def _to_onnx(graph: Graph, outputs: Mapping[str, list[int]], card, form: OnnxFor
     shape = [BATCH, 3, card.input_size, card.input_size]
     return helper.make_model(
         helper.make_graph(
-            [helper.make_node(n.op, n.inputs, [n.name], n.name, **n.attributes)
+            [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes)
              for n in graph.nodes],
             card.model,
             [helper.make_tensor_value_info(INPUT, float32, shape)],

@@ -13,7 +13,7 @@ import numpy as np
 from gluon_asymmnet.extras import load_extra
 
 # What ONNX Runtime has 8-bit kernels for; any other node stays in float.
-_OPERATORS = ("Conv", "Relu", "Concat", "Add", "Mul", "HardSigmoid", "GlobalAveragePool")
+_OPERATORS = ("Conv", "Relu", "Clip", "Concat", "Add", "Mul", "HardSigmoid", "GlobalAveragePool")
 _LEVELS = 255
 _CHUNK = 8  # pictures at once while ranges are measured
 
@@ -29,9 +29,10 @@ def measure_ranges(model, images: np.ndarray, threads: int = 0) -> dict[str, tup
     shown = copy.deepcopy(model)
     known = {output.name for output in model.graph.output}
     shown.graph.output.extend(
-        onnx.helper.make_empty_tensor_value_info(node.output[0])
+        onnx.helper.make_empty_tensor_value_info(made)
         for node in model.graph.node
-        if node.output[0] not in known
+        for made in node.output
+        if made not in known
     )
     options = runtime.SessionOptions()
     # nothing fused away: every tensor is asked for
@@ -47,6 +48,8 @@ def measure_ranges(model, images: np.ndarray, threads: int = 0) -> dict[str, tup
         chunk = images[first : first + _CHUNK]
         values = zip([source, *names], [chunk, *session.run(None, {source: chunk})])
         for name, value in values:
+            if value.dtype != np.float32:  # a shape
+                continue
             low, high = ranges.get(name, (0.0, 0.0))  # 0 must be exact: convolutions pad with it
             ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
     return ranges
@@ -72,7 +75,7 @@ def quantized(model, ranges: dict[str, tuple[float, float]], kept: Iterable[str]
         if node.op_type == "Conv":
             rounded.convolution(node, constants)
     # The result of a convolution before a ReLU is not rounded: the two become one operation.
-    joined = {n.input[0] for n in nodes if n.op_type == "Relu"}
+    joined = {n.input[0] for n in nodes if n.op_type in ("Relu", "Clip")}
     made_by_conv = {n.output[0] for n in nodes if n.op_type == "Conv"}
     tensors = {t for n in nodes for t in (*n.input, *n.output) if t in ranges}
     rounded.activations(graph, tensors - (joined & made_by_conv))
@@ -114,17 +117,17 @@ class _Rounding:
             for i, name in enumerate(node.input):
                 if name in tensors:
                     node.input[i] = f"{name}.rounded"
-            made = node.output[0]
             nodes.append(node)
-            if made not in tensors:
-                continue
-            if made in outputs:  # the name outside stays
-                node.output[0] = f"{made}.exact"
-                pair = self._pair(node.output[0], made)
-                pair[1].output[0] = made
-                nodes += pair
-            else:
-                nodes += self._pair(made, made)
+            for i, made in enumerate(node.output):
+                if made not in tensors:
+                    continue
+                if made in outputs:  # the name outside stays
+                    node.output[i] = f"{made}.exact"
+                    pair = self._pair(node.output[i], made)
+                    pair[1].output[0] = made
+                    nodes += pair
+                else:
+                    nodes += self._pair(made, made)
         nodes = [copy.deepcopy(n) for n in (*self._before, *nodes)]
         del graph.node[:]
         graph.node.extend(nodes)

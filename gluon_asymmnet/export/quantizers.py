@@ -25,25 +25,42 @@ from gluon_asymmnet.export.onnx_int8 import measure_ranges, quantized
 from gluon_asymmnet.export.openvino import save_ir, set_ir_card, to_ir
 from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.predict.engines import OnnxRuntime, OpenVino
-from gluon_asymmnet.saved import SavedModel
+from gluon_asymmnet.saved import SavedModel, card_id
 
 SQUEEZE_EXCITE = "squeeze-excites"
+_RUNS = 12
 
 
-def parts_of(card: Card) -> dict[str, str]:
+def parts_of(model: SavedModel) -> dict[str, str]:
     """Return what may stay in float: name -> pattern of the names of its nodes.
 
     One part per block of ``arch.py``, the layers around them, and all squeeze-and-excites together.
+    Of a related net, up to a dozen runs of nodes with as many convolutions each.
     """
-    blocks = plan_of(card).blocks
+    plan = plan_of(model.card)
+    if plan is None:
+        return _runs(to_onnx(model).graph.node, f"{card_id(model.card)}_")
     parts = {"stem": r"features\.stem\..*"}
-    parts.update({f"block {i}": rf"features\.blocks\.{i}\..*" for i in range(len(blocks))})
-    if any(block.se_hidden for block in blocks):
+    parts.update({f"block {i}": rf"features\.blocks\.{i}\..*" for i in range(len(plan.blocks))})
+    if any(block.se_hidden for block in plan.blocks):
         parts[SQUEEZE_EXCITE] = r".*\.se\..*"
     parts["squeeze"] = r"features\.squeeze\..*"
     parts["hidden"] = r"features\.(mean|hidden).*"
     parts["output"] = r"output.*|logits"
     return parts
+
+
+def _runs(nodes, prefix: str) -> dict[str, str]:
+    """Cut nodes into runs, each from a convolution on, after which it is named."""
+    convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
+    first = convolutions[:: -(-len(convolutions) // _RUNS)]
+    runs = zip(first, [0, *first[1:]], [*first[1:], len(nodes)])
+    return {
+        f"from {nodes[conv].name.removeprefix(prefix).removesuffix('_fwd')} on": "|".join(
+            re.escape(n.name) for n in nodes[start:end]
+        )
+        for conv, start, end in runs
+    }
 
 
 class OnnxQuantizer:
@@ -54,7 +71,7 @@ class OnnxQuantizer:
     def __init__(self, model: SavedModel, images: np.ndarray, scratch: Path):
         self._onnx = load_extra("onnx")
         load_extra("onnxruntime")
-        self._model, self._parts = to_onnx(model), parts_of(model.card)
+        self._model, self._parts = to_onnx(model), parts_of(model)
         self._ranges = measure_ranges(self._model, images)
         self._names = (scratch / f"trial{i}.onnx" for i in itertools.count())
         self.float_file = scratch / "float.onnx"
@@ -84,7 +101,7 @@ class NncfQuantizer:
         self._openvino = load_extra("openvino")
         self._nncf = load_extra("nncf")
         self._nncf.set_log_level(logging.ERROR)
-        self._parts, self._images = parts_of(model.card), images
+        self._parts, self._images = parts_of(model), images
         # A new name each: OpenVINO maps the weights of a file in use into memory.
         self._names = (scratch / f"trial{i}.xml" for i in itertools.count())
         self.float_file = scratch / "float.xml"

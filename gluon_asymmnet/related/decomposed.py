@@ -18,8 +18,7 @@ def build(
         base: ``{"family": ..., "settings": {...}, "width": ..., "rate": ...}``; the last two may
             be left to ``width`` and ``rate``.
         layers: for each convolution, by its path in the net, the form that ``layers.place`` takes;
-            ``*`` stands for all regular convolutions with a kernel above 1 x 1 but those that read
-            the image.
+            ``*`` stands for all that ``layers.worthwhile`` gives.
 
     Raises: InputError for a base that cannot be built, a path that leads to no regular
         convolution, and forms that do not fit.

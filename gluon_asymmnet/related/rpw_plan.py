@@ -261,10 +261,11 @@ def convolutions(unit: Unit, in_channels: int) -> tuple[Convolution, ...]:
     )  # fmt: skip
 
 
-def side_after(unit: Unit, side: int) -> int:
-    """Return the side of the map behind a unit, pixels."""
-    side = -(-side // unit.stride)
-    return side // 2 if unit.pool else side
+def side_after(units: Sequence[Unit], side: int) -> int:
+    """Return the side of the map behind units, pixels."""
+    for unit in units:
+        side = -(-side // unit.stride) // (1 + unit.pool)
+    return side
 
 
 def stage_cost(stage: Stage, in_channels: int, side: int) -> Cost:
@@ -274,7 +275,7 @@ def stage_cost(stage: Stage, in_channels: int, side: int) -> Cost:
         pixels = (-(-side // unit.stride)) ** 2
         for conv in convolutions(unit, in_channels):
             total += Cost(conv.parameters, conv.weights * pixels)
-        in_channels, side = unit.channels, side_after(unit, side)
+        in_channels, side = unit.channels, side_after([unit], side)
     return total
 
 
@@ -292,9 +293,7 @@ def stage_inputs(stages: Sequence[Stage], input_size: int) -> Iterator[tuple[Sta
     channels, side = 3, input_size
     for stage in stages:
         yield stage, channels, side
-        for unit in stage:
-            side = side_after(unit, side)
-        channels = stage[-1].channels
+        channels, side = stage[-1].channels, side_after(stage, side)
     if side < 1:
         halvings = sum(u.pool + (u.stride == 2) for stage in stages for u in stage)
         raise InputError(

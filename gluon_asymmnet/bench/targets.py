@@ -1,0 +1,106 @@
+"""What the project set out to reach in speed, beside what was measured.
+
+Ratios within one race; "best" is the better of the numbers of threads.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
+
+_LARGE = {"model": "asymmnet_large", "width": 1.0, "size": 224}
+
+
+class Target(NamedTuple):
+    """A figure that was wanted, and the one that was found."""
+
+    what: str
+    wanted: float
+    found: Optional[float]
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether it was reached."""
+        if self.found is None:
+            return False
+        return self.found <= self.wanted if self.at_most else self.found >= self.wanted
+
+
+class _Rows:
+    """The measured rows of one kind."""
+
+    def __init__(self, rows: list[dict], kind: str, **case):
+        case = {"kind": kind, **case}
+        self.rows = [
+            row for row in rows if "median" in row and all(row[k] == v for k, v in case.items())
+        ]
+
+    def value(self, name: str, key: str = "median", **case) -> Optional[float]:
+        """Return the smallest figure of a contender over what ``case`` leaves open."""
+        found = [
+            row[key]
+            for row in self.rows
+            if row["name"] == name and all(row[k] == v for k, v in case.items())
+        ]
+        return min(found, default=None)
+
+    def times(self, name: str, other: str, key: str = "median", **case) -> Optional[float]:
+        """Return the other's figure over a contender's."""
+        one, two = self.value(name, key, **case), self.value(other, key, **case)
+        return two / one if one and two else None
+
+
+def targets(rows: list[dict], macs: int) -> Iterator[Target]:
+    """Yield the targets of AsymmNet-Large; ``macs`` are its multiply-adds."""
+    infer = _Rows(rows, "infer", **_LARGE)
+    for batch in (1, 32):
+        found = infer.times("optimized", "plain", batch=batch)
+        yield Target(f"MXNet, optimized: times plain, batch {batch}, best", 1.5, found)
+    two = {"batch": 1, "threads": 2}
+    for name, wanted in (("openvino_f32", 5), ("openvino_bf16", 9), ("onnxruntime", 2.5)):
+        found = infer.times(name, "plain", **two)
+        yield Target(f"`{name}`: times plain, batch 1, 2 threads", wanted, found)
+    product, engine = (infer.value(name, **two) for name in ("matmul", "openvino_f32"))
+    found = engine * 2048**3 / (macs * product) if product and engine else None
+    yield Target("`openvino_f32`: times the arithmetic limit", 1.7, found, at_most=True)
+    for engine in ("onnxruntime", "openvino"):
+        f32 = engine if engine == "onnxruntime" else "openvino_f32"
+        for batch in (1, 32):
+            found = infer.times(f"{engine}_int8", f32, batch=batch)
+            yield Target(f"`{engine}_int8`: times its own f32, batch {batch}, best", 1.4, found)
+    train = _Rows(rows, "train", **_LARGE, batch=32, threads=2)
+    for name in ("train_ours", "train_task"):
+        yield Target(f"`{name}`: times plain", 3, train.times(name, "train_plain"))
+    for name, of, plain in (("optimized", infer, "plain"), ("train_ours", train, "train_plain")):
+        times = of.times(plain, name, "peak_mb", batch=32, threads=2)
+        yield Target(f"`{name}`: peak memory, of plain's, batch 32", 1, times, at_most=True)
+    for threads in (1, 2):
+        read = _Rows(rows, "input", data="JPEG 500x375", threads=threads)
+        found = _reading(read.rows)
+        yield Target(f"reader on {threads} thread(s): times the speed of training", 20, found)
+    picture = _Rows(rows, "picture", **_LARGE, **two)
+    for name in ("classify_onnxruntime", "classify_openvino"):
+        found = picture.times(name, "prepare")
+        yield Target(f"preprocessing's share of `{name}`", 0.2, found, at_most=True)
+    started = _Rows(rows, "startup").value("help")
+    yield Target("`asymmnet --help`, seconds", 0.3, started, at_most=True)
+
+
+def _reading(rows: list[dict]) -> Optional[float]:
+    """Return images a second of the reader over those of training."""
+    speed = {row["name"]: row["images"] / row["median"] for row in rows}
+    if not {"input_opencv", "train_task"} <= set(speed):
+        return None
+    return speed["input_opencv"] / speed["train_task"]
+
+
+def table(rows: list[dict], macs: int) -> str:
+    """Return the table of targets."""
+    lines = ["| | wanted | measured | |", "| --- | --- | --- | --- |"]
+    for target in targets(rows, macs):
+        sign = "at most" if target.at_most else "at least"
+        found = "not measured" if target.found is None else f"{target.found:.2f}"
+        lines.append(
+            f"| {target.what} | {sign} {target.wanted:g} | {found} | "
+            f"{'met' if target.met else 'not met'} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,98 @@
+"""Every related net of the registry, from its first output to its exported files."""
+
+import numpy as np
+import pytest
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.bundle import FORMATS, export_all
+from gluon_asymmnet.export.onnx import export_onnx
+from gluon_asymmnet.export.parity import compare, sample_images
+from gluon_asymmnet.export.symbol import export_symbol
+from gluon_asymmnet.predict import Predictor
+from gluon_asymmnet.registry import RELATED
+from gluon_asymmnet.saved import open_model
+from tests.random_nets import random_model
+
+CLASSES = 5
+SLOW = ("eca_resnet101", "eca_resnet152")  # more of what eca_resnet50 is
+NETS = [
+    pytest.param(name, rate, marks=[pytest.mark.slow] * (name in SLOW))
+    for name, row in RELATED.items()
+    for rate in row.rates
+]
+FIRST = {row.family: (name, row.rates[-1]) for name, row in reversed(RELATED.items())}
+
+
+@pytest.mark.parametrize(("name", "rate"), NETS)
+def test_a_related_net(tmp_path, name, rate):
+    row = RELATED[name]
+    side = 32 if name.startswith(("cifar_", "rpw_")) else 64
+    made = random_model(
+        tmp_path, batch=16, model=name, width=min(row.widths), rate=rate, classes=CLASSES,
+        input_size=side,
+    )  # fmt: skip
+    net, images = made.net, sample_images(2, side, seed=2)
+
+    net.hybridize(False)
+    expected = made.predict(images)
+    assert expected.shape == (2, CLASSES)
+    assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()  # images count
+    net.hybridize(static_alloc=True, static_shape=True)
+    assert compare(expected, made.predict(images)).relative < 1e-5
+    assert compare(expected[:1], made.predict(images[:1])).relative < 1e-5
+
+    run = tmp_path / "run"
+    run.mkdir()
+    net.save_parameters(str(run / "best.params"))
+    made.card.save(run / "card.json")
+    opened = open_model(run)
+    assert opened.card == made.card
+    np.testing.assert_array_equal(opened.predict(images), made.predict(images))
+
+    # one net of each family in every form, and its symbol in another once more
+    first = (name, rate) == FIRST[row.family]
+    formats = FORMATS if first else ("symbol", "onnx")
+    out = export_all(opened, tmp_path / "out", images=images, formats=formats)  # compares
+    for engine in ("onnxruntime", "openvino") if first else ():
+        assert compare(expected[:1], Predictor(out, engine).predict(images[:1])).relative < 1e-4
+    if first:
+        again = export_all(open_model(out), tmp_path / "again", formats=["onnx"])
+        assert compare(expected, Predictor(again).predict(images)).relative < 1e-4
+
+    _check_gradients(net, images)  # last: it changes the running statistics
+
+
+def _check_gradients(net, images):
+    """Every parameter that is trained gets a gradient."""
+    params = [p for p in net.collect_params().values() if p.grad_req != "null"]
+    assert params
+    with mx.autograd.record():
+        loss = mx.nd.softmax_cross_entropy(net(mx.nd.array(images)), mx.nd.array([0, 1]))
+    loss.backward()
+    without = [p.name for p in params if not np.abs(p.grad().asnumpy()).max() > 0]
+    assert without == []
+
+
+def test_a_net_from_a_spec_file(tmp_path):
+    spec = {"family": "rpw", "settings": {"net": "vgg11", "groups": 4, "overlap": 0.33}}
+    made = random_model(
+        tmp_path, batch=8, model="mine", width=0.25, rate=0, spec=spec, classes=CLASSES,
+        input_size=32,
+    )  # fmt: skip
+    out = export_all(made, tmp_path / "out", formats=("symbol", "onnx"))
+    assert {path.name for path in out.iterdir()} == {
+        "mine_w0.25_r0.onnx", "mine_w0.25_r0-symbol.json", "mine_w0.25_r0-0000.params", "card.json",
+    }  # fmt: skip
+    opened = open_model(out)
+    assert opened.card.spec == spec
+    images = sample_images(3, 32, seed=4)
+    again = export_onnx(opened, tmp_path / "again", opset=17)
+    assert compare(made.predict(images), Predictor(again).predict(images)).relative < 1e-4
+
+
+def test_what_is_for_asymmnet_only(tmp_path):
+    made = random_model(tmp_path, batch=2, model="mobilenetv2", width=0.35, rate=0, input_size=32)
+    with pytest.raises(InputError, match="--optimized is for AsymmNet and MobileNetV3; others run"):
+        export_symbol(made, tmp_path / "out", optimized=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,53 @@
+"""The table of what was wanted of speed, from figures made by hand."""
+
+import pytest
+
+from gluon_asymmnet.bench import targets
+
+CASE = {"model": "asymmnet_large", "width": 1.0, "size": 224, "batch": 1, "threads": 2}
+
+
+def found(rows, macs=2048**3):
+    return {target.what: target for target in targets.targets(rows, macs)}
+
+
+def test_ratios_are_of_the_better_number_of_threads():
+    rows = [
+        {**CASE, "kind": "infer", "name": name, "threads": threads, "median": seconds}
+        for name, threads, seconds in (
+            ("plain", 1, 0.04), ("plain", 2, 0.03), ("optimized", 1, 0.02), ("optimized", 2, 0.025))
+    ]  # fmt: skip
+    best = found(rows)["MXNet, optimized: times plain, batch 1, best"]
+    assert best.found == pytest.approx(1.5)
+    assert best.met
+
+
+def test_the_limit_is_the_multiply_adds_at_the_products_speed():
+    """2048**3 multiply-adds at those of the product: 0.1 s; OpenVINO took 0.2."""
+    row = {**CASE, "kind": "infer"}
+    rows = [
+        {**row, "name": "matmul", "median": 0.1},
+        {**row, "name": "openvino_f32", "median": 0.2},
+    ]
+    limit = found(rows)["`openvino_f32`: times the arithmetic limit"]
+    assert limit.found == pytest.approx(2)
+    assert not limit.met
+
+
+def test_readers_and_shares():
+    case = {**CASE, "data": "JPEG 500x375", "kind": "input"}
+    rows = [
+        {**case, "name": "input_opencv", "images": 256, "median": 0.5},
+        {**case, "name": "train_task", "images": 32, "median": 1.0},
+        {**CASE, "kind": "picture", "name": "prepare", "median": 0.001},
+        {**CASE, "kind": "picture", "name": "classify_openvino", "median": 0.008},
+    ]
+    made = found(rows)
+    assert made["reader on 2 thread(s): times the speed of training"].found == pytest.approx(16)
+    assert made["preprocessing's share of `classify_openvino`"].met
+
+
+def test_what_was_not_measured_is_not_met():
+    text = targets.table([{**CASE, "kind": "infer", "name": "plain", "left_out": "no"}], 1)
+    assert "| `train_ours`: times plain | at least 3 | not measured | not met |" in text
+    assert "| met |" not in text
