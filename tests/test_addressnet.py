@@ -143,7 +143,7 @@ def test_training_form_has_the_plain_forms_gradients(settings):
 
 
 @pytest.mark.parametrize("enhanced", [False, True])
-@pytest.mark.parametrize("plan", [AddressPlan(32, 128, 96, 2), AddressPlan(40, 80, 40, 1)])
+@pytest.mark.parametrize("plan", [AddressPlan(32, 128, 96, 2), AddressPlan(16, 144, 16, 1)])
 def test_block_gradients_in_single_precision(plan, enhanced):
     """With oneDNN, which double precision does without."""
 
