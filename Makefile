@@ -31,7 +31,7 @@ test-slow: $(VENV)/dev.stamp
 test-browser: $(VENV)/dev.stamp
 	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest -m browser
 
-# 100,000 damaged inputs for every parser, some hours; the report is docs/data/fuzzing.json.
+# 100,000 damaged inputs for every parser, an hour or two; the report is docs/data/fuzzing.json.
 fuzz: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.fuzz.campaign --report docs/data/fuzzing.json
 	$(BIN)/python -m gluon_asymmnet.tables

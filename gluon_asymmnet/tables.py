@@ -157,6 +157,49 @@ def _decomposition(table):
     return lambda: table(json.loads((_ROOT / "docs/data/decomposition.json").read_text()))
 
 
+def proposals_table() -> str:
+    """Return what the optimizer proposes in docs/optimizer.md, stage by stage."""
+    parts = []
+    for found in _optimizer()["proposals"]:
+        rows = [
+            f"`asymmnet optimize {found['command']}`: value {found['value'][0]:.1f} -> "
+            f"{found['value'][1]:.1f} bits\n",
+            "| stage | before | after | volume | multiply-adds | parameters |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        total = {"units": ("", ""), "volume": (), **found}
+        for number, stage in enumerate((*found["stages"], total)):
+            name = "net" if stage is total else number
+            volume, macs, parameters = (
+                " -> ".join(f"{n:,.0f}" for n in stage[key])
+                for key in ("volume", "macs", "parameters")
+            )
+            units = " | ".join(stage["units"])
+            rows.append(f"| {name} | {units} | {volume} | {macs} | {parameters} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def trained_table() -> str:
+    """Return how the optimizer's proposals learn beside their originals."""
+    rows = [
+        "| net | multiply-adds | parameters | top-1, % | mean |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for run in _optimizer()["runs"]:
+        top1 = [100 * one for one in run["top1"]]
+        shown = ", ".join(f"{one:.1f}" for one in top1)
+        mean = sum(top1) / len(top1)
+        rows.append(
+            f"| {run['net']} | {run['macs']:,} | {run['parameters']:,} | {shown} | {mean:.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def _optimizer() -> dict:
+    return json.loads((_ROOT / "docs/data/optimizer.json").read_text())
+
+
 TABLES = {
     "README.md": {"counts": counts_table, "speed": speed_table},
     "docs/voc.md": {"demo": demo_table},
@@ -168,6 +211,7 @@ TABLES = {
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
     "docs/related.md": {"counts": related_table, "compared": compared_table},
     "docs/speed.md": {"targets": targets_table},
+    "docs/optimizer.md": {"proposals": proposals_table, "trained": trained_table},
     "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }
 

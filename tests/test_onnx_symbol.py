@@ -378,6 +378,14 @@ REFUSED = {
         r"\(6, 6\) does not divide into \(4, 4\) windows",
     ),
     "leaky": (call("LeakyReLU", act_type="gelu"), {}, "its act_type is gelu, not leaky, prelu or"),
+    "dot of more axes": (
+        lambda F, x: F.dot(x, x, transpose_a=True), {}, "it is no product of matrices",
+    ),
+    "axis of a norm behind a convolution": (
+        lambda F, x, w, **held: norm(
+            F, F.Convolution(x, w, kernel=(1, 1), num_filter=6, no_bias=True), **held, axis=2),
+        dict(w=(6, 3, 1, 1), **dict.fromkeys(OF_THREE, (6,))), "it normalises axis 2, not the",
+    ),
     "temperature": (call("softmax", temperature=2), {}, "a temperature or lengths are not"),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from gluon_asymmnet.graph_complexity import count_graph
 from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.related.rpw import StagedNet
 from gluon_asymmnet.related.rpw_plan import Unit, parse_stages, plan
+from tests.conftest import ROOT
 
 nd = mx.nd
 
@@ -88,6 +89,7 @@ BUDGETS = [
     ("mobilenet", dict(budget_macs=15_000_000)),
     ("mobilenet", dict(budget_params=150_000)),
     ("mobilenet", dict()),
+    ("vgg13", dict(budget_macs=10_000_000, rule="pytorch")),
 ]
 
 
@@ -103,7 +105,7 @@ def test_proposal_keeps_budgets_and_builds(net, budgets):
     found = count_graph(built, 32)
     assert (found.parameters, found.macs) == cost
     assert built.stages == tuple(r.stage for r in proposal.after.stages)
-    assert proposal.after.value == pytest.approx(value(built.stages, 32))
+    assert proposal.after.value == pytest.approx(value(built.stages, 32, built.rule))
     assert optimize(stages, **budgets) == proposal
 
 
@@ -188,6 +190,13 @@ def test_command_writes_a_model(tmp_path, capsys):
         == found["macs"][1]  # fmt: skip
     again = tmp_path / "smaller.json"
     assert main(["optimize", str(out), "--budget-params", "100k", "--out", str(again)]) == 0
+
+
+def test_the_page_shows_what_is_proposed_today(tmp_path, capsys):
+    for found in json.loads((ROOT / "docs/data/optimizer.json").read_text())["proposals"]:
+        command = found.pop("command").split()
+        assert main(["optimize", *command, "--out", str(tmp_path / "x.json"), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == found
 
 
 @pytest.mark.parametrize(

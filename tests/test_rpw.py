@@ -228,6 +228,12 @@ def test_what_cannot_be_built_says_why(settings, message):
         get_model("x", classes=3, input_size=32, spec={"family": "rpw", "settings": settings})
 
 
+def test_more_maps_than_fit_into_memory_are_not_gathered():
+    message = "2048 channels in 2 groups with an overlap of 0.33 gather 2,097,152 maps, at most 1,0"
+    with pytest.raises(InputError, match=message):
+        RPW(2048, 2048, 2, 0.33)
+
+
 def test_an_image_too_small_for_the_pools_says_what_fits():
     with pytest.raises(InputError, match="input_size 16 is too small for 5 halvings: 32 always"):
         get_model("rpw_vgg16_g2", classes=3, input_size=16)

@@ -268,15 +268,16 @@ def _all(value: float, o: Operator) -> str:
 
 
 def _product(o: Operator) -> str:
-    pair = o.inputs
-    for index, name in enumerate(("transpose_a", "transpose_b")):
-        rank = len(o.shapes[index])
-        if o.setting(name, False):
-            perm = [*range(rank - 2), rank - 1, rank - 2]
-            pair[index] = o.emit("Transpose", pair[index], part=name, perm=perm)
+    """A batch of matrix products, or ``dot`` where it is one; the last two axes may be swapped."""
+    pair, ranks = o.inputs, [len(shape) for shape in o.shapes]
+    swapped = [o.setting(name, False) for name in ("transpose_a", "transpose_b")]
     o.skip("forward_stype")
-    if o.node.op == "dot" and len(o.shapes[1]) != 2:
-        o.refuse("its second factor is not a matrix")
+    if o.node.op == "dot" and (ranks[1] != 2 or (swapped[0] and ranks[0] != 2)):
+        o.refuse("it is no product of matrices")
+    for index, rank in enumerate(ranks):
+        if swapped[index]:
+            perm = [*range(rank - 2), rank - 1, rank - 2]
+            pair[index] = o.emit("Transpose", pair[index], part=f"swapped{index}", perm=perm)
     return o.emit("MatMul", *pair)
 
 

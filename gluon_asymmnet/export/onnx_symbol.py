@@ -11,7 +11,7 @@ from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.onnx_graph import OUTPUT, Graph, OnnxForm, to_model
 from gluon_asymmnet.export.onnx_layers import norm_arrays
-from gluon_asymmnet.export.onnx_operator import Operator
+from gluon_asymmnet.export.onnx_operator import Operator, value_of
 from gluon_asymmnet.export.onnx_operators import HARD_SWISH, is_hard_sigmoid, write
 from gluon_asymmnet.export.trace import INPUT, VARIABLE, Shape, Trace, TracedNode, trace
 from gluon_asymmnet.extras import load_extra
@@ -66,7 +66,8 @@ def fold_norms(traced: Trace) -> None:
             continue
         held = [traced.arrays.get(entry) for entry in conv.inputs[1:]]
         values = [traced.arrays.get(entry) for entry in norm.inputs[1:]]
-        if any(array is None for array in (*held, *values)):
+        axis = value_of(norm.settings.get("axis", "1"))
+        if axis != 1 or any(array is None for array in (*held, *values)):
             continue
         *values, epsilon = norm_arrays(norm.settings, values)
         weight, *bias = held

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Optional, Union
 
 from gluon_asymmnet._environment import mx
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.bottlenecks import ChannelShuffle
 from gluon_asymmnet.related.classifier import Classifier, GlobalMean
@@ -21,6 +22,8 @@ from gluon_asymmnet.related.rpw_plan import (
 )
 
 nn = mx.gluon.nn
+
+MAX_GATHERED = 2**20  # maps; the largest of the tabled nets gathers 2,048
 
 
 class RPW(mx.gluon.HybridBlock):
@@ -43,6 +46,8 @@ class RPW(mx.gluon.HybridBlock):
         groups: C / w.
         overlap: share of a window that the next one has, too, in [0, 1).
         rule: where windows start, see ``rpw_plan.window_starts``.
+
+    Raises: InputError for windows that cannot be, or that would gather too many maps.
     """
 
     def __init__(
@@ -58,6 +63,12 @@ class RPW(mx.gluon.HybridBlock):
         rolls = starts == distinct * share
         if rolls or starts == [s for s in distinct for _ in range(share)]:
             starts = distinct
+        if len(starts) * width > MAX_GATHERED:
+            raise InputError(
+                f"{in_channels} channels in {groups} groups with an overlap of {overlap} gather "
+                f"{len(starts) * width:,} maps, at most {MAX_GATHERED:,} can be: let windows of a "
+                f"whole step divide the {channels} outputs, as an overlap of 0.5 often does"
+            )
         self.starts = tuple(starts)  # of the windows that are gathered
         channel = [(start + t) % in_channels for start in starts for t in range(width)]
         with self.name_scope():
