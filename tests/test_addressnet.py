@@ -6,7 +6,6 @@ import pytest
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.nn.forms import TRAINING, set_form
 from gluon_asymmnet.related.addressnet import (
     IMAGENET,
     IMAGENET_STEM,
@@ -15,7 +14,17 @@ from gluon_asymmnet.related.addressnet import (
     build,
     plan_blocks,
 )
-from tests.test_dicenet import arrays_of, gradients, images, randomize, relative, with_arrays_of
+from tests.related_nets import (
+    check_gradients_of_training_form,
+    images,
+    randomize_block,
+    values,
+)
+
+
+def maps(*shape):
+    return mx.nd.array(np.random.default_rng(0).normal(size=shape))
+
 
 CIFAR32 = {"depth": 32, "classes": 100}
 
@@ -71,8 +80,8 @@ def test_the_table_of_the_poster():
     plans = plan_blocks(IMAGENET_STEM, IMAGENET)
     assert [plan.out for plan in plans] == [96] * 4 + [192] * 5 + [384] * 6 + [768] * 4
     assert [i for i, plan in enumerate(plans) if plan.stride == 2] == [0, 4, 9, 15]
-    net = randomize(build(classes=3))
-    x, sides = images((1, 3, 64, 64)), []
+    net = randomize_block(build(classes=3))
+    x, sides = maps(1, 3, 64, 64), []
     for layer in net.features:
         x = layer(x)
         sides.append(x.shape[2])
@@ -114,9 +123,9 @@ def block_by_hand(x, arrays, plan, enhanced):
 @pytest.mark.parametrize("enhanced", [False, True])
 @pytest.mark.parametrize("plan", [AddressPlan(8, 16, 8, 1), AddressPlan(8, 24, 16, 2)])
 def test_block_against_numpy(plan, enhanced):
-    block = randomize(AddressBlock(plan, enhanced=enhanced))
-    x = images((2, 8, 5, 6))
-    arrays = {n: p.data().asnumpy() for n, p in arrays_of(block).items()}
+    block = randomize_block(AddressBlock(plan, enhanced=enhanced))
+    x = maps(2, 8, 5, 6)
+    arrays = {n: p.data().asnumpy() for n, p in values(block).items()}
     expected = np.stack([block_by_hand(v, arrays, plan, enhanced) for v in x.asnumpy()])
     assert expected.shape[1] == plan.out
     np.testing.assert_allclose(block(x).asnumpy(), expected, rtol=1e-4, atol=1e-5)
@@ -126,37 +135,20 @@ def test_block_against_numpy(plan, enhanced):
     "settings",
     [{}, {"width": 0.5}, {"enhanced": True}, {"shift": "zero"}, {"depth": 14}],
 )
-def test_training_form_has_the_plain_forms_gradients(settings):
-    """In double precision, as rounding grows with the depth.  A map of 1 x 1 shifts to zero."""
-
-    def made():
-        return build(classes=5, **settings)
-
-    plain, x = randomize(made()), images((2, 3, 64, 64))
-    tuned = with_arrays_of(made(), plain)
-    set_form(tuned, TRAINING)
-    tuned.hybridize(static_alloc=True, static_shape=True)
-    found = gradients(tuned, x, "float64")
-    for name, expected in gradients(plain, x, "float64").items():
-        assert np.abs(expected).max() > 0, name
-        assert relative(found[name], expected) < 1e-9, name
+def test_gradients_of_the_training_form(settings):
+    """At 64 pixels: zeros enter a map of 1 x 1 from all sides, and nothing is left."""
+    check_gradients_of_training_form(
+        lambda: build(classes=5, **settings), images(2, 64), "float64", 1e-9
+    )
 
 
 @pytest.mark.parametrize("enhanced", [False, True])
 @pytest.mark.parametrize("plan", [AddressPlan(32, 128, 96, 2), AddressPlan(16, 144, 16, 1)])
-def test_block_gradients_in_single_precision(plan, enhanced):
-    """With oneDNN, which double precision does without."""
-
-    def made():
-        return AddressBlock(plan, enhanced=enhanced)
-
-    plain, x = randomize(made()), images((4, plan.in_channels, 8, 8))
-    tuned = with_arrays_of(made(), plain)
-    set_form(tuned, TRAINING)
-    tuned.hybridize(static_alloc=True, static_shape=True)
-    found = gradients(tuned, x, "float32")
-    for name, expected in gradients(plain, x, "float64").items():
-        assert relative(found[name], expected) < 1e-4, name
+def test_gradients_of_a_block_in_single_precision(plan, enhanced):
+    check_gradients_of_training_form(
+        lambda: AddressBlock(plan, enhanced=enhanced), maps(4, plan.in_channels, 8, 8),
+        "float32", 1e-4,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -183,7 +175,7 @@ def test_groups_have_to_divide():
 
 
 def test_any_input_size():
-    net = randomize(build(depth=8, classes=3))
+    net = randomize_block(build(depth=8, classes=3))
     for shape in ((1, 3, 32, 32), (2, 3, 20, 33), (1, 3, 1, 1)):
-        assert net(images(shape)).shape == (shape[0], 3)
-    assert randomize(build(classes=3))(mx.nd.ones((1, 3, 32, 32))).shape == (1, 3)
+        assert net(maps(*shape)).shape == (shape[0], 3)
+    assert randomize_block(build(classes=3))(mx.nd.ones((1, 3, 32, 32))).shape == (1, 3)

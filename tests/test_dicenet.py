@@ -6,7 +6,6 @@ import pytest
 from gluon_asymmnet._environment import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.nn.forms import TRAINING, set_form
 from gluon_asymmnet.related.dicenet import (
     WIDTHS,
     DiceUnit,
@@ -16,6 +15,14 @@ from gluon_asymmnet.related.dicenet import (
     ShuffleDice,
     StridedDice,
     build,
+)
+from tests.related_nets import (
+    check_gradients_of_training_form,
+    copy_in_order,
+    images,
+    randomize_block,
+    relative,
+    values,
 )
 
 nd = mx.nd
@@ -35,31 +42,8 @@ COUNTS = {
 }
 
 
-def images(shape, seed=0):
-    return nd.array(np.random.default_rng(seed).normal(size=shape))
-
-
-def arrays_of(net):
-    return net._collect_params_with_prefix()
-
-
-def randomize(net, seed=1):
-    """Give every array values of its own, the statistics' positive, so that a swap would show."""
-    rng = np.random.default_rng(seed)
-    net.initialize()
-    for name, p in arrays_of(net).items():
-        if p.shape and len(p.shape) == 4:
-            p.set_data(nd.array(rng.normal(0, np.sqrt(2 / np.prod(p.shape[1:])), p.shape)))
-        elif name.endswith(("gamma", "running_var")):
-            p.set_data(nd.array(rng.uniform(0.5, 1.5, p.shape)))
-        else:
-            p.set_data(nd.array(rng.uniform(-0.3, 0.3, p.shape)))
-    return net
-
-
-def relative(a, b):
-    a, b = (v.asnumpy() if hasattr(v, "asnumpy") else v for v in (a, b))
-    return np.abs(a - b).max() / np.abs(b).max()
+def maps(*shape):
+    return nd.array(np.random.default_rng(0).normal(size=shape))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -83,23 +67,20 @@ def test_parameters_depend_on_the_size_built_for():
 def gluoncv2_net(width, side, **kwargs):
     dicenet = pytest.importorskip("gluoncv2.models.dicenet")
     net = dicenet.get_dicenet(width, in_size=(side, side), **kwargs)
-    return randomize(net)
+    return randomize_block(net)
 
 
-def with_arrays_of(ours, theirs):
+def like(ours, theirs):
     ours.initialize()
-    pairs = list(zip(arrays_of(ours).values(), arrays_of(theirs).values()))
-    assert len(pairs) == len(arrays_of(ours)) == len(arrays_of(theirs))
-    for p, q in pairs:
-        p.set_data(q.data())
+    copy_in_order(ours, theirs)
     return ours
 
 
 @pytest.mark.parametrize(("width", "side"), [(w, 64) for w in WIDTHS] + [(1.0, 224)])
 def test_logits_are_gluoncv2s(width, side):
     theirs = gluoncv2_net(width, side, classes=10)
-    ours = with_arrays_of(build(width=width, classes=10, input_size=side, dropout=0), theirs)
-    x = images((2, 3, side, side))
+    ours = like(build(width=width, classes=10, input_size=side, dropout=0), theirs)
+    x = maps(2, 3, side, side)
     assert relative(ours(x), theirs(x)) < 1e-5
     theirs.output[0].dropout._rate = 0
     # Normalising by few values makes rounding grow; their PReLU rounds to single precision.
@@ -113,8 +94,8 @@ def test_logits_are_gluoncv2s(width, side):
 def test_resized_maps_give_gluoncv2s_logits(side):
     """Filters for 64 pixels on maps that grow (32) and shrink (96) to them."""
     theirs = gluoncv2_net(0.5, 64, classes=10, fixed_size=False)
-    ours = with_arrays_of(build(width=0.5, classes=10, input_size=side, filter_size=64), theirs)
-    x = images((2, 3, side, side))
+    ours = like(build(width=0.5, classes=10, input_size=side, filter_size=64), theirs)
+    x = maps(2, 3, side, side)
     assert relative(ours(x), theirs(x)) < 1e-5
 
 
@@ -133,11 +114,9 @@ def dimconv_by_hand(x, depth, height, width):
 
 
 def test_dimconv_against_numpy():
-    block = randomize(DimConv(4, (3, 5)))
-    x = images((2, 4, 3, 5))
-    weights = [
-        arrays_of(block)[f"{n}.weight"].data().asnumpy() for n in ("depth", "height", "width")
-    ]
+    block = randomize_block(DimConv(4, (3, 5)))
+    x = maps(2, 4, 3, 5)
+    weights = [values(block)[f"{n}.weight"].data().asnumpy() for n in ("depth", "height", "width")]
     assert [w.shape for w in weights] == [(4, 1, 3, 3), (3, 1, 3, 3), (5, 1, 3, 3)]
     expected = np.stack([dimconv_by_hand(sample, *weights) for sample in x.asnumpy()])
     np.testing.assert_allclose(block(x).asnumpy(), expected, atol=1e-5)
@@ -145,16 +124,16 @@ def test_dimconv_against_numpy():
 
 @pytest.mark.parametrize("filters", [(6, 10), (2, 3), (9, 2)])
 def test_resizing_leaves_the_shape(filters):
-    block = randomize(DimConv(4, (4, 6), filters))
-    assert arrays_of(block)["height.weight"].shape[0] == filters[0]
-    assert block(images((2, 4, 4, 6))).shape == (2, 12, 4, 6)
+    block = randomize_block(DimConv(4, (4, 6), filters))
+    assert values(block)["height.weight"].shape[0] == filters[0]
+    assert block(maps(2, 4, 4, 6)).shape == (2, 12, 4, 6)
 
 
 def test_resizing_leaves_constants_inside():
     """A map of ones stays one when resized: with filters of one tap the views are ones again."""
     block = DimConv(4, (4, 6), (9, 2))
     block.initialize("zeros")
-    for p in arrays_of(block).values():
+    for p in values(block).values():
         centre = np.zeros(p.shape, np.float32)
         centre[:, :, 1, 1] = 1
         p.set_data(nd.array(centre))
@@ -162,12 +141,12 @@ def test_resizing_leaves_constants_inside():
 
 
 def test_without_the_other_views_local_fusion_scales_the_channels():
-    conv, fuse = DimConv(4, (5, 5)), randomize(DimFuse(4, 4))
+    conv, fuse = DimConv(4, (5, 5)), randomize_block(DimFuse(4, 4))
     conv.initialize("zeros")
     identity = np.zeros((4, 1, 3, 3), np.float32)
     identity[:, :, 1, 1] = 1
     conv.depth.weight.set_data(nd.array(identity))
-    x = images((2, 4, 5, 5))
+    x = maps(2, 4, 5, 5)
     local = fuse.local.conv.conv
     scale = local.weight.data().asnumpy()[:, 0, 0, 0]  # (C, 3, 1, 1): the channels' view is first
     found = local(fuse.shuffle(conv(x))).asnumpy()
@@ -176,7 +155,7 @@ def test_without_the_other_views_local_fusion_scales_the_channels():
 
 def transposed_arrays(block):
     """Return the arrays of the block that sees transposed maps: rows and columns change places."""
-    found = {n: p.data().asnumpy() for n, p in arrays_of(block).items()}
+    found = {n: p.data().asnumpy() for n, p in values(block).items()}
     turned = {n: a.swapaxes(2, 3) if a.ndim == 4 else a for n, a in found.items()}
     last = "fuse.reduce.weight"
     for unit in (name[: -len(last)] for name in found if name.endswith(last)):
@@ -200,11 +179,11 @@ def transposed_arrays(block):
     ],
 )
 def test_transposed_units_transpose_their_output(make, shape):
-    block, other = randomize(make((4, 6))), make((6, 4))
+    block, other = randomize_block(make((4, 6))), make((6, 4))
     other.initialize()
     for name, array in transposed_arrays(block).items():
-        arrays_of(other)[name].set_data(nd.array(array))
-    x = images(shape)
+        values(other)[name].set_data(nd.array(array))
+    x = maps(*shape)
     expected = block(x).asnumpy()
     np.testing.assert_allclose(
         other(x.swapaxes(2, 3)).asnumpy().swapaxes(2, 3), expected, rtol=1e-4, atol=1e-5
@@ -212,11 +191,11 @@ def test_transposed_units_transpose_their_output(make, shape):
 
 
 def test_transposed_net_has_the_same_logits():
-    net, other = (randomize(build(width=0.2, classes=5, input_size=64)) for _ in range(2))
-    x = images((2, 3, 64, 64))
+    net, other = (randomize_block(build(width=0.2, classes=5, input_size=64)) for _ in range(2))
+    x = maps(2, 3, 64, 64)
     assert relative(net(x.swapaxes(2, 3)), net(x)) > 1e-3
     for name, array in transposed_arrays(net).items():
-        arrays_of(other)[name].set_data(nd.array(array))
+        values(other)[name].set_data(nd.array(array))
     assert relative(other(x.swapaxes(2, 3)), net(x)) < 1e-5
 
 
@@ -237,45 +216,20 @@ def test_gradient_of_a_slope_by_hand(hybrid):
     assert net[1].alpha.grad().asnumpy().tolist() == [-4, -14]
 
 
-def gradients(net, x, dtype):
-    net.cast(dtype)
-    with mx.autograd.record():
-        loss = (net(x.astype(dtype)) ** 2).sum()
-    loss.backward()
-    return {n: p.grad().asnumpy() for n, p in arrays_of(net).items() if p.grad_req != "null"}
-
-
 @pytest.mark.parametrize("width", [0.2, 0.75])
-def test_training_form_has_the_plain_forms_gradients(width):
-    """In double precision, as rounding grows with the depth; 0.75 has odd numbers of channels."""
-
-    def made():
-        return build(width=width, classes=5, input_size=64, dropout=0)
-
-    plain, x = randomize(made()), images((2, 3, 64, 64))
-    tuned = with_arrays_of(made(), plain)
-    set_form(tuned, TRAINING)
-    tuned.hybridize(static_alloc=True, static_shape=True)
-    found = gradients(tuned, x, "float64")
-    for name, expected in gradients(plain, x, "float64").items():
-        assert np.abs(expected).max() > 0, name
-        assert relative(found[name], expected) < 1e-9, name
+def test_gradients_of_the_training_form(width):
+    """0.75 has odd numbers of channels."""
+    check_gradients_of_training_form(
+        lambda: build(width=width, classes=5, input_size=64, dropout=0), images(2, 64),
+        "float64", 1e-9,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("channels", [32, 43])
-def test_unit_gradients_in_single_precision(channels):
-    """With oneDNN, which double precision does without."""
-
-    def made():
-        return DiceUnit(channels, channels, (8, 8))
-
-    plain, x = randomize(made()), images((4, channels, 8, 8))
-    tuned = with_arrays_of(made(), plain)
-    set_form(tuned, TRAINING)
-    tuned.hybridize(static_alloc=True, static_shape=True)
-    found = gradients(tuned, x, "float32")
-    for name, expected in gradients(plain, x, "float64").items():
-        assert relative(found[name], expected) < 1e-4, name
+def test_gradients_of_a_unit_in_single_precision(channels):
+    check_gradients_of_training_form(
+        lambda: DiceUnit(channels, channels, (8, 8)), maps(4, channels, 8, 8), "float32", 1e-4
+    )
 
 
 def test_default_dropout():
@@ -301,10 +255,10 @@ def test_what_cannot_be_built_says_why(settings, message):
 
 @pytest.mark.parametrize("hybrid", [False, True])
 def test_images_of_another_size_are_refused(hybrid):
-    net = randomize(build(width=0.2, classes=3, input_size=64))
+    net = randomize_block(build(width=0.2, classes=3, input_size=64))
     if hybrid:
         net.hybridize()
     assert net.input_size == 64
-    assert net(images((1, 3, 64, 64))).shape == (1, 3)
+    assert net(maps(1, 3, 64, 64)).shape == (1, 3)
     with pytest.raises(InputError, match="takes images of 64 x 64 pixels, got 64 x 96: build it"):
-        net(images((1, 3, 64, 96)))
+        net(maps(1, 3, 64, 96))
