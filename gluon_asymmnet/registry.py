@@ -229,7 +229,8 @@ def cost_of(
         others, which are built and counted from their graph.  Both have ``parameters``, ``running``
         and ``macs``.
     """
-    if find_related(name, spec) is None:
+    plain = spec is not None or _is_file(name)
+    if find_related(name if plain else parse_name(name, width, rate).name, spec) is None:
         _, plan = plan_model(name, width=width, rate=rate, shuffle_groups=shuffle_groups, stem=stem)
         return count(plan, classes=classes, input_size=input_size)
     from gluon_asymmnet.graph_complexity import count_graph

@@ -255,6 +255,11 @@ def test_what_cannot_be_built_says_why(call, message):
         call()
 
 
+def test_related_nets_are_counted_by_every_form_of_their_names():
+    by_suffix, by_width = cost_of("dicenet_0.2"), cost_of("dicenet", width=0.2)
+    assert by_suffix.parameters == by_width.parameters == 1_130_704
+
+
 def test_get_model_shows_its_settings():
     shown = list(inspect.signature(get_model).parameters)
     assert shown == [
