@@ -65,7 +65,8 @@ def test_parameters_depend_on_the_size_built_for():
 
 
 def gluoncv2_net(width, side, **kwargs):
-    dicenet = pytest.importorskip("gluoncv2.models.dicenet")
+    from gluoncv2.models import dicenet
+
     net = dicenet.get_dicenet(width, in_size=(side, side), **kwargs)
     return randomize_block(net)
 

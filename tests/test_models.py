@@ -9,7 +9,7 @@ from gluon_asymmnet.arch import BlockSpec, plan_block
 from gluon_asymmnet.complexity import count
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn import AsymmBottleneck, ChannelShuffle, HardSigmoid, HardSwish, SqueezeExcite
-from gluon_asymmnet.registry import SPECS, Variant, get_model, parse_name, variant_id
+from gluon_asymmnet.registry import SPECS, Variant, cost_of, get_model, parse_name, variant_id
 
 nd = mx.nd
 BUILDABLE = [
