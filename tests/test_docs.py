@@ -19,10 +19,11 @@ def test_tables_are_those_of_the_data(document):
     assert updated(text, TABLES[document]) == text, "run `make tables`"
 
 
-def test_the_page_of_measurements_is_that_of_its_data():
+@pytest.mark.parametrize("name", ["measured", "measured-small"])
+def test_the_page_of_measurements_is_that_of_its_data(name):
     folder = ROOT / "benchmarks"
-    measured = json.loads((folder / "measured.json").read_text())
-    assert document(measured) == (folder / "measured.md").read_text()
+    measured = json.loads((folder / f"{name}.json").read_text())
+    assert document(measured) == (folder / f"{name}.md").read_text()
 
 
 def test_the_page_of_8_bits_is_that_of_its_data():
