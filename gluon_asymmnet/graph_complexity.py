@@ -47,13 +47,12 @@ def count_graph(net, input_size: int) -> GraphCost:
 def _node_costs(symbol, shape):
     internals = symbol.get_internals()
     _, found, _ = internals.infer_shape(data=shape)
-    shapes = dict(zip(internals.list_outputs(), found))
-    nodes = json.loads(symbol.tojson())["nodes"]
-    for node in nodes:
+    graph = json.loads(internals.tojson())
+    # by node and output, not by name: a block that is called twice has its names twice
+    shapes = {tuple(head[:2]): shape for head, shape in zip(graph["heads"], found)}
+    for number, node in enumerate(graph["nodes"]):
         if node["op"] not in ("Convolution", "FullyConnected"):
             continue
-        held = nodes[node["inputs"][1][0]]
-        weight = shapes[held["name"] if held["op"] == "null" else f"{held['name']}_output"]
-        output = shapes[f"{node['name']}_output"]
+        weight, output = shapes[tuple(node["inputs"][1][:2])], shapes[number, 0]
         uses = output[:-1] if node["op"] == "FullyConnected" else (output[0], *output[2:])
         yield NodeCost(node["name"], weight, output, math.prod(weight) * math.prod(uses))

@@ -1,0 +1,64 @@
+"""Counts from graphs: against those from the plan, by hand, and every count from outside."""
+
+import json
+
+import pytest
+
+from gluon_asymmnet._environment import mx
+from gluon_asymmnet.complexity import count
+from gluon_asymmnet.graph_complexity import count_graph
+from gluon_asymmnet.registry import RELATED, cost_of, get_model
+from tests.conftest import ROOT
+
+COUNTS = json.loads((ROOT / "docs/data/counts.json").read_text())
+NOT_PUBLISHED = {"addressnet", "cifar_addressnet32"}  # what would have to be known for an equal one
+
+
+@pytest.mark.parametrize(("name", "rate"), [("asymmnet_large", 1), ("mobilenetv3_small", 0)])
+def test_the_graph_of_a_planned_net_has_the_plans_counts(name, rate):
+    net = get_model(name, rate=rate, classes=7)
+    planned, traced = count(net.plan, classes=7, input_size=97), count_graph(net, 97)
+    assert traced[1:] == (planned.parameters, planned.running, planned.macs)
+    assert [node.macs for node in traced.layers] == [layer.macs for layer in planned.layers]
+
+
+class Twice(mx.gluon.HybridBlock):
+    """One convolution on two sizes."""
+
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.conv = mx.gluon.nn.Conv2D(3, 3, padding=1, in_channels=3, use_bias=False)
+
+    def hybrid_forward(self, F, x):
+        return self.conv(F.Pooling(self.conv(x), kernel=(2, 2), stride=(2, 2)))
+
+
+def test_a_block_called_twice_costs_twice():
+    cost = count_graph(Twice(), 8)
+    assert cost.macs == 3 * 3 * 9 * (8 * 8 + 4 * 4)
+    assert cost.parameters == 3 * 3 * 9
+
+
+@pytest.mark.parametrize("row", COUNTS, ids=lambda row: f"{row['model']}-{row['width']}")
+def test_counts_from_outside(row):
+    cost = cost_of(
+        row["model"], width=row["width"], rate=row.get("rate", 1), classes=row["classes"],
+        input_size=row["size"],
+    )  # fmt: skip
+    if row["model"] in NOT_PUBLISHED:
+        assert "note" in row
+        return
+    assert cost.parameters == row["parameters"]
+    if row["megamacs"]:
+        digits = len(row["megamacs"].partition(".")[2])
+        assert f"{cost.macs / 1e6:.{digits}f}" == row["megamacs"]
+
+
+def test_every_related_net_with_a_known_count_has_its_row():
+    """Those without are in no source; each says so on its page."""
+    counted = {row["model"] for row in COUNTS}
+    assert set(RELATED) - counted == {
+        "ghostnet_asymm", "addressnet_enhanced", "cifar_addressnet32_enhanced", "cifar_vgg11",
+        "cifar_vgg13", "cifar_vgg19", "rpw_vgg11_g2", "rpw_vgg13_g2", "rpw_vgg19_g2",
+    }  # fmt: skip
