@@ -22,6 +22,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.graph_complexity import count_graph
 from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import open_model
+from tests import random_nets
 from tests.related_nets import copy_in_order, images, randomize, relative
 
 nn = mx.gluon.nn
@@ -68,7 +69,9 @@ class Plain(mx.gluon.HybridBlock):
 
 @pytest.fixture(scope="module")
 def shuffle():
-    return randomize(get_model("shufflenetv2_regular", width=0.5, classes=5))
+    net = get_model("shufflenetv2_regular", width=0.5, classes=5)
+    random_nets.settle(net, images(16, 32, seed=7).asnumpy())
+    return net
 
 
 def test_layers_are_found_with_what_stands_behind_them():
@@ -149,7 +152,8 @@ def test_merging_changes_nothing_but_the_shape(shuffle, multiplier):
     # measuring what the new normalisations see leaves the function as it is, in training, too
     norms = [block_at(merged, layer.norm) for layer in layers]
     settle(merged, norms, batches())
-    np.testing.assert_allclose(merged(x).asnumpy(), expected, rtol=1e-3, atol=1e-3)
+    largest = np.abs(expected).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(merged(x).asnumpy() / largest, expected / largest, atol=1e-3)
     plain = get_model("shufflenetv2", width=0.5, classes=5)
     if multiplier == 1:
         copied(merged, plain)

@@ -128,8 +128,8 @@ def _run_nets(args) -> int:
     from gluon_asymmnet.bench import nets
 
     threads = max(_numbers("--threads", args.threads, int))
-    rows = nets.compare_nets(threads=threads, rounds=args.rounds, epochs=args.epochs)
-    _write(rows, args.out)
+    for rows in nets.compare_nets(threads=threads, rounds=args.rounds, epochs=args.epochs):
+        _write(rows, args.out)
     print(nets.table(rows))
     return 0
 
