@@ -76,19 +76,37 @@ def _pooling(o: Operator) -> str:
     if convention not in ("valid", "full"):
         o.refuse(f"its pooling_convention is {convention}, not valid or full")
     stride, pad = stride or (1,) * len(kernel), pad or (0,) * len(kernel)
-    sizes = zip(_sides(o, o.shapes[0]), _sides(o, o.made[0]), kernel, stride, pad)
+    axes = list(zip(_sides(o, o.shapes[0]), _sides(o, o.made[0]), kernel, stride, pad))
     # How far the last window goes beyond the padded map: with "full", which rounds up, somewhat.
     # Not ONNX's ceil_mode: what it divides by there has changed from version to version.
-    beyond = [max(0, (n - 1) * s + k - (side + 2 * p)) for side, n, k, s, p in sizes]
+    beyond = [max(0, (n - 1) * s + k - (side + 2 * p)) for side, n, k, s, p in axes]
     if any(b >= k for b, k in zip(beyond, kernel)):
         o.refuse("a window of it sees nothing but padding")
-    x = o.input()
-    if with_padding and any(pad) and any(beyond):  # MXNet counts the padding, not what is beyond
-        pads = np.int64([0, 0, *pad, 0, 0, *pad])
-        x, pad = o.emit("Pad", x, o.constant("pads", pads), part="pad"), (0,) * len(kernel)
-    ends = [p + b for p, b in zip(pad, beyond)]
-    counted = {"count_include_pad": int(with_padding and not any(beyond))} if kind == "avg" else {}
-    return o.emit(op, x, kernel_shape=kernel, strides=stride, pads=[*pad, *ends], **counted)
+    pads = [*pad, *(p + b for p, b in zip(pad, beyond))]
+    settings = {"kernel_shape": kernel, "strides": stride, "pads": pads}
+    if kind == "max":
+        return o.emit(op, o.input(), **settings)
+    # MXNet counts the padding, not what is beyond.  Not a Pad in front where there are both: ONNX
+    # Runtime 1.19 joins it with the pooling and then counts otherwise.
+    corrected = with_padding and any(pad) and any(beyond)
+    counted = int(with_padding and (corrected or not any(beyond)))
+    if not corrected:
+        return o.emit(op, o.input(), **settings, count_include_pad=counted)
+    y = o.emit(op, o.input(), **settings, count_include_pad=counted, part="pool")
+    return o.emit("Mul", y, o.constant("correction", _correction(axes)))
+
+
+def _correction(axes) -> np.ndarray:
+    """Return the windows' whole areas over those inside the padded map, ``(1, 1, rows, columns)``.
+
+    Args:
+        axes: of each, the map's side, the number of windows, kernel, stride and padding.
+    """
+    inside = [
+        np.float32([min(i * s + k, side + 2 * p) - i * s for i in range(n)]) / k
+        for side, n, k, s, p in axes
+    ]
+    return 1 / np.multiply.outer(*inside)[np.newaxis, np.newaxis]
 
 
 def _sides(o: Operator, shape: Shape) -> Shape:
