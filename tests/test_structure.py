@@ -76,7 +76,10 @@ def test_mxnet_comes_through_the_environment_module(path):
 FORBIDDEN = [
     ("nn", ("data", "train", "export", "compat", "saved", "registry", "config")),
     ("data", ("nn", "train", "export", "compat", "registry", "saved")),
-    ("train", ("export", "saved")),
+    ("nn", ("related", "compress")),
+    ("related", ("data", "train", "export", "compat", "saved", "config", "compress")),
+    ("compress", ("train", "export")),
+    ("train", ("export", "saved", "related")),
     ("export", ("train",)),
     ("arch", ("nn", "data", "train", "registry")),
 ]
