@@ -77,7 +77,7 @@ FORBIDDEN = [
     ("nn", ("data", "train", "export", "compat", "saved", "registry", "config")),
     ("data", ("nn", "train", "export", "compat", "registry", "saved")),
     ("nn", ("related", "compress")),
-    ("related", ("data", "train", "export", "compat", "saved", "config", "compress")),
+    ("related", ("data", "train", "export", "compat", "saved", "config")),
     ("compress", ("train", "export")),
     ("train", ("export", "saved", "related")),
     ("export", ("train",)),
