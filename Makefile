@@ -57,7 +57,7 @@ tables: $(VENV)/dev.stamp
 	$(BIN)/python -m gluon_asymmnet.tables
 	$(BIN)/python -m tests.faults --page
 
-# Kill, starve and damage real runs some 270 times; half an hour, and rewrites benchmarks/faults.*
+# Kill, starve and damage real runs some 270 times; a quarter of an hour, and rewrites benchmarks/faults.*
 faults: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.faults
 
