@@ -3,21 +3,21 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := gluon_asymmnet symbols tests *.py
+SOURCES := gluon_asymmnet benchmarks examples tools symbols tests *.py
 DEMO := demo
 
 .PHONY: demo demo-ssd demo-decomposition test test-slow lint format goldens tables faults test-browser fuzz test-horovod clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/python -m gluon_asymmnet.demo $(DEMO)
+	$(BIN)/python -m examples.digits $(DEMO)
 
 # The detector's demo: some 12 minutes on two idle cores; BACKBONE=random trains it from nothing.
 demo-ssd: $(VENV)/demo-ssd.stamp
-	$(BIN)/python -m gluon_asymmnet.demo_ssd $(DEMO) --backbone $(or $(BACKBONE),digits)
+	$(BIN)/python -m examples.digits_ssd $(DEMO) --backbone $(or $(BACKBONE),digits)
 
 # Decomposes a net with regular convolutions, trained on the digits: some 10 minutes.
 demo-decomposition: $(VENV)/demo.stamp
-	$(BIN)/python -m gluon_asymmnet.demo_decomposition $(DEMO)
+	$(BIN)/python -m examples.decomposition $(DEMO)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not slow and not browser and not horovod"
@@ -34,7 +34,7 @@ test-browser: $(VENV)/dev.stamp
 # 100,000 damaged inputs for every parser, an hour or two; the report is docs/data/fuzzing.json.
 fuzz: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.fuzz.campaign --report docs/data/fuzzing.json
-	$(BIN)/python -m gluon_asymmnet.tables
+	$(BIN)/python -m tools.tables
 
 # Several workers by Horovod, which is built first: some minutes, once.
 test-horovod: $(VENV)/horovod.stamp
@@ -54,7 +54,7 @@ goldens: $(VENV)/dev.stamp
 
 # Rewrite the tables in the documents from their data.
 tables: $(VENV)/dev.stamp
-	$(BIN)/python -m gluon_asymmnet.tables
+	$(BIN)/python -m tools.tables
 	$(BIN)/python -m tests.faults --page
 
 # Kill, starve and damage real runs some 270 times; a quarter of an hour, and rewrites benchmarks/faults.*

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from gluon_asymmnet.cli import bench, guarded
+from benchmarks import cli as bench
+from gluon_asymmnet.cli import guarded
 
 
 def main(argv=None) -> int:

@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from gluon_asymmnet.cli import guarded, train
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.settings import add_flags
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.utils.settings import add_flags
 
 
 def main(argv=None) -> int:

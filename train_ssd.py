@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from gluon_asymmnet.cli import guarded, train_ssd
-from gluon_asymmnet.detection.config import DetectorConfig
-from gluon_asymmnet.settings import add_flags
+from gluon_asymmnet.train.detector_config import DetectorConfig
+from gluon_asymmnet.utils.settings import add_flags
 
 
 def main(argv=None) -> int:

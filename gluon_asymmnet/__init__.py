@@ -9,9 +9,9 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "get_model": "registry",
-    "list_models": "registry",
-    "load_weights": "compat.weights",
+    "get_model": "zoo",
+    "list_models": "models.registry",
+    "load_weights": "weights.load",
     "Predictor": "predict",
     "DetectorPredictor": "predict.detector",
     "InputError": "errors",

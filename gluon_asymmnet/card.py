@@ -7,12 +7,11 @@ import reprlib
 from pathlib import Path
 from typing import ClassVar, Optional
 
-from gluon_asymmnet.atomic import write_text
-from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.data.transforms import Normalization, Preprocessing
 from gluon_asymmnet.errors import FormatError
-from gluon_asymmnet.evaluate import Preprocessing
-from gluon_asymmnet.json_objects import make, parse_object
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.json_objects import make, parse_object
 
 CARD_FILE = "card.json"
 CLASSIFIER, DETECTOR = "classifier", "detector"

@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import (
     CARD_FILE,
     CLASSIFIER,
@@ -16,14 +16,14 @@ from gluon_asymmnet.card import (
     kind_of,
     read_card,
 )
-from gluon_asymmnet.compat.params_file import read_header
-from gluon_asymmnet.compat.weights import load_weights, newest_weights
-from gluon_asymmnet.detection.card import DetectorCard, read_detector_card
-from gluon_asymmnet.detection.spec import detector_id, plan_detector
-from gluon_asymmnet.detection.zoo import open_detector
+from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.nn.asymmnet import AsymmNet
-from gluon_asymmnet.registry import Variant, get_model, variant_id
+from gluon_asymmnet.models.asymmnet import AsymmNet
+from gluon_asymmnet.models.registry import Variant, variant_id
+from gluon_asymmnet.models.ssd_spec import detector_id, plan_detector
+from gluon_asymmnet.weights.load import load_weights, newest_weights
+from gluon_asymmnet.weights.params_file import read_header
+from gluon_asymmnet.zoo import get_model, open_detector
 
 SYMBOL_SUFFIX = "-symbol.json"
 PARAMS_SUFFIX = "-0000.params"

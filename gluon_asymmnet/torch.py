@@ -21,10 +21,10 @@ from torch import nn
 
 from gluon_asymmnet.arch import BlockPlan, NetPlan, feature_info
 from gluon_asymmnet.arch import FeatureInfo as MapInfo
-from gluon_asymmnet.compat.convert import arrays_of, classes_of, find_layout, read_arrays
-from gluon_asymmnet.compat.layouts import entries
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.models.registry import plan_model
+from gluon_asymmnet.weights.convert import arrays_of, classes_of, find_layout, read_arrays
+from gluon_asymmnet.weights.layouts import entries
 
 _ACTIVATIONS = {"relu": nn.ReLU, "hard_swish": nn.Hardswish}
 _STEM = -1  # as the index of a block

@@ -5,7 +5,7 @@ the C++ and other-language APIs, and to scripts that take a symbols folder.
 """
 
 from gluon_asymmnet import get_model
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 
 
 def get_symbol(num_classes, model="asymmnet_large", **kwargs):

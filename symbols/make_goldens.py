@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 
 from gluon_asymmnet import get_model
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.complexity import count
-from gluon_asymmnet.registry import Variant, plan_model, variant_id
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.models.complexity import count
+from gluon_asymmnet.models.registry import Variant, plan_model, variant_id
 
 HERE = Path(__file__).parent
 VARIANTS = (

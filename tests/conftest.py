@@ -32,7 +32,7 @@ def free_port():
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """The demo set: train.rec (1,348) and val.rec (449), 32 pixels."""
-    from gluon_asymmnet.data.demo import write_digits
+    from gluon_asymmnet.data.digits import write_digits
 
     return write_digits(tmp_path_factory.mktemp("demo") / "digits")
 
@@ -43,11 +43,11 @@ GREY = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)  # mean and deviation unlike Im
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory):
     """What a run leaves, of a net for the digits with another normalisation and input size."""
-    from gluon_asymmnet._environment import mx
+    from gluon_asymmnet._mxnet import mx
     from gluon_asymmnet.card import Card
-    from gluon_asymmnet.compat.params_file import write_params
-    from gluon_asymmnet.registry import get_model
     from gluon_asymmnet.train.checkpoint import net_arrays
+    from gluon_asymmnet.weights.params_file import write_params
+    from gluon_asymmnet.zoo import get_model
 
     folder = tmp_path_factory.mktemp("teacher")
     net = get_model("asymmnet_small", width=0.35, classes=10)

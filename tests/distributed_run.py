@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from gluon_asymmnet.cli import guarded
-from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.distributed.join import joined
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.settings import resolve
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.config import resolve
 
 
 def train(settings_file, out):
@@ -23,7 +23,7 @@ def train(settings_file, out):
     frozen, steps = settings.pop("frozen"), settings.pop("steps")
     config = resolve(ClassifierConfig, settings)
     with joined(config) as workers:
-        from gluon_asymmnet._environment import mx
+        from gluon_asymmnet._mxnet import mx
         from gluon_asymmnet.distributed.workers import digest
         from gluon_asymmnet.train.checkpoint import net_arrays
         from gluon_asymmnet.train.classifier import ClassifierTask

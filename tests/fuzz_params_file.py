@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gluon_asymmnet.compat.params_file import read_params, write_params
 from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.weights.params_file import read_params, write_params
 
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 # Values at which a careless reader goes wrong: signs, ends of the integer types, magic numbers.

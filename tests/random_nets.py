@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
-from gluon_asymmnet.detection.card import DetectorCard
-from gluon_asymmnet.detection.ssd import LEAST_SCORE
+from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.export.parity import sample_images
-from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.models.ssd import LEAST_SCORE
 from gluon_asymmnet.saved import SavedModel, build
+from gluon_asymmnet.zoo import get_model
 
 
 def random_model(folder, batch=32, **settings) -> SavedModel:

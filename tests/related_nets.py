@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, set_form
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_form
 
 
 def images(count=2, size=64, seed=0):

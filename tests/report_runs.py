@@ -5,11 +5,12 @@ import shutil
 
 import numpy as np
 
-from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.detection.config import DetectorConfig
 from gluon_asymmnet.report.published import published_curve
-from gluon_asymmnet.settings import resolve, to_json
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.config import resolve
+from gluon_asymmnet.train.detector_config import DetectorConfig
+from gluon_asymmnet.utils.settings import to_json
 from tests.conftest import ROOT, run_python
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>\'&amp;'

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.related.addressnet import (
+from gluon_asymmnet.models.addressnet import (
     IMAGENET,
     IMAGENET_STEM,
     AddressBlock,
@@ -14,6 +13,7 @@ from gluon_asymmnet.related.addressnet import (
     build,
     plan_blocks,
 )
+from gluon_asymmnet.models.graph_complexity import count_graph
 from tests.related_nets import (
     check_gradients_of_training_form,
     images,

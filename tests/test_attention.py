@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import BlockSpec, plan_block, round_nearest
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn import AsymmBottleneck, EfficientAttention, attention
 from gluon_asymmnet.nn.attention import eca_kernel
-from gluon_asymmnet.nn.forms import INFERENCE, PLAIN, TRAINING, set_form
+from gluon_asymmnet.nn.onednn import INFERENCE, PLAIN, TRAINING, set_form
 
 KINDS = [
     ("se", {}),

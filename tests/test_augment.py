@@ -1,9 +1,12 @@
 import cv2
 import numpy as np
 import pytest
+from gluon_asymmnet.data.records.recordio import RecordFile
+from gluon_asymmnet.data.records.writer import RecordWriter
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.data.augment import (
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.data.images import decode, encode
+from gluon_asymmnet.data.transforms import (
     Augmentation,
     Normalization,
     _recolour,
@@ -12,9 +15,6 @@ from gluon_asymmnet.data.augment import (
     validation_crop,
     validation_resize,
 )
-from gluon_asymmnet.data.images import decode, encode
-from gluon_asymmnet.data.record_writer import RecordWriter
-from gluon_asymmnet.data.recordio import RecordFile
 
 SIZES = [
     (375, 500),

@@ -7,21 +7,21 @@ import struct
 
 import numpy as np
 import pytest
+from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, pack
+from gluon_asymmnet.data.records.repair import repair
+from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet.cli.records import add_parser
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.data import records
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
-from gluon_asymmnet.data.digits_voc import write_digits_voc
-from gluon_asymmnet.data.imagenet import RecordIterInput, ThreadedInput, epoch_order
+from gluon_asymmnet.data.boxes.digits import write_digits_voc
+from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.record_writer import RecordWriter
-from gluon_asymmnet.data.recordio import MAGIC, RecordFile, pack
-from gluon_asymmnet.data.records_repair import repair
+from gluon_asymmnet.data.loader import RecordIterInput, ThreadedInput, epoch_order
+from gluon_asymmnet.data.records.build import build as records
 from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
-from gluon_asymmnet.data.voc import VOCSource
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.settings import resolve
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.config import resolve
 
 KEYS = [10, 3, 77, 4, 5, 6, 7, 8]
 
@@ -402,7 +402,7 @@ def test_a_run_over_damaged_records_stops_and_resumes_bit_for_bit(tmp_path):
 
 
 def test_a_detector_skips_a_damaged_picture(tmp_path):
-    from gluon_asymmnet.data.detection_input import DetectionInput
+    from gluon_asymmnet.data.boxes.loader import DetectionInput
 
     root = write_digits_voc(tmp_path / "digits", images=(6, 2)).root
     source = VOCSource(root, [(2007, "trainval")])

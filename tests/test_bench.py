@@ -5,21 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from gluon_asymmnet.bench import (
-    deployed,
-    int8,
-    photographs,
-    primitives,
-    processes,
-    readers,
-    suite,
-)
-from gluon_asymmnet.bench.compare import compare
-from gluon_asymmnet.bench.contenders import CONTENDERS, Case
-from gluon_asymmnet.bench.report import table
-from gluon_asymmnet.bench.suite import Plan
-from gluon_asymmnet.data.augment import Normalization
+from benchmarks import deployed, int8, photographs, primitives, processes, readers, suite
+from benchmarks.compare import compare
+from benchmarks.contenders import CONTENDERS, Case
+from benchmarks.report import table
+from benchmarks.suite import Plan
 from gluon_asymmnet.data.images import image_info
+from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import RunError
 from tests.conftest import ROOT, run_python
 from tests.random_nets import random_model

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.settings import resolve
 from gluon_asymmnet.train import checkpoint_files as files
-from gluon_asymmnet.train.board import Board
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.config import resolve
+from gluon_asymmnet.train.progress import Board
 from gluon_asymmnet.train.run_directory import RunDirectory, read_json_lines
 from tests.conftest import ROOT, run_python
 
@@ -203,7 +203,7 @@ def test_never_starts_anew_where_every_checkpoint_is_damaged(run):
 
 
 def test_settings_come_from_the_checkpoint_where_config_is_damaged(run):
-    from gluon_asymmnet.settings import to_json
+    from gluon_asymmnet.utils.settings import to_json
 
     write_checkpoint(run / "checkpoints", 50, config_json=to_json(config()))
     for damage in (lambda f: f.write_text("{"), lambda f: f.unlink()):
@@ -320,7 +320,7 @@ def test_a_full_disk_is_an_error_of_the_board_and_of_the_log_not_a_hang(tmp_path
     code = """
 import resource, signal, sys
 from pathlib import Path
-from gluon_asymmnet.train.board import Board
+from gluon_asymmnet.train.progress import Board
 from gluon_asymmnet.train.run_directory import logging_to
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from gluon_asymmnet.compat.params_file import write_params
+from gluon_asymmnet.weights.params_file import write_params
 from tests.conftest import ROOT, run_python
 
 COMMANDS = [
@@ -126,7 +126,7 @@ def test_a_full_disk(tmp_path):
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
-        "from gluon_asymmnet.compat.params_file import write_params; import numpy as np;"
+        "from gluon_asymmnet.weights.params_file import write_params; import numpy as np;"
         "from gluon_asymmnet.cli import guarded;"
         "sys.exit(guarded(lambda: write_params(sys.argv[1], {'a': np.zeros(10**6)}), 'test'))"
     )
@@ -140,7 +140,7 @@ NAMED = ("--model", "asymmnet_small_0.35", "--classes", 10, "--input-size", 32)
 
 
 def _weights(folder):
-    from gluon_asymmnet.registry import get_model
+    from gluon_asymmnet.zoo import get_model
 
     net = get_model("asymmnet_small_0.35", classes=10)
     net.initialize()

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from gluon_asymmnet.arch import LARGE, plan_net
-from gluon_asymmnet.complexity import count
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.models.complexity import count
+from gluon_asymmnet.models.registry import plan_model
 from tests.conftest import ROOT, run_python
 from tests.test_arch import COUNTS
 

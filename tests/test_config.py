@@ -3,10 +3,11 @@ import re
 
 import pytest
 
-from gluon_asymmnet.config import ClassifierConfig
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.recipes import RECIPES
-from gluon_asymmnet.settings import REFUSED, flag_of, from_json, parse_config, resolve, to_json
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.config import parse_config, resolve
+from gluon_asymmnet.train.recipes import RECIPES
+from gluon_asymmnet.utils.settings import REFUSED, flag_of, from_json, to_json
 
 README_COMMAND = (
     "--rec-train ./train.rec --rec-train-idx ./train.idx --rec-val ./val.rec "

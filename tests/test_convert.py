@@ -13,17 +13,18 @@ import pytest
 import safetensors.numpy
 import torch
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import WIDTHS
 from gluon_asymmnet.cli import convert as command
-from gluon_asymmnet.compat.convert import convert, read_arrays, read_weights
-from gluon_asymmnet.compat.layouts import FORMATS, LAYOUTS, entries
-from gluon_asymmnet.compat.params_file import read_params, write_params
-from gluon_asymmnet.compat.safetensors_file import write_safetensors
-from gluon_asymmnet.compat.state_dict_file import write_state_dict
-from gluon_asymmnet.compat.weights import load_weights
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.registry import Variant, get_model, plan_model
+from gluon_asymmnet.models.registry import Variant, plan_model
+from gluon_asymmnet.weights.convert import convert, read_arrays, read_weights
+from gluon_asymmnet.weights.layouts import FORMATS, LAYOUTS, entries
+from gluon_asymmnet.weights.load import load_weights
+from gluon_asymmnet.weights.params_file import read_params, write_params
+from gluon_asymmnet.weights.safetensors_file import write_safetensors
+from gluon_asymmnet.weights.state_dict_file import write_state_dict
+from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
 
 DATA = ROOT / "tests" / "data"
@@ -415,7 +416,7 @@ def test_every_layout_is_the_layout_of_some_format():
 def test_only_reading_pt_takes_pytorch_and_nothing_takes_mxnet(small, tmp_path):
     code = (
         "import sys; sys.modules.update(torch=None, mxnet=None, safetensors=None)\n"
-        "from gluon_asymmnet.compat.convert import convert\n"
+        "from gluon_asymmnet.weights.convert import convert\n"
         f"for to in {list(FORMATS)}: convert({str(small)!r}, to, to)\n"
         "convert('torch', 'back', 'ours')"
     )

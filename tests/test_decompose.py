@@ -6,22 +6,22 @@ import re
 import numpy as np
 import pytest
 
-from gluon_asymmnet import demo_decomposition
-from gluon_asymmnet._environment import gluoncv, mx
-from gluon_asymmnet.atomic import write_text
+from examples import decomposition as demo_decomposition
+from examples import decomposition_report as report
+from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.compat.params_file import write_params
-from gluon_asymmnet.compat.weights import load_weights
-from gluon_asymmnet.compress import report
 from gluon_asymmnet.compress.layers import block_at, find_layers, place
 from gluon_asymmnet.compress.network import chosen, decompose, layer_moments
 from gluon_asymmnet.compress.normalisation import reestimate, reset, settle
 from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.models.graph_complexity import count_graph
 from gluon_asymmnet.saved import open_model
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.weights.load import load_weights
+from gluon_asymmnet.weights.params_file import write_params
+from gluon_asymmnet.zoo import get_model
 from tests import random_nets
 from tests.related_nets import copy_in_order, images, randomize, relative
 

@@ -9,32 +9,31 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from gluon_asymmnet.export.onnx.graph import OnnxForm
 from sklearn.datasets import load_sample_image
 
 from gluon_asymmnet import DetectorPredictor, Predictor
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.cli.detect import _SHOWN_FROM
-from gluon_asymmnet.data.detection_augment import validation_image
-from gluon_asymmnet.data.digits_voc import write_digits_voc
+from gluon_asymmnet.data.boxes.digits import write_digits_voc
+from gluon_asymmnet.data.boxes.transforms import validation_image
+from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.voc import VOCSource
-from gluon_asymmnet.detection.agreement import Found, agreement
-from gluon_asymmnet.detection.card import parse_detector_card, read_detector_card
-from gluon_asymmnet.detection.evaluate import detect
-from gluon_asymmnet.detection.pictures import SHOWN_FROM
-from gluon_asymmnet.detection.spec import DETECTORS, detector_layers
-from gluon_asymmnet.detection.zoo import open_detector
+from gluon_asymmnet.detector_card import parse_detector_card, read_detector_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.export import detector_graph
+from gluon_asymmnet.evaluation.agreement import Found, agreement
+from gluon_asymmnet.evaluation.detection import detect
+from gluon_asymmnet.evaluation.drawing import SHOWN_FROM
 from gluon_asymmnet.export.bundle import FORMATS, export_all
-from gluon_asymmnet.export.onnx_graph import OnnxForm
+from gluon_asymmnet.export.onnx import detector_graph
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
+from gluon_asymmnet.models.ssd_spec import DETECTORS, detector_layers
 from gluon_asymmnet.predict.pictures import read_picture
-from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import open_saved
+from gluon_asymmnet.zoo import get_model, open_detector
 from tests.conftest import run_python
 from tests.random_nets import random_detector, random_model
 from tests.test_detection_records import LABEL, write_rec

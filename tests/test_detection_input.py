@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from gluon_asymmnet.data import detection_augment
-from gluon_asymmnet.data.augment import Normalization
-from gluon_asymmnet.data.detection_augment import (
+from gluon_asymmnet.data.boxes import transforms as detection_augment
+from gluon_asymmnet.data.boxes.loader import DetectionInput, batch_sizes, validation_batches
+from gluon_asymmnet.data.boxes.transforms import (
     BoxAugmentation,
     inside,
     random_colour,
@@ -18,10 +18,11 @@ from gluon_asymmnet.data.detection_augment import (
     resized,
     training_sample,
 )
-from gluon_asymmnet.data.detection_input import DetectionInput, batch_sizes, validation_batches
-from gluon_asymmnet.data.voc import Annotated
-from gluon_asymmnet.detection.spec import anchors, get_detector_spec
-from gluon_asymmnet.detection.targets import TargetGenerator, decode
+from gluon_asymmnet.data.boxes.voc import Annotated
+from gluon_asymmnet.data.transforms import Normalization
+from gluon_asymmnet.models.ssd_box_coder import decode
+from gluon_asymmnet.models.ssd_spec import anchors, get_detector_spec
+from gluon_asymmnet.train.ssd_targets import TargetGenerator
 
 NEUTRAL = np.eye(3, 4, dtype=np.float32)
 PLAIN = Normalization((0, 0, 0), (1, 1, 1))
@@ -204,7 +205,7 @@ def test_validation_is_gluoncvs(shape):
     """Its MXNet has the same OpenCV inside, in another version: one grey level."""
     import importlib
 
-    from gluon_asymmnet._environment import gluoncv, mx
+    from gluon_asymmnet._mxnet import gluoncv, mx
 
     preset = importlib.import_module(f"{gluoncv.__name__}.data.transforms.presets.ssd")
     rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)

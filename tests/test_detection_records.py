@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet.cli import voc as voc_command
-from gluon_asymmnet.data.coco import coco_to_voc
-from gluon_asymmnet.data.detection_records import DetectionList, DetectionRecords
+from gluon_asymmnet.data.boxes.coco import coco_to_voc
+from gluon_asymmnet.data.boxes.records import DetectionList, DetectionRecords
+from gluon_asymmnet.data.boxes.voc import VOCSource, check
 from gluon_asymmnet.data.images import encode, image_info
-from gluon_asymmnet.data.record_writer import RecordWriter
-from gluon_asymmnet.data.voc import VOCSource, check
 from gluon_asymmnet.errors import FormatError, InputError
 
 WIDTH, HEIGHT = 40, 30
@@ -86,7 +86,7 @@ def test_pixels_padding_and_five_numbers(tmp_path, kind):
 
 
 def test_gluoncv_reads_the_same(tmp_path):
-    from gluon_asymmnet._environment import gluoncv
+    from gluon_asymmnet._mxnet import gluoncv
 
     ours = DetectionRecords(write_rec(tmp_path, LABEL)).read(0)
     theirs = gluoncv.data.RecordFileDetection(str(tmp_path / "train.rec"))

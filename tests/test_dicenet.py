@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.related.dicenet import (
+from gluon_asymmnet.models.dicenet import (
     WIDTHS,
     DiceUnit,
     DimConv,
@@ -16,6 +15,7 @@ from gluon_asymmnet.related.dicenet import (
     StridedDice,
     build,
 )
+from gluon_asymmnet.models.graph_complexity import count_graph
 from tests.related_nets import (
     check_gradients_of_training_form,
     copy_in_order,

@@ -8,9 +8,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from gluon_asymmnet.cli import voc as voc_command
-from gluon_asymmnet.data.digits_voc import CLASSES, _ink, write_digits_voc
-from gluon_asymmnet.data.voc import VOCSource, check
-from gluon_asymmnet.detection.voc_ap import box_iou
+from gluon_asymmnet.data.boxes.digits import CLASSES, _ink, write_digits_voc
+from gluon_asymmnet.data.boxes.geometry import box_iou
+from gluon_asymmnet.data.boxes.voc import VOCSource, check
 from gluon_asymmnet.errors import InputError
 
 TRAIN, TEST = 120, 40
@@ -89,7 +89,7 @@ def test_boxes_hug_bright_ink(digits):
 
 def test_no_test_digit_is_in_training(digits, tmp_path):
     """The test pictures show digits of the other part: those nearest to each crop are held out."""
-    from gluon_asymmnet.data.demo import write_digits
+    from gluon_asymmnet.data.digits import write_digits
 
     held_out = {int(p.stem) for p in (write_digits(tmp_path / "d").root / "images/val").glob("*/*")}
     cells = load_digits()

@@ -4,20 +4,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+from gluon_asymmnet.export.onnx.export import export_onnx
 
-from gluon_asymmnet._environment import gluoncv, mx
+from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.card import read_card
-from gluon_asymmnet.compat.params_file import write_params
-from gluon_asymmnet.data.augment import Normalization
+from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.onnx import export_onnx
 from gluon_asymmnet.export.openvino import export_openvino
 from gluon_asymmnet.predict import Predictor
-from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import open_model
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.classifier import ClassifierTask
 from gluon_asymmnet.train.distillation import Distillation, Teacher
+from gluon_asymmnet.weights.params_file import write_params
+from gluon_asymmnet.zoo import get_model
 from tests.conftest import GREY
 from tests.test_train import config, one_batch
 

@@ -7,15 +7,15 @@ import time
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.data.imagenet import Shard, epoch_order
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.data.loader import Shard, epoch_order
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.distributed.launch import read_hosts
 from gluon_asymmnet.distributed.place import Place, find_place
 from gluon_asymmnet.distributed.watch import Hub, Member
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
-from gluon_asymmnet.evaluate import Part
+from gluon_asymmnet.evaluation.classification import Part
 from gluon_asymmnet.train.checkpoint_files import write_manifest
 from gluon_asymmnet.train.classifier import ClassifierTask, train
 from tests.conftest import free_port

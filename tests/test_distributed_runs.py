@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gluon_asymmnet.compat.params_file import read_params
 from gluon_asymmnet.distributed.watch import LOST
+from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, free_port
 from tests.test_train import command, paths, run_dir
 

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from gluon_asymmnet.bench import int8
-from gluon_asymmnet.bench.report import document
-from gluon_asymmnet.tables import TABLES, speed_table, updated
+from benchmarks import int8
+from benchmarks.report import document
 from tests.conftest import ROOT
+from tools.tables import TABLES, speed_table, updated
 
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "symbols/README.md"]
 

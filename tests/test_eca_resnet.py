@@ -1,10 +1,11 @@
 import pytest
 
-from gluon_asymmnet._environment import gluoncv, mx
+from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models import eca_resnet
+from gluon_asymmnet.models.registry import RELATED
 from gluon_asymmnet.nn.attention import eca_kernel
-from gluon_asymmnet.registry import RELATED, cost_of, get_model
-from gluon_asymmnet.related import eca_resnet
+from gluon_asymmnet.zoo import cost_of, get_model
 from tests.related_nets import (
     check_forms,
     images,

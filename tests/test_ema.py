@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.compat.params_file import write_params
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.classifier import ClassifierTask
 from gluon_asymmnet.train.ema import AveragedWeights, decay_of
+from gluon_asymmnet.weights.params_file import write_params
 from tests.test_train import config, one_batch
 
 

@@ -3,14 +3,14 @@ import sys
 
 import numpy as np
 
-from gluon_asymmnet._environment import _ALIASES, _FINANCIAL, mx, restore_numpy_names
+from gluon_asymmnet._mxnet import _ALIASES, _FINANCIAL, mx, restore_numpy_names
 from tests.conftest import run_python
 
 
 def test_importing_says_nothing():
     code = (
         "import gluon_asymmnet; gluon_asymmnet.get_model\n"
-        "from gluon_asymmnet._environment import mx, gluoncv"
+        "from gluon_asymmnet._mxnet import mx, gluoncv"
     )
     done = run_python("-W", "error::DeprecationWarning", "-W", "error::FutureWarning", "-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -34,7 +34,7 @@ def test_mxnet_runs_with_the_names_put_back():
 
 def test_gluoncv_loads_beside_a_new_torch():
     code = (
-        "import torch; from gluon_asymmnet._environment import gluoncv; import sys, torch as again;"
+        "import torch; from gluon_asymmnet._mxnet import gluoncv; import sys, torch as again;"
         "sys.exit(not (again is torch and torch.__version__ >= '2' and gluoncv.model_zoo))"
     )
     done = run_python("-c", code)
@@ -44,9 +44,9 @@ def test_gluoncv_loads_beside_a_new_torch():
 def test_threads_are_set_before_mxnet_loads():
     code = (
         "import os, sys; os.environ.pop('OMP_NUM_THREADS', None)\n"
-        "from gluon_asymmnet.threads import set_threads, available\n"
+        "from gluon_asymmnet.utils.threads import set_threads, available\n"
         "assert set_threads() == available() and set_threads(3) == 3\n"
-        "import gluon_asymmnet._environment\n"
+        "import gluon_asymmnet._mxnet\n"
         "assert set_threads(3) == 3\n"
         "try: set_threads(2)\n"
         "except ValueError as error: assert 'OMP_NUM_THREADS=2' in str(error)\n"

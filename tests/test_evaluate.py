@@ -3,16 +3,17 @@ import json
 import cv2
 import numpy as np
 import pytest
+from gluon_asymmnet.data.records.writer import RecordWriter
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.record_writer import RecordWriter
 from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.data.transforms import Preprocessing
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.evaluate import Preprocessing, evaluate, read_batches, wilson_interval
-from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.evaluation.classification import evaluate, read_batches, wilson_interval
 from gluon_asymmnet.saved import open_weights
+from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
 
 SMALL = Preprocessing(input_size=32, crop_ratio=1.0)

@@ -8,26 +8,25 @@ import sys
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import gluoncv, mx
+from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import evaluate_voc
-from gluon_asymmnet.data.detection_input import validation_batches
-from gluon_asymmnet.data.digits_voc import write_digits_voc
+from gluon_asymmnet.data.boxes.digits import write_digits_voc
+from gluon_asymmnet.data.boxes.loader import validation_batches
+from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import decode
-from gluon_asymmnet.data.voc import VOCSource
-from gluon_asymmnet.detection import report
-from gluon_asymmnet.detection.card import DetectorCard
-from gluon_asymmnet.detection.evaluate import detect, evaluate
-from gluon_asymmnet.detection.loss import MultiBoxLoss
-from gluon_asymmnet.detection.spec import anchors
-from gluon_asymmnet.detection.targets import TargetGenerator
-from gluon_asymmnet.detection.voc_ap import VOCEvaluator
-from gluon_asymmnet.detection.zoo import open_detector
+from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.evaluation import detection_report as report
+from gluon_asymmnet.evaluation.detection import detect, evaluate
+from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator
 from gluon_asymmnet.export.bundle import export_all
+from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.predict.engines import ENGINES
-from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import open_saved
+from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
+from gluon_asymmnet.train.ssd_targets import TargetGenerator
+from gluon_asymmnet.zoo import get_model, open_detector
 from tests.conftest import ROOT, run_python
 from tests.test_detection_records import records_of
 

@@ -5,23 +5,23 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from gluon_asymmnet.export.onnx.export import export_onnx, to_onnx, write_onnx
+from gluon_asymmnet.export.onnx.graph import OnnxForm, build_graph
 
 from gluon_asymmnet.arch import plan_net
 from gluon_asymmnet.card import Card, read_card
-from gluon_asymmnet.compat.params_file import read_params
 from gluon_asymmnet.data.constants import IMAGENET_MEAN
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export.bundle import export_all
 from gluon_asymmnet.export.folder import plan_of
-from gluon_asymmnet.export.onnx import export_onnx, to_onnx, write_onnx
-from gluon_asymmnet.export.onnx_graph import OnnxForm, build_graph
 from gluon_asymmnet.export.openvino import export_openvino
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
-from gluon_asymmnet.folding import fold_all
+from gluon_asymmnet.models.registry import SPECS
+from gluon_asymmnet.nn.folding import fold_all
 from gluon_asymmnet.predict import Predictor
-from gluon_asymmnet.registry import SPECS
 from gluon_asymmnet.saved import open_model
+from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, run_python
 from tests.random_nets import random_model
 
@@ -116,7 +116,7 @@ def test_a_fold_by_hand():
 
 
 def zeros(plan, classes):
-    from gluon_asymmnet.compat.layouts import entries
+    from gluon_asymmnet.weights.layouts import entries
 
     return {e.name: np.zeros(e.shape, np.float32) for e in entries(plan, classes)}
 
@@ -128,9 +128,9 @@ def test_a_params_file_becomes_onnx_without_mxnet(tmp_path):
     code = (
         "import sys\n"
         "from gluon_asymmnet.card import read_card\n"
-        "from gluon_asymmnet.compat.params_file import read_params\n"
+        "from gluon_asymmnet.weights.params_file import read_params\n"
         "from gluon_asymmnet.export.folder import plan_of\n"
-        "from gluon_asymmnet.export.onnx_graph import build_graph\n"
+        "from gluon_asymmnet.export.onnx.graph import build_graph\n"
         "card = read_card(sys.argv[2])\n"
         "model = build_graph(plan_of(card), read_params(sys.argv[1]), card)\n"
         "open(sys.argv[3], 'wb').write(model.SerializeToString())\n"
@@ -227,7 +227,7 @@ def test_arrays_that_do_not_fit():
 def test_a_difference_is_refused_and_nothing_written(tmp_path, monkeypatch):
     made = random_model(tmp_path)
     wrong = functools.partial(fold_all, epsilon=1.0)
-    monkeypatch.setattr("gluon_asymmnet.export.onnx_graph.fold_all", wrong)
+    monkeypatch.setattr("gluon_asymmnet.export.onnx.graph.fold_all", wrong)
     for export, what in ((export_onnx, "the ONNX file"), (export_openvino, "the IR"),
                          (export_all, "the ONNX file")):  # fmt: skip
         with pytest.raises(RunError, match=f"{what} differs from the network by"):

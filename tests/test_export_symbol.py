@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card, read_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export import symbol as exporter
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
-from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.saved import SavedModel, open_model
+from gluon_asymmnet.zoo import get_model
 from symbols.asymmnet import get_symbol
 from symbols.make_goldens import VARIANTS, manifest_entry, symbol_json
 from tests.conftest import ROOT, run_python

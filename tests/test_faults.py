@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from gluon_asymmnet.data.demo import DigitSet
+from gluon_asymmnet.data.digits import DigitSet
 from tests.conftest import ROOT
 from tests.faults import others, report
 from tests.faults.kills import Outcome, chain

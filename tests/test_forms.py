@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.bench.plain import plain_copy
+from benchmarks.plain import plain_copy
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.folding import fold
-from gluon_asymmnet.nn.asymmnet import inference_form
-from gluon_asymmnet.nn.forms import PLAIN, TRAINING, set_form
-from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.models.asymmnet import inference_form
+from gluon_asymmnet.nn.folding import fold
+from gluon_asymmnet.nn.onednn import PLAIN, TRAINING, set_form
+from gluon_asymmnet.zoo import get_model
 from tests.test_models import BUILDABLE, images, initialized, relative
 
 

@@ -5,11 +5,11 @@ from fractions import Fraction
 
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.registry import cost_of, get_model
-from gluon_asymmnet.related import ghostnet
-from gluon_asymmnet.related.ghostnet import UNITS, GhostUnit
+from gluon_asymmnet.models import ghostnet
+from gluon_asymmnet.models.ghostnet import UNITS, GhostUnit
+from gluon_asymmnet.zoo import cost_of, get_model
 from tests.related_nets import (
     check_forms,
     copy_in_order,

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.compat.params_file import write_params
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.registry import get_model
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.classifier import ClassifierTask
-from gluon_asymmnet.train.gradients import clip_norm
+from gluon_asymmnet.train.optimization import clip_norm
+from gluon_asymmnet.weights.params_file import write_params
+from gluon_asymmnet.zoo import get_model
 from tests.test_train import config, one_batch
 
 PLAIN = {"batch_size": 8, "dropout": 0.0}

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.complexity import count
-from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.registry import RELATED, cost_of, get_model
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.models.complexity import count
+from gluon_asymmnet.models.graph_complexity import count_graph
+from gluon_asymmnet.models.registry import RELATED
+from gluon_asymmnet.zoo import cost_of, get_model
 from tests.conftest import ROOT
 
 COUNTS = json.loads((ROOT / "docs/data/counts.json").read_text())

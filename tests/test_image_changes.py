@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from gluon_asymmnet.data.augment import Augmentation, Normalization, training_image
-from gluon_asymmnet.data.erasing import erased
-from gluon_asymmnet.data.imagenet import RecordIterInput, ThreadedInput
+from gluon_asymmnet.data.loader import RecordIterInput, ThreadedInput
 from gluon_asymmnet.data.randaugment import OPERATIONS, randaugment
 from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.data.transforms import Augmentation, Normalization, erased, training_image
 from gluon_asymmnet.errors import InputError
 from tests.test_augment import picture
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from gluon_asymmnet.data.records.writer import RecordWriter
 
-from gluon_asymmnet.data.augment import Augmentation
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
-from gluon_asymmnet.data.imagenet import RecordIterInput, Shard, ThreadedInput, epoch_order
-from gluon_asymmnet.data.record_writer import RecordWriter
+from gluon_asymmnet.data.loader import RecordIterInput, Shard, ThreadedInput, epoch_order
 from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
+from gluon_asymmnet.data.transforms import Augmentation
 from gluon_asymmnet.errors import FormatError, InputError
 
 PLAIN = Augmentation(min_area=1, aspect=(1, 1), mirror=False, jitter=0, pca_noise=0)
@@ -57,8 +57,8 @@ def test_order_by_hand():
 def test_without_augmentation_the_record_itself_arrives(source):
     batch = batches(source, how=PLAIN, steps=1)[0]
     i = int(epoch_order(len(source), 1, 8, 0, 0)[0, 0])
-    from gluon_asymmnet.data.augment import Normalization
     from gluon_asymmnet.data.images import decode
+    from gluon_asymmnet.data.transforms import Normalization
 
     record = source.read(i)
     np.testing.assert_array_equal(batch.data[0], Normalization()(decode(record.image)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.train.mixing import Box, Mix, Mixing, random_box
 
 

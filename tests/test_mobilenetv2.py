@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import gluoncv, mx
+from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.registry import cost_of, get_model
-from gluon_asymmnet.related import antnet, eca_mobilenetv2, mobilenetv2
-from gluon_asymmnet.related.mobilenetv2 import STEM, MobileNetV2, plan_stages, truncated
+from gluon_asymmnet.models import antnet, eca_mobilenetv2, mobilenetv2
+from gluon_asymmnet.models.mobilenetv2 import STEM, MobileNetV2, plan_stages, truncated
+from gluon_asymmnet.zoo import cost_of, get_model
 from tests.related_nets import (
     check_forms,
     copy_in_order,

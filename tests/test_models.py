@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 
 import gluon_asymmnet
-from gluon_asymmnet._environment import gluoncv, mx
+from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.arch import BlockSpec, plan_block
-from gluon_asymmnet.complexity import count
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.nn import AsymmBottleneck, ChannelShuffle, HardSigmoid, HardSwish, SqueezeExcite
-from gluon_asymmnet.registry import SPECS, Variant, cost_of, get_model, parse_name, variant_id
+from gluon_asymmnet.models.complexity import count
+from gluon_asymmnet.models.registry import SPECS, Variant, parse_name, variant_id
+from gluon_asymmnet.nn import (
+    AsymmBottleneck,
+    ChannelShuffle,
+    HardSigmoid,
+    HardSwish,
+    SqueezeExcite,
+)
+from gluon_asymmnet.zoo import cost_of, get_model
 
 nd = mx.nd
 BUILDABLE = [

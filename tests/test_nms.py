@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.detection.agreement import Found, agreement
-from gluon_asymmnet.detection.nms import box_nms, suppress
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.evaluation.agreement import Found, agreement
+from gluon_asymmnet.predict.nms import box_nms, suppress
 from tests.test_ssd_targets import slow_overlap
 
 

@@ -5,15 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.compress.optimizer import describe, optimize
 from gluon_asymmnet.compress.receptive_field import field, stage_volume, value
+from gluon_asymmnet.compress.search import describe, optimize
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.registry import get_model
-from gluon_asymmnet.related.rpw import StagedNet
-from gluon_asymmnet.related.rpw_plan import Unit, parse_stages, plan
+from gluon_asymmnet.models.graph_complexity import count_graph
+from gluon_asymmnet.models.rpw import StagedNet
+from gluon_asymmnet.models.rpw_plan import Unit, parse_stages, plan
+from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT
 
 nd = mx.nd

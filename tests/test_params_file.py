@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gluon_asymmnet.compat.params_file import (
+from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.weights.params_file import (
     ArrayInfo,
     read_header,
     read_params,
     strip_prefixes,
     write_params,
 )
-from gluon_asymmnet.errors import FormatError, InputError
 from tests import fuzz_params_file as fuzz
 
 DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64", "bool")
@@ -50,7 +50,7 @@ SMALLEST = bytes.fromhex(
 
 @pytest.fixture(scope="module")
 def mx():
-    return pytest.importorskip("gluon_asymmnet._environment").mx
+    return pytest.importorskip("gluon_asymmnet._mxnet").mx
 
 
 @pytest.fixture

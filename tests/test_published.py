@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet.cli import fetch as fetch_command
-from gluon_asymmnet.compat import published
-from gluon_asymmnet.compat.published import fetch, git_blob_id
-from gluon_asymmnet.compat.states_file import inspect_states, load_states
 from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.weights import published
+from gluon_asymmnet.weights.published import fetch, git_blob_id
+from gluon_asymmnet.weights.states_file import inspect_states, load_states
 
 REPOSITORY = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -281,7 +281,7 @@ def test_left_over_parts(get, server, root, left_over, asked):
 
 def start_process(url, blob_id, root):
     program = (
-        "import sys; from gluon_asymmnet.compat.published import fetch;"
+        "import sys; from gluon_asymmnet.weights.published import fetch;"
         "print(fetch(url=sys.argv[1], blob_id=sys.argv[2], root=sys.argv[3]))"
     )
     return subprocess.Popen(
@@ -538,7 +538,7 @@ def test_hostile_pickle_is_not_run(tmp_path, protocol):
 
 
 def test_states_of_a_trainer(tmp_path):
-    mx = pytest.importorskip("gluon_asymmnet._environment").mx
+    mx = pytest.importorskip("gluon_asymmnet._mxnet").mx
     net = mx.gluon.nn.Dense(2, in_units=3)
     net.initialize()
     trainer = mx.gluon.Trainer(net.collect_params(), "nag", {"momentum": 0.9})

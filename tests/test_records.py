@@ -15,14 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+from gluon_asymmnet.data.records.recordio import MAGIC, MAX_PAYLOAD, RecordFile, pack, unpack
+from gluon_asymmnet.data.records.writer import RecordWriter
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gluon_asymmnet.data import images, records
+from gluon_asymmnet.data import images
 from gluon_asymmnet.data.class_names import class_names_path, read_class_names
 from gluon_asymmnet.data.images import decode, encode, image_info
-from gluon_asymmnet.data.record_writer import RecordWriter
-from gluon_asymmnet.data.recordio import MAGIC, MAX_PAYLOAD, RecordFile, pack, unpack
+from gluon_asymmnet.data.records.build import build as records
 from gluon_asymmnet.errors import FormatError, InputError
 
 QUICK = settings(
@@ -39,7 +40,7 @@ PAYLOADS = st.lists(
 
 @pytest.fixture(scope="module")
 def mx():
-    from gluon_asymmnet._environment import mx
+    from gluon_asymmnet._mxnet import mx
 
     return mx
 
@@ -168,7 +169,7 @@ def test_reads_im2rec(mx, tmp_path):
     for options in (["--list", "--recursive"], ["--pass-through"]):
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c",
-             "import runpy, gluon_asymmnet._environment\n"
+             "import runpy, gluon_asymmnet._mxnet\n"
              "runpy.run_module('mxnet.tools.im2rec', run_name='__main__')",
              str(tmp_path / "im2rec"), str(tmp_path / "tree"), *options],
             check=True, capture_output=True, cwd=os.getcwd(),

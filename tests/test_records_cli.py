@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet.cli.records import add_parser
-from gluon_asymmnet.data import records
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.record_writer import RecordWriter
+from gluon_asymmnet.data.records.build import build as records
 from gluon_asymmnet.errors import FormatError, InputError
 
 
@@ -175,6 +175,6 @@ def test_nothing_heavy_is_imported_for_help():
 
 
 def test_records_need_no_mxnet():
-    code = "import sys, gluon_asymmnet.data.demo; print('mxnet' in sys.modules)"
+    code = "import sys, gluon_asymmnet.data.digits; print('mxnet' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.evaluate import Evaluation
+from gluon_asymmnet.evaluation.classification import Evaluation
 from gluon_asymmnet.report import charts, classes, judge
 from gluon_asymmnet.report.charts import Chart, Line
 from gluon_asymmnet.report.curves import throughput

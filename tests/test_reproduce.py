@@ -7,32 +7,32 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
+from gluon_asymmnet.data.records.writer import RecordWriter
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import LARGE, plan_net
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.compat.layouts import entries
-from gluon_asymmnet.compat.params_file import write_params
-from gluon_asymmnet.compat.published import git_blob_id
-from gluon_asymmnet.compat.published_evaluation import (
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.data.images import encode
+from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.evaluation.classification import Evaluation, evaluate
+from gluon_asymmnet.evaluation.published import (
     PUBLISHED,
     Reading,
     comparison,
     judge,
     possible_hits,
     readings,
+    walk,
 )
-from gluon_asymmnet.compat.walk import walk
-from gluon_asymmnet.complexity import count
-from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
-from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.record_writer import RecordWriter
-from gluon_asymmnet.data.sources import open_source
-from gluon_asymmnet.evaluate import Evaluation, evaluate
-from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.models.complexity import count
 from gluon_asymmnet.saved import open_weights
-from gluon_asymmnet.train.schedule import Schedule
+from gluon_asymmnet.train.optimization import Schedule
+from gluon_asymmnet.weights.layouts import entries
+from gluon_asymmnet.weights.params_file import write_params
+from gluon_asymmnet.weights.published import git_blob_id
+from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
 from tests.test_walk import CURVE
 

@@ -5,12 +5,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.registry import RELATED, cost_of, get_model
-from gluon_asymmnet.related.rpw import RPW
-from gluon_asymmnet.related.rpw_plan import as_json, net_cost, plan, window_starts
+from gluon_asymmnet.models.graph_complexity import count_graph
+from gluon_asymmnet.models.registry import RELATED
+from gluon_asymmnet.models.rpw import RPW
+from gluon_asymmnet.models.rpw_plan import as_json, net_cost, plan, window_starts
+from gluon_asymmnet.zoo import cost_of, get_model
 
 nd = mx.nd
 NAMES = [name for name, related in RELATED.items() if related.family == "rpw"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gluon_asymmnet.bench import scaling_model as model
+from benchmarks import scaling_model as model
 from tests.conftest import ROOT, run_python
 
 GIGABIT = model.Link(1)  # 125 MB/s

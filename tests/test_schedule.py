@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from gluon_asymmnet._environment import gluoncv
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.settings import resolve
-from gluon_asymmnet.train.schedule import Schedule, make_schedule
+from gluon_asymmnet._mxnet import gluoncv
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.config import resolve
+from gluon_asymmnet.train.optimization import Schedule, make_schedule
 
 PUBLISHED = Schedule("cosine", 2.6, 5 * 625, 355 * 625)
 

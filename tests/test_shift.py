@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn.shift import AddressShift, ChannelShift, ShortcutShift
 

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
-from gluon_asymmnet.compat.exact import load_exact
-from gluon_asymmnet.detection.loss import MultiBoxLoss
-from gluon_asymmnet.detection.spec import (
+from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator
+from gluon_asymmnet.models.ssd import SSD
+from gluon_asymmnet.models.ssd_box_coder import decode
+from gluon_asymmnet.models.ssd_spec import (
     DETECTORS,
     DetectorSpec,
     anchors,
@@ -18,12 +20,10 @@ from gluon_asymmnet.detection.spec import (
     parse_detector,
     plan_detector,
 )
-from gluon_asymmnet.detection.ssd import SSD
-from gluon_asymmnet.detection.targets import decode
-from gluon_asymmnet.detection.voc_ap import VOCEvaluator
-from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.registry import get_classifier, get_model
 from gluon_asymmnet.train.checkpoint import net_arrays
+from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
+from gluon_asymmnet.weights.load import load_exact
+from gluon_asymmnet.zoo import get_classifier, get_model
 from tests.test_ssd_targets import slow_overlap
 
 nd = mx.nd
@@ -289,7 +289,7 @@ def test_added_layers_are_initialised_as_they_should():
 
 
 def test_gluoncvs_transform_loss_and_metric_run_on_it():
-    from gluon_asymmnet._environment import gluoncv
+    from gluon_asymmnet._mxnet import gluoncv
 
     net = detector()
     with mx.autograd.train_mode():

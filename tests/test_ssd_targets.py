@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.detection.loss import MultiBoxLoss
-from gluon_asymmnet.detection.spec import anchors, get_detector_spec
-from gluon_asymmnet.detection.targets import TargetGenerator, decode, encode, match, to_corners
-from gluon_asymmnet.detection.voc_ap import box_iou
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.data.boxes.geometry import box_iou
+from gluon_asymmnet.models.ssd_box_coder import decode, encode, to_corners
+from gluon_asymmnet.models.ssd_spec import anchors, get_detector_spec
+from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
+from gluon_asymmnet.train.ssd_targets import TargetGenerator, match
 
 nd = mx.nd
 
@@ -114,7 +115,7 @@ def test_decoding_undoes_coding(few_anchors):
 def test_targets_are_gluoncvs(few_anchors):
     """But for ties: of several anchors that overlap an object most, as all those around a small one
     do, GluonCV takes all."""
-    from gluon_asymmnet._environment import gluoncv
+    from gluon_asymmnet._mxnet import gluoncv
 
     target = importlib.import_module(f"{gluoncv.__name__}.model_zoo.ssd.target")
     theirs = target.SSDTargetGenerator(negative_mining_ratio=-1)
@@ -177,7 +178,7 @@ def test_loss_against_slow_loops(ratio, least, hybrid):
 
 
 def test_loss_and_its_gradient_are_gluoncvs():
-    from gluon_asymmnet._environment import gluoncv
+    from gluon_asymmnet._mxnet import gluoncv
 
     arrays = batch_of_targets(np.random.default_rng(5), ignored=False)
     matched = (arrays[2] > 0).sum()

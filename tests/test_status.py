@@ -108,7 +108,7 @@ def test_the_lock_tells_a_run_that_goes_on(tmp_path):
 
 
 def test_looking_does_not_keep_a_run_from_starting(tmp_path):
-    from gluon_asymmnet.config import ClassifierConfig
+    from gluon_asymmnet.train.classifier_config import ClassifierConfig
 
     assert not is_locked(tmp_path / "nothing")
     config = ClassifierConfig(model="asymmnet_small")

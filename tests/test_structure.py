@@ -2,103 +2,113 @@
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
-PACKAGE = ROOT / "gluon_asymmnet"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+PACKAGE = "gluon_asymmnet"
+FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
-# May be imported and tested without MXNet.
-PURE = (
-    "arch", "atomic", "card", "cli", "compat/convert", "compat/layouts", "compat/params_file",
-    "compat/published", "compat/published_evaluation", "compat/safetensors_file",
-    "compat/state_dict_file", "compat/states_file", "compat/walk", "complexity",
-    "compress/optimizer", "compress/receptive_field", "config", "data", "detection/agreement",
-    "detection/card", "detection/coco_ap", "detection/config", "detection/evaluate",
-    "detection/nms", "detection/pictures", "detection/report", "detection/sources",
-    "detection/spec", "detection/voc_ap", "distributed/join", "distributed/launch",
-    "distributed/place", "distributed/watch", "distributed/workers", "doctor", "download", "errors",
-    "evaluate", "evaluation_report", "export/detector_graph", "export/folder", "export/int8_report",
-    "export/int8_search", "export/onnx_graph", "export/onnx_int8", "export/parity", "extras",
-    "folding", "json_objects", "predict", "recipes", "registry", "related/rpw_plan", "report",
-    "settings", "threads", "train/checkpoint_files", "train/curves", "train/mixing",
-    "compress/decomposition", "compress/images", "compress/moments", "compress/options",
-    "compress/report", "config", "data",
-    "detection/agreement", "detection/card", "detection/coco_ap", "detection/config",
-    "detection/evaluate", "detection/nms", "detection/pictures", "detection/report",
-    "detection/sources", "detection/spec", "detection/voc_ap", "distributed/join",
-    "distributed/launch", "distributed/place", "distributed/watch", "distributed/workers", "doctor",
-    "download", "errors", "evaluate", "evaluation_report", "export/detector_graph", "export/folder",
-    "export/int8_report", "export/int8_search", "export/onnx_graph", "export/onnx_int8",
-    "export/parity", "extras", "folding", "json_objects", "predict", "recipes", "registry",
-    "report", "settings", "threads", "train/checkpoint_files", "train/curves", "train/mixing",
-    "train/progress", "train/run_directory", "train/schedule",
+# Rooms from the bottom up: a room imports only from rooms before it.
+LAYERS = (
+    "errors", "utils", "_mxnet", "arch", "data", "nn", "models", "weights", "evaluation", "card",
+    "detector_card", "zoo", "saved", "predict", "distributed", "train", "export", "compress",
+    "report", "torch", "cli", "__main__",
 )  # fmt: skip
 
+# Rooms and modules that load without MXNet.
+WITHOUT_MXNET = (
+    "errors", "utils", "arch", "data", "card", "evaluation", "cli", "report", "predict", "torch",
+    "detector_card", "models.registry", "models.ssd_spec", "models.ssd_box_coder",
+    "models.complexity", "models.rpw_plan", "nn.folding", "weights.convert", "weights.layouts",
+    "weights.params_file", "weights.published", "weights.safetensors_file",
+    "weights.state_dict_file", "weights.states_file", "distributed.join", "distributed.launch",
+    "distributed.place", "distributed.watch", "distributed.workers", "train.config",
+    "train.classifier_config", "train.detector_config", "train.recipes", "train.checkpoint_files",
+    "train.mixing", "train.progress", "train.run_directory", "compress.decomposition",
+    "compress.moments", "compress.options", "compress.receptive_field", "compress.search",
+    "export.parity", "export.int8.onnx", "export.int8.report", "export.int8.search",
+)  # fmt: skip
 
-def name_of(path):
-    return str(path.relative_to(PACKAGE).with_suffix("")).replace("/__init__", "")
+OUTSIDE = {"benchmarks", "examples", "tools", "symbols", "tests", "train_imagenet", "eval"}
 
 
-def imports_of(path, *, at_load_only=False):
-    """Yield the modules a file imports; inside functions, too, unless ``at_load_only``."""
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports_of(path: Path, *, at_load_only: bool = False) -> set[str]:
+    """Return the modules that a file imports; inside functions, too, unless ``at_load_only``."""
     tree = ast.parse(path.read_text())
-    nodes = tree.body if at_load_only else ast.walk(tree)
-    for node in nodes:
+    found = set()
+    for node in tree.body if at_load_only else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            found.update(name if name in MODULES else node.module for name in names)
+    return found
 
 
-def is_pure(name):
-    return any(name == p or name.startswith(p + "/") for p in PURE)
+def own_imports(module: str, **how) -> set[str]:
+    return {name for name in imports_of(MODULES[module], **how) if name in MODULES}
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if is_pure(name_of(p))], ids=name_of)
-def test_pure_modules_load_only_pure_ones(path):
-    for module in imports_of(path, at_load_only=True):
-        assert not module.startswith(("mxnet", "gluoncv", "gluon_asymmnet._environment")), module
-        if module.startswith("gluon_asymmnet."):
-            inner = module.split(".", 1)[1].replace(".", "/")
-            assert is_pure(inner), f"{name_of(path)} loads {module}, which is not pure"
+def room(module: str) -> str:
+    return (module.split(".")[1:] or [""])[0]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_mxnet_comes_through_the_environment_module(path):
-    if path.name != "_environment.py":
-        direct = [m for m in imports_of(path) if m.split(".")[0] in ("mxnet", "gluoncv")]
-        assert direct == []
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_imports_from_a_layer_above_its_own(module):
+    if not room(module):
+        return  # the package itself resolves its names when they are used
+    for name in own_imports(module):
+        if room(name):
+            assert LAYERS.index(room(name)) <= LAYERS.index(room(module)), f"imports {name}"
 
 
-FORBIDDEN = [
-    ("nn", ("data", "train", "export", "compat", "saved", "registry", "config")),
-    ("data", ("nn", "train", "export", "compat", "registry", "saved")),
-    ("nn", ("related", "compress")),
-    ("related", ("data", "train", "export", "compat", "saved", "config")),
-    ("compress", ("train", "export")),
-    ("train", ("export", "saved", "related")),
-    ("export", ("train",)),
-    ("arch", ("nn", "data", "train", "registry")),
-]
+def test_the_layers_are_the_rooms():
+    assert {room(module) for module in MODULES} - {""} == set(LAYERS)
 
 
-@pytest.mark.parametrize(("part", "others"), FORBIDDEN)
-def test_who_may_import_whom(part, others):
-    files = [p for p in MODULES if name_of(p) == part or name_of(p).startswith(part + "/")]
-    assert files
-    for path in files:
-        for module in imports_of(path):
-            inner = module.split(".")[1:2] if module.startswith("gluon_asymmnet.") else []
-            assert not set(inner) & set(others), f"{name_of(path)} imports {module}"
+def test_no_imports_go_in_a_circle():
+    left = {module: own_imports(module) - {module} for module in MODULES}
+    while left:
+        free = [module for module, needed in left.items() if not needed & left.keys()]
+        assert free, f"these import each other: {sorted(left)}"
+        for module in free:
+            del left[module]
 
 
-def test_the_package_knows_no_scripts():
-    for path in MODULES:
-        found = {m.split(".")[0] for m in imports_of(path)}
-        assert not found & {"symbols", "train_imagenet", "eval", "export", "tests"}, path
+def loads_without_mxnet(module: str) -> bool:
+    name = module.partition(".")[2]
+    return not name or any(name == p or name.startswith(p + ".") for p in WITHOUT_MXNET)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if loads_without_mxnet(m)])
+def test_what_needs_no_mxnet_loads_without_it(module):
+    for name in imports_of(MODULES[module], at_load_only=True):
+        assert name.split(".")[0] not in ("mxnet", "gluoncv")
+        if name in MODULES and room(name):
+            assert loads_without_mxnet(name) or name.count(".") == 1, name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_mxnet_comes_through_its_own_module(module):
+    if module != f"{PACKAGE}._mxnet":
+        names = {name.split(".")[0] for name in imports_of(MODULES[module])}
+        assert not names & {"mxnet", "gluoncv"}
+
+
+def test_the_package_imports_nothing_outside_itself():
+    for path in FILES:
+        assert not {name.split(".")[0] for name in imports_of(path)} & OUTSIDE, path
 
 
 def test_readme_is_one_page_and_starts_with_the_two_commands():
@@ -107,9 +117,9 @@ def test_readme_is_one_page_and_starts_with_the_two_commands():
     assert text.index("make demo") < text.index("make test") < 1500
 
 
-def test_no_file_is_two_things_in_one():
-    long = {name_of(p): n for p in MODULES if (n := len(p.read_text().splitlines())) > 460}
-    assert long == {}
+def test_no_file_holds_two_subjects():
+    lengths = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    assert {module: n for module, n in lengths.items() if n > 460} == {}
 
 
 def test_changelog_names_the_version():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gluon_asymmnet.bench import targets
+from benchmarks import targets
 
 CASE = {"model": "asymmnet_large", "width": 1.0, "size": 224, "batch": 1, "threads": 2}
 

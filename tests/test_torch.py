@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import feature_info
-from gluon_asymmnet.compat.convert import convert
-from gluon_asymmnet.compat.layouts import entries
-from gluon_asymmnet.complexity import count
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.registry import get_model, plan_model
+from gluon_asymmnet.models.complexity import count
+from gluon_asymmnet.models.registry import plan_model
 from gluon_asymmnet.torch import asymmnet, load_weights
+from gluon_asymmnet.weights.convert import convert
+from gluon_asymmnet.weights.layouts import entries
+from gluon_asymmnet.zoo import get_model
 from tests.conftest import run_python
 
 
@@ -282,7 +283,7 @@ def test_wrong_settings(settings, message):
 
 def test_without_pytorch():
     """It stands in the way of nothing else, and says what to install."""
-    hidden = "import sys; sys.modules['torch'] = None; import gluon_asymmnet.compat.convert; "
+    hidden = "import sys; sys.modules['torch'] = None; import gluon_asymmnet.weights.convert; "
     done = run_python("-c", hidden + "import gluon_asymmnet.torch")
     assert done.stderr.splitlines()[-1] == (
         "ImportError: gluon_asymmnet.torch takes PyTorch: pip install 'gluon_asymmnet[torch]'"

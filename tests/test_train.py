@@ -13,20 +13,20 @@ import cv2
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.compat.layouts import entries
-from gluon_asymmnet.compat.params_file import read_params
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.data.imagenet import Batch
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.data.loader import Batch
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.settings import resolve
 from gluon_asymmnet.train import checkpoint
+from gluon_asymmnet.train.checkpoint import load_states_file
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest, list_checkpoints
 from gluon_asymmnet.train.classifier import ClassifierTask, train
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.config import resolve
 from gluon_asymmnet.train.loop import run
 from gluon_asymmnet.train.mixing import Mix
 from gluon_asymmnet.train.run_directory import RunDirectory
-from gluon_asymmnet.train.trainer_states import load_states_file
+from gluon_asymmnet.weights.layouts import entries
+from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, run_python
 from tests.test_config import README_COMMAND
 

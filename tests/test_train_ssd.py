@@ -15,26 +15,27 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet import DetectorPredictor
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.compat.params_file import read_params
-from gluon_asymmnet.data.detection_input import DetectionBatch
-from gluon_asymmnet.data.digits_voc import write_digits_voc
-from gluon_asymmnet.data.voc import VOCSource
-from gluon_asymmnet.detection.agreement import Found, agreement
-from gluon_asymmnet.detection.config import DetectorConfig, splits_of
-from gluon_asymmnet.detection.evaluate import detect, evaluate
-from gluon_asymmnet.detection.loss import MultiBoxLoss
-from gluon_asymmnet.detection.spec import anchors
-from gluon_asymmnet.detection.ssd import SSD
-from gluon_asymmnet.detection.zoo import open_detector
+from gluon_asymmnet.data.boxes.digits import write_digits_voc
+from gluon_asymmnet.data.boxes.loader import DetectionBatch
+from gluon_asymmnet.data.boxes.sources import splits_of
+from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.evaluation.agreement import Found, agreement
+from gluon_asymmnet.evaluation.detection import detect, evaluate
+from gluon_asymmnet.models.ssd import SSD
+from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.predict.engines import ENGINES
-from gluon_asymmnet.registry import get_classifier
-from gluon_asymmnet.settings import REFUSED, from_json, parse_config, resolve, to_json
 from gluon_asymmnet.train.checkpoint import net_arrays
+from gluon_asymmnet.train.config import parse_config, resolve
 from gluon_asymmnet.train.detector import DetectorTask, train
+from gluon_asymmnet.train.detector_config import DetectorConfig
+from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
+from gluon_asymmnet.utils.settings import REFUSED, from_json, to_json
+from gluon_asymmnet.weights.params_file import read_params
+from gluon_asymmnet.zoo import get_classifier, open_detector
 from tests.conftest import ROOT, run_python
 from tests.test_detection_records import records_of
 
@@ -302,7 +303,7 @@ def test_gluoncvs_records_give_the_batches_of_the_folder(boxes, tmp_path):
 
 def test_both_kinds_of_pixels_against_gluoncvs_metric(boxes):
     """Predictions that are the truth, moved: what is a hit depends on the pixels."""
-    from gluon_asymmnet._environment import gluoncv
+    from gluon_asymmnet._mxnet import gluoncv
 
     source, rng, shown = VOCSource(boxes, [(2007, "trainval")]), np.random.default_rng(0), []
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.compat.params_file import read_params, write_params
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import RunError
-from gluon_asymmnet.evaluate import evaluate
-from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.evaluation.classification import evaluate
 from gluon_asymmnet.saved import open_model
-from gluon_asymmnet.settings import from_json
 from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.classifier import train
+from gluon_asymmnet.utils.settings import from_json
+from gluon_asymmnet.weights.params_file import read_params, write_params
+from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
 from tests.test_train import command, config, read_metrics, run_dir
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.voc import VOC_CLASSES, VOCSource, find_splits
-from gluon_asymmnet.data.voc_xml import (
+from gluon_asymmnet.data.boxes.voc import VOC_CLASSES, VOCSource, find_splits
+from gluon_asymmnet.data.boxes.voc_xml import (
     MAX_BYTES,
     ClassNames,
     VOCObject,
     annotation_xml,
     parse_annotation,
 )
+from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.errors import FormatError, InputError
 
 CLASSES = ClassNames(VOC_CLASSES)
@@ -140,7 +140,7 @@ def test_classes_that_cannot_be_told_apart(root, names, message):
 
 
 def test_gluoncv_reads_the_same(root):
-    from gluon_asymmnet._environment import gluoncv
+    from gluon_asymmnet._mxnet import gluoncv
 
     theirs = gluoncv.data.VOCDetection(str(root), splits=((2007, "test"),))
     image, label = theirs[0]

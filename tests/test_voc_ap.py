@@ -7,16 +7,16 @@ import sys
 import numpy as np
 import pytest
 
+from gluon_asymmnet.data.boxes.geometry import box_iou
 from gluon_asymmnet.data.images import decode, image_info
-from gluon_asymmnet.detection.voc_ap import (
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.evaluation.voc_ap import (
     VOCEvaluator,
     ap_11_point,
     ap_area,
-    box_iou,
     draw_precision_recall,
     write_json,
 )
-from gluon_asymmnet.errors import InputError
 from tests.conftest import ROOT
 
 NONE = [], [], []
@@ -256,7 +256,7 @@ def random_image(random, classes):
 
 @pytest.mark.parametrize("seed, iou", [(0, 0.5), (1, 0.5), (2, 0.75), (3, 0.3)])
 def test_gluoncvs_metrics(seed, iou):
-    from gluon_asymmnet._environment import gluoncv
+    from gluon_asymmnet._mxnet import gluoncv
 
     names, random = list("abcdefgh"), np.random.RandomState(seed)
     metrics = gluoncv.utils.metrics
@@ -319,7 +319,7 @@ def test_coco_without_pycocotools():
     """In a process of its own, where it cannot be imported whether it is installed or not."""
     code = (
         "import sys; sys.modules['pycocotools'] = None\n"
-        "from gluon_asymmnet.detection.coco_ap import COCOEvaluator\n"
+        "from gluon_asymmnet.evaluation.coco_ap import COCOEvaluator\n"
         "COCOEvaluator(['a'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from gluon_asymmnet.cli import voc as voc_command
-from gluon_asymmnet.data.voc import Problem, check
+from gluon_asymmnet.data.boxes.voc import Problem, check
 from gluon_asymmnet.errors import InputError
 from tests.test_voc import HEIGHT, MALFORMED, WIDTH, make, picture, thing, xml
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet.cli import voc as voc_command
+from gluon_asymmnet.data.boxes.voc import VOCSource
+from gluon_asymmnet.data.boxes.voc_download import ARCHIVES, Archive, download_voc, unpack
+from gluon_asymmnet.data.boxes.voc_xml import VOCObject, annotation_xml
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.voc import VOCSource
-from gluon_asymmnet.data.voc_download import ARCHIVES, Archive, download_voc, unpack
-from gluon_asymmnet.data.voc_xml import VOCObject, annotation_xml
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 
 PICTURE = encode(np.zeros((30, 40, 3), np.uint8))

@@ -8,9 +8,9 @@ import pytest
 import safetensors.numpy
 import torch
 
-from gluon_asymmnet.compat.safetensors_file import read_safetensors, write_safetensors
-from gluon_asymmnet.compat.state_dict_file import read_state_dict, write_state_dict
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.weights.safetensors_file import read_safetensors, write_safetensors
+from gluon_asymmnet.weights.state_dict_file import read_state_dict, write_state_dict
 
 ARRAYS = {
     "two": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import LARGE, SMALL, plan_net
-from gluon_asymmnet.compat.layouts import entries, exported_names
-from gluon_asymmnet.compat.params_file import write_params
-from gluon_asymmnet.compat.weights import load_weights
 from gluon_asymmnet.errors import FormatError
-from gluon_asymmnet.registry import get_model
+from gluon_asymmnet.weights.layouts import entries, exported_names
+from gluon_asymmnet.weights.load import load_weights
+from gluon_asymmnet.weights.params_file import write_params
+from gluon_asymmnet.zoo import get_model
 
 DATA = Path(__file__).parent / "data"
 

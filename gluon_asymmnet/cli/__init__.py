@@ -19,7 +19,6 @@ USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 def main(argv=None) -> int:
     """Run the command line and return its exit status."""
     from gluon_asymmnet.cli import (
-        bench,
         checkpoints,
         convert,
         decompose,
@@ -48,7 +47,7 @@ def main(argv=None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (
         doctor, summary, records, voc, fetch, train, train_ssd, checkpoints, evaluate, predict,
-        status, report, detect, reproduce, convert, decompose, optimize, export, bench, launch,
+        status, report, detect, reproduce, convert, decompose, optimize, export, launch,
     )  # fmt: skip
     for module in modules:
         module.add_parser(subparsers)

@@ -70,7 +70,11 @@ def _folder(args) -> Path:
 
 
 def _list(args) -> int:
-    from gluon_asymmnet.train.checkpoint_files import folder_bytes, list_set_aside, read_through
+    from gluon_asymmnet.train.checkpoint_files import (
+        folder_bytes,
+        list_set_aside,
+        read_through,
+    )
 
     folder = _folder(args)
     print(f"{'step':>9} {'epoch':>6} {'MB':>9} {'best':4} state")

@@ -3,7 +3,7 @@
 
 def add_parser(subparsers) -> None:
     """Add ``convert`` to the subcommands of ``asymmnet``."""
-    from gluon_asymmnet.compat.layouts import FORMATS
+    from gluon_asymmnet.weights.layouts import FORMATS
 
     parser = subparsers.add_parser(
         "convert",
@@ -29,8 +29,8 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     """Convert, and print what it was."""
-    from gluon_asymmnet.compat.convert import convert
-    from gluon_asymmnet.registry import variant_id
+    from gluon_asymmnet.models.registry import variant_id
+    from gluon_asymmnet.weights.convert import convert
 
     done = convert(
         args.source, args.out, args.to, model=args.model, width=args.width, rate=args.rate,

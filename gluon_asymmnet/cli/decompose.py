@@ -80,7 +80,7 @@ def run(args) -> int:
 
     from gluon_asymmnet.compress.options import Options
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.threads import set_threads
 
     if args.rec_train and args.data_dir:
         raise InputError("give --rec-train or --data-dir, not both")

@@ -19,7 +19,7 @@ def add_parser(subparsers) -> None:
     """Add the subcommand."""
     import argparse
 
-    from gluon_asymmnet.cli.on_pictures import add_picture_flags
+    from gluon_asymmnet.cli.images import add_picture_flags
 
     parser = subparsers.add_parser(
         "detect",
@@ -38,7 +38,7 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     """Detect and print; 1 if a picture could not be read."""
-    from gluon_asymmnet.cli.on_pictures import Task, run_on_pictures
+    from gluon_asymmnet.cli.images import Task, run_on_pictures
     from gluon_asymmnet.errors import InputError
 
     if not 0 <= args.score_threshold <= 1:
@@ -74,7 +74,7 @@ def _corners(box) -> str:
 
 
 def _marked(rgb, found):
-    from gluon_asymmnet.detection.pictures import marked
+    from gluon_asymmnet.evaluation.drawing import marked
 
     texts = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores)]
     return marked(rgb, found.boxes, texts)

@@ -17,7 +17,7 @@ def run(args) -> int:
     """Print the findings; 1 if something needed is missing."""
     import json
 
-    from gluon_asymmnet import doctor
+    from gluon_asymmnet.utils import doctor
 
     facts, findings = doctor.environment(), doctor.diagnose()
     needed = [f for f in findings if f.needed and not f.ok]

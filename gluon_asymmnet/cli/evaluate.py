@@ -12,8 +12,8 @@ def add_parser(subparsers) -> None:
 def add_tasks(parser) -> None:
     """Add the tasks that can be evaluated; also used by ``eval.py``."""
     from gluon_asymmnet.cli import evaluate_voc
+    from gluon_asymmnet.cli.images import add_engine_flags
     from gluon_asymmnet.cli.model_flags import add_model_flags
-    from gluon_asymmnet.cli.on_pictures import add_engine_flags
     from gluon_asymmnet.cli.walk_flags import add_walk_flags
 
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
@@ -51,7 +51,7 @@ def run(args) -> int:
     import sys
 
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.threads import set_threads
 
     if bool(args.rec_val) == bool(args.data_dir):
         raise InputError("give --rec-val or --data-dir, one of them")
@@ -62,10 +62,10 @@ def run(args) -> int:
     set_threads(args.threads)
     from tqdm import tqdm
 
-    from gluon_asymmnet import evaluation_report as report
     from gluon_asymmnet.cli.walk_flags import check_walk_flags, report_walk
     from gluon_asymmnet.data.sources import open_source
-    from gluon_asymmnet.evaluate import evaluate
+    from gluon_asymmnet.evaluation import classification_report as report
+    from gluon_asymmnet.evaluation.classification import evaluate
 
     source = open_source(rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir)
     check_walk_flags(args, len(source))  # refused before the work, not after

@@ -21,7 +21,7 @@ def add_task(tasks) -> None:
     """Add the task ``voc``."""
     import argparse
 
-    from gluon_asymmnet.cli.on_pictures import add_engine_flags
+    from gluon_asymmnet.cli.images import add_engine_flags
 
     parser = tasks.add_parser(
         "voc",
@@ -72,13 +72,13 @@ def add_task(tasks) -> None:
 
 def run(args) -> int:
     """Evaluate and print."""
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.threads import set_threads
 
     _check(args)
     set_threads(args.threads)
-    from gluon_asymmnet.detection import report
-    from gluon_asymmnet.detection.evaluate import evaluate
-    from gluon_asymmnet.detection.sources import open_boxes
+    from gluon_asymmnet.data.boxes.sources import open_boxes
+    from gluon_asymmnet.evaluation import detection_report as report
+    from gluon_asymmnet.evaluation.detection import evaluate
 
     model = _open(args)
     classes = model.card.class_names
@@ -126,7 +126,7 @@ def _split(splits: str) -> str:
     """The name of the one split, for the devkit's files."""
     from pathlib import Path
 
-    from gluon_asymmnet.detection.config import is_record_file, splits_of
+    from gluon_asymmnet.data.boxes.sources import is_record_file, splits_of
     from gluon_asymmnet.errors import InputError
 
     if is_record_file(splits):
@@ -149,7 +149,7 @@ def _open(args):
 def _detected(model, source, args) -> list:
     """What is found in each picture, without its pixels."""
     from gluon_asymmnet.cli.subcommand import progress_bar
-    from gluon_asymmnet.detection.evaluate import detect
+    from gluon_asymmnet.evaluation.detection import detect
 
     found = []
     with progress_bar("detecting", " images") as progress:
@@ -165,7 +165,7 @@ def _detected(model, source, args) -> list:
 
 
 def _coco(classes):
-    from gluon_asymmnet.detection.coco_ap import COCOEvaluator
+    from gluon_asymmnet.evaluation.coco_ap import COCOEvaluator
 
     return COCOEvaluator(classes)
 
@@ -185,7 +185,7 @@ def _write_json(args, model, source, result, coco) -> None:
     import json
     import math
 
-    from gluon_asymmnet.atomic import write_text
+    from gluon_asymmnet.utils.atomic import write_text
 
     card = model.card
     content = {

@@ -84,7 +84,7 @@ def _add_onnx_flags(parser) -> None:
 
 def run(args) -> int:
     """Export and print where the files lie and how well they agree."""
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.threads import set_threads
 
     set_threads()
     from gluon_asymmnet.cli.model_flags import open_any_from
@@ -106,8 +106,8 @@ def _export(model, args, images):
 
         return export_openvino(model, args.out, images=images)
     from gluon_asymmnet.export.bundle import export_all
-    from gluon_asymmnet.export.onnx import export_onnx
-    from gluon_asymmnet.export.onnx_graph import OnnxForm
+    from gluon_asymmnet.export.onnx.export import export_onnx
+    from gluon_asymmnet.export.onnx.graph import OnnxForm
 
     form = OnnxForm(args.opset, args.ir_version, args.hard_swish)
     if args.form == "onnx":
@@ -120,8 +120,8 @@ def _real_images(rec: str, card):
     from gluon_asymmnet.card import DETECTOR
 
     if card.kind == DETECTOR:
-        from gluon_asymmnet.data.detection_input import validation_batches
-        from gluon_asymmnet.data.detection_records import DetectionRecords
+        from gluon_asymmnet.data.boxes.loader import validation_batches
+        from gluon_asymmnet.data.boxes.records import DetectionRecords
 
         source = DetectionRecords(rec)
         batches = validation_batches(
@@ -129,7 +129,7 @@ def _real_images(rec: str, card):
         )
         return next(batches).data
     from gluon_asymmnet.data.sources import open_source
-    from gluon_asymmnet.evaluate import read_batches
+    from gluon_asymmnet.evaluation.classification import read_batches
 
     images, _ = next(read_batches(open_source(rec=rec), card.preprocessing, _REAL_IMAGES))
     return images

@@ -53,13 +53,13 @@ def run(args) -> int:
     """Quantise and print the report."""
     import sys
 
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.threads import set_threads
 
     set_threads(args.threads)
     from gluon_asymmnet.cli.model_flags import open_from
     from gluon_asymmnet.data.sources import open_source
-    from gluon_asymmnet.export.int8 import export_int8
-    from gluon_asymmnet.export.quantizers import quantizer_of
+    from gluon_asymmnet.export.int8.quantize import export_int8
+    from gluon_asymmnet.export.int8.quantizers import quantizer_of
 
     quantizer_of(args.engine)  # refused before the work
     model = open_from(args)

@@ -21,7 +21,7 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     """Fetch, and print the path."""
-    from gluon_asymmnet.compat.published import BLOB_ID, URL, fetch
+    from gluon_asymmnet.weights.published import BLOB_ID, URL, fetch
 
     path = fetch(
         url=args.url or URL,

@@ -30,7 +30,7 @@ def open_from(args):
     import dataclasses
 
     from gluon_asymmnet.card import Card
-    from gluon_asymmnet.registry import parse_name, read_spec
+    from gluon_asymmnet.models.registry import parse_name, read_spec
     from gluon_asymmnet.saved import open_model
 
     given = _given(args)

@@ -45,9 +45,9 @@ def run(args) -> int:
     """Write the spec, and print what it changes and why."""
     import json
 
-    from gluon_asymmnet.atomic import write_text
-    from gluon_asymmnet.compress.optimizer import optimize
+    from gluon_asymmnet.compress.search import optimize
     from gluon_asymmnet.errors import InputError
+    from gluon_asymmnet.utils.atomic import write_text
 
     for name in ("classes", "input_size"):
         if getattr(args, name) < 1:
@@ -72,7 +72,8 @@ def run(args) -> int:
 def _open(args):
     """Build the model, without weights."""
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.registry import RELATED, find_related, get_classifier, parse_name
+    from gluon_asymmnet.models.registry import RELATED, find_related, parse_name
+    from gluon_asymmnet.zoo import get_classifier
 
     variant = parse_name(args.model, args.width)
     related = find_related(args.model if args.model.endswith(".json") else variant.name)

@@ -17,7 +17,7 @@ def add_parser(subparsers) -> None:
     """Add the subcommand."""
     import argparse
 
-    from gluon_asymmnet.cli.on_pictures import add_picture_flags
+    from gluon_asymmnet.cli.images import add_picture_flags
 
     parser = subparsers.add_parser(
         "predict",
@@ -33,7 +33,7 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     """Predict and print; 1 if a picture could not be read."""
-    from gluon_asymmnet.cli.on_pictures import Task, require_one, run_on_pictures
+    from gluon_asymmnet.cli.images import Task, require_one, run_on_pictures
 
     require_one(args, "top")
     task = Task(_open, _classify, _rows, _annotated, _content)

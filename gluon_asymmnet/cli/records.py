@@ -171,14 +171,14 @@ def _part(text: str) -> tuple[str, float]:
 
 
 def _write_json(path: str, result: dict) -> None:
-    from gluon_asymmnet.atomic import write_text
+    from gluon_asymmnet.utils.atomic import write_text
 
     write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def _build(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data import records
     from gluon_asymmnet.data.class_names import load_class_names
+    from gluon_asymmnet.data.records.build import build as records
 
     with progress_bar("packing", scaled=False) as progress:
         report = records.build(
@@ -203,7 +203,7 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data import records
+    from gluon_asymmnet.data.records.build import build as records
 
     with progress_bar("verifying", scaled=False) as progress:
         report = records.verify(
@@ -219,7 +219,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _repair(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.records_repair import repair
+    from gluon_asymmnet.data.records.repair import repair
 
     with progress_bar("repairing", " bytes") as progress:
         report = repair(
@@ -240,7 +240,7 @@ def _repair(args: argparse.Namespace) -> int:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data import records
+    from gluon_asymmnet.data.records.build import build as records
 
     with progress_bar("reading", scaled=False) as progress:
         found = records.stats(args.rec, args.idx, progress=progress)
@@ -267,7 +267,7 @@ def _counts(counts: dict) -> str:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data import records
+    from gluon_asymmnet.data.records.build import build as records
     from gluon_asymmnet.errors import InputError
 
     parts = dict(args.parts)
@@ -287,7 +287,7 @@ def _split(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data import demo
+    from gluon_asymmnet.data import digits as demo
 
     found = demo.write_digits(args.out, size=args.size, seed=args.seed, exist_ok=args.exist_ok)
     print(f"{found.train}: {demo.TRAIN_IMAGES} records")

@@ -31,12 +31,12 @@ def run(args) -> int:
     """Write the page and say where it is."""
     from pathlib import Path
 
-    from gluon_asymmnet.atomic import write_text
     from gluon_asymmnet.cli.subcommand import progress_bar
     from gluon_asymmnet.report.judge import judge
     from gluon_asymmnet.report.page import page
     from gluon_asymmnet.report.run_files import CLASSIFIER, read_run
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.atomic import write_text
+    from gluon_asymmnet.utils.threads import set_threads
 
     runs = [read_run(path) for path in dict.fromkeys(map(Path, args.runs))]
     set_threads(args.threads)

@@ -39,7 +39,7 @@ def run(args) -> int:
     import sys
 
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.threads import set_threads
 
     for name in ("batch_size", "num_workers"):
         if getattr(args, name) < 1:
@@ -48,14 +48,14 @@ def run(args) -> int:
     set_threads(args.threads)
     from tqdm import tqdm
 
-    from gluon_asymmnet import evaluation_report
     from gluon_asymmnet.card import Card
-    from gluon_asymmnet.compat import published_evaluation as published
-    from gluon_asymmnet.compat.published import fetch
-    from gluon_asymmnet.compat.walk import walk
     from gluon_asymmnet.data.sources import check_labels, open_source
-    from gluon_asymmnet.evaluate import evaluate
+    from gluon_asymmnet.evaluation import classification_report as evaluation_report
+    from gluon_asymmnet.evaluation import published
+    from gluon_asymmnet.evaluation.classification import evaluate
+    from gluon_asymmnet.evaluation.published import walk
     from gluon_asymmnet.saved import open_weights
+    from gluon_asymmnet.weights.published import fetch
 
     source, card = open_source(rec=args.rec_val, idx=args.rec_val_idx), Card()
     passes = published.PUBLISHED.number + 1
@@ -79,10 +79,10 @@ def run(args) -> int:
 def _write_json(args, weights, result, reading) -> None:
     import json
 
-    from gluon_asymmnet.atomic import write_text
-    from gluon_asymmnet.compat import published_evaluation as published
-    from gluon_asymmnet.compat.published import BLOB_ID, git_blob_id
-    from gluon_asymmnet.doctor import environment
+    from gluon_asymmnet.evaluation import published
+    from gluon_asymmnet.utils.atomic import write_text
+    from gluon_asymmnet.utils.doctor import environment
+    from gluon_asymmnet.weights.published import BLOB_ID, git_blob_id
 
     verdict, blob_id = published.judge(reading), git_blob_id(weights)
     content = {

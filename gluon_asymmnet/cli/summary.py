@@ -25,7 +25,8 @@ def add_parser(subparsers) -> None:
 def run(args) -> int:
     """Print the table."""
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.registry import cost_of, find_related, parse_name, variant_id
+    from gluon_asymmnet.models.registry import find_related, parse_name, variant_id
+    from gluon_asymmnet.zoo import cost_of
 
     for name in ("classes", "input_size"):
         if getattr(args, name) < 1:
@@ -88,7 +89,7 @@ def _print_plan(cost) -> None:
 def _print_more(args, cost) -> None:
     """Print what is known of AsymmNet and MobileNetV3 only."""
     from gluon_asymmnet.arch import feature_info
-    from gluon_asymmnet.registry import plan_model
+    from gluon_asymmnet.models.registry import plan_model
 
     _, plan = plan_model(
         args.model, width=args.width, rate=args.rate, shuffle_groups=args.shuffle_groups,

@@ -1,7 +1,8 @@
 """``asymmnet train``, the same as ``train_imagenet.py``."""
 
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.settings import add_flags, resolve
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.config import resolve
+from gluon_asymmnet.utils.settings import add_flags
 
 DESCRIPTION = (
     "Train an image classifier from RecordIO or from folders. The flags are those of GluonCV's and "
@@ -29,7 +30,7 @@ def run(given: dict) -> int:
     import shlex
     import sys
 
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.threads import set_threads
 
     config = resolve(ClassifierConfig, given)
     set_threads(config.threads)

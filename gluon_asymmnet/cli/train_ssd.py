@@ -1,7 +1,8 @@
 """``asymmnet train-ssd``, the same as ``train_ssd.py``."""
 
-from gluon_asymmnet.detection.config import DetectorConfig
-from gluon_asymmnet.settings import add_flags, resolve
+from gluon_asymmnet.train.config import resolve
+from gluon_asymmnet.train.detector_config import DetectorConfig
+from gluon_asymmnet.utils.settings import add_flags
 
 DESCRIPTION = (
     "Train a single-shot detector on VOC folders.  The flags are those of GluonCV's train_ssd.py.  "
@@ -29,7 +30,7 @@ def run(given: dict) -> int:
     import shlex
     import sys
 
-    from gluon_asymmnet.threads import set_threads
+    from gluon_asymmnet.utils.threads import set_threads
 
     config = resolve(DetectorConfig, given)
     set_threads(config.threads)

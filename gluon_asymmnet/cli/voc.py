@@ -133,9 +133,9 @@ def _positive(text: str) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.atomic import write_text
-    from gluon_asymmnet.data import voc
+    from gluon_asymmnet.data.boxes import voc
     from gluon_asymmnet.data.class_names import load_class_names
+    from gluon_asymmnet.utils.atomic import write_text
 
     with progress_bar("checking", " images") as progress:
         report = voc.check(
@@ -167,7 +167,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.voc_download import ARCHIVES, download_voc
+    from gluon_asymmnet.data.boxes.voc_download import ARCHIVES, download_voc
     from gluon_asymmnet.errors import InputError
 
     names = args.only.split(",") if args.only else list(ARCHIVES)
@@ -184,7 +184,7 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _from_coco(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.coco import coco_to_voc
+    from gluon_asymmnet.data.boxes.coco import coco_to_voc
 
     with progress_bar("converting", " images") as progress:
         done = coco_to_voc(
@@ -204,7 +204,7 @@ def _from_coco(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.digits_voc import FOLDER, SPLITS, write_digits_voc
+    from gluon_asymmnet.data.boxes.digits import FOLDER, SPLITS, write_digits_voc
 
     write_digits_voc(args.out, images=args.images, seed=args.seed)
     for split, count in zip(SPLITS, args.images):

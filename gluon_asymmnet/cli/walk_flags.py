@@ -24,8 +24,8 @@ def add_walk_flags(parser) -> None:
 
 def check_walk_flags(args, records: int) -> None:
     """Raise InputError, before hours of work, for a walk that ``records`` do not allow."""
-    from gluon_asymmnet.compat.walk import walk
     from gluon_asymmnet.errors import InputError
+    from gluon_asymmnet.evaluation.published import walk
 
     if args.walk:
         walk(records, *_settings(args))
@@ -37,7 +37,7 @@ def check_walk_flags(args, records: int) -> None:
 
 def report_walk(result, args) -> tuple[str, dict]:
     """Return the passes of the walk as a table, and for a JSON file; for ``--walk`` only."""
-    from gluon_asymmnet.compat.published_evaluation import readings, table
+    from gluon_asymmnet.evaluation.published import readings, table
 
     batch_size, passes = _settings(args)
     found = readings(result, batch_size, passes)

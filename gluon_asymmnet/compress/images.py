@@ -5,7 +5,8 @@ from typing import Callable
 
 import numpy as np
 
-from gluon_asymmnet.evaluate import Part, Preprocessing, read_batches
+from gluon_asymmnet.data.transforms import Preprocessing
+from gluon_asymmnet.evaluation.classification import Part, read_batches
 
 
 def sampled_batches(

@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.compress.decomposition import largest_multiplier
 from gluon_asymmnet.compress.moments import Window
 from gluon_asymmnet.errors import InputError

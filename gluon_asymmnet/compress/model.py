@@ -8,18 +8,18 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.atomic import new_folder
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import CARD_FILE, Card
-from gluon_asymmnet.compat.params_file import write_params
 from gluon_asymmnet.compress.layers import block_at
 from gluon_asymmnet.compress.network import Decomposed, chosen, decompose
 from gluon_asymmnet.compress.normalisation import reestimate, settle
 from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.graph_complexity import count_graph
-from gluon_asymmnet.registry import find_related
+from gluon_asymmnet.models.graph_complexity import count_graph
+from gluon_asymmnet.models.registry import find_related
 from gluon_asymmnet.saved import SavedModel, open_weights
+from gluon_asymmnet.utils.atomic import new_folder
+from gluon_asymmnet.weights.params_file import write_params
 
 SPEC_FILE, WEIGHTS_FILE, REPORT_FILE = "spec.json", "last.params", "decomposition.json"
 

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.compress.layers import set_array
 
 nn = mx.gluon.nn

@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gluon_asymmnet.related.rpw_plan import (
+from gluon_asymmnet.models.rpw_plan import (
     Convolution,
     Stage,
     convolutions,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
-from gluon_asymmnet.atomic import naming, write_text
 from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.utils.atomic import naming, write_text
 
 SKIPPED_FILE = "skipped_records.jsonl"
 _ADVICE = "find all of them with `asymmnet records verify`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gluon_asymmnet.data.recordio import PathLike, require_file
+from gluon_asymmnet.data.records.recordio import PathLike, require_file
 from gluon_asymmnet.errors import FormatError, InputError
 
 

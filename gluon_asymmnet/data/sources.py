@@ -10,8 +10,8 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet.data.class_names import read_class_names
-from gluon_asymmnet.data.recordio import Record, RecordFile
-from gluon_asymmnet.data.records import find_images
+from gluon_asymmnet.data.folders import find_images
+from gluon_asymmnet.data.records.recordio import Record, RecordFile
 from gluon_asymmnet.errors import FormatError, InputError
 
 # A larger label without class names is damage: each class costs 5 kB of weights.

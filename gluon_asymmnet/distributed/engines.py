@@ -9,13 +9,13 @@ import os
 import socket
 import zlib
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.distributed.helper import start_helper
 from gluon_asymmnet.distributed.place import Place
 from gluon_asymmnet.distributed.watch import Member
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.extras import load_extra, require
+from gluon_asymmnet.utils.extras import load_extra, require
 
 _SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 

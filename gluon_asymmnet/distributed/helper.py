@@ -26,7 +26,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # meant for the worker, which may want to save first
     threading.Thread(target=_end_with_the_worker, daemon=True).start()
     # DMLC_ROLE would make the import itself serve, with a controller that unpickles what it gets.
-    from gluon_asymmnet._environment import mx
+    from gluon_asymmnet._mxnet import mx
 
     os.environ["DMLC_ROLE"] = os.environ["ASYMMNET_ROLE"]
     store = mx.kv.create("dist")

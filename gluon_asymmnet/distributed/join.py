@@ -45,7 +45,7 @@ def joined(config) -> Iterator[Workers]:
 
 def _start_hub(place: Place) -> Hub:
     if place.engine == "horovod":
-        from gluon_asymmnet.extras import load_extra, require
+        from gluon_asymmnet.utils.extras import load_extra, require
 
         require("horovod")
         server = load_extra("horovod.runner.http.http_server")

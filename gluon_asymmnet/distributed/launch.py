@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from gluon_asymmnet.distributed.watch import LOST, status_text
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.threads import available
+from gluon_asymmnet.utils.threads import available
 
 _GRACE = 5  # seconds for the others to end by themselves, then from SIGTERM to SIGKILL
 _PASSED_ON = ("OMP_NUM_THREADS", "PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "DMLC_INTERFACE")

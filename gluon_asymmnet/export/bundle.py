@@ -9,12 +9,12 @@ import numpy as np
 
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import export_folder
-from gluon_asymmnet.export.onnx import write_onnx
-from gluon_asymmnet.export.onnx_graph import OnnxForm
+from gluon_asymmnet.export.onnx.export import write_onnx
+from gluon_asymmnet.export.onnx.graph import OnnxForm
 from gluon_asymmnet.export.openvino import write_openvino
 from gluon_asymmnet.export.symbol import write_symbol
-from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.saved import AnyModel
+from gluon_asymmnet.utils.extras import load_extra
 
 # form -> what writes it, and the libraries that it needs
 _FORMS = {

@@ -8,16 +8,21 @@ from typing import Callable, Optional, Union
 import numpy as np
 
 from gluon_asymmnet.arch import NetPlan
-from gluon_asymmnet.atomic import new_folder
 from gluon_asymmnet.card import CARD_FILE, DETECTOR, Card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.parity import BoxParity, Parity, sample_images
-from gluon_asymmnet.registry import cost_of, find_related, plan_model
+from gluon_asymmnet.models.registry import find_related, plan_model
+from gluon_asymmnet.utils.atomic import new_folder
+from gluon_asymmnet.zoo import cost_of
 
 # write(model, folder, images): put the files of one form into the folder, compare what they give
 # on the images with the network, return the parity by the name of what ran them
 AnyParity = Union[Parity, BoxParity]
+
+
 Writer = Callable[[object, Path, np.ndarray], dict[str, AnyParity]]
+
+
 _SAMPLES = 4  # images made where none are given
 
 

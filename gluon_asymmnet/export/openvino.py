@@ -6,12 +6,12 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet.export.folder import AnyParity, export_folder
-from gluon_asymmnet.export.onnx import limit_of, to_onnx
-from gluon_asymmnet.export.onnx_graph import CARD_KEY, OnnxForm
+from gluon_asymmnet.export.onnx.export import limit_of, to_onnx
+from gluon_asymmnet.export.onnx.graph import CARD_KEY, OnnxForm
 from gluon_asymmnet.export.parity import require
-from gluon_asymmnet.extras import load_extra
 from gluon_asymmnet.predict.engines import RT_INFO, OpenVino
 from gluon_asymmnet.saved import AnyModel, card_id
+from gluon_asymmnet.utils.extras import load_extra
 
 _FORM = OnnxForm(opset=17)  # with the HardSwish operator, the one form that is fused here
 

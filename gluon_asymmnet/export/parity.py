@@ -5,8 +5,8 @@ from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
-from gluon_asymmnet.detection.agreement import Found, agreement
 from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.evaluation.agreement import Found, agreement
 
 # Of a detector: relative to a score of 1 and to the side of the input.  Wider than for logits: the
 # exponential in a box's size multiplies the last digits.

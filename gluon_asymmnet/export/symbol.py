@@ -6,19 +6,13 @@ from typing import Optional
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import AnyParity, export_folder
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
-from gluon_asymmnet.nn.asymmnet import AsymmNet, inference_form
-from gluon_asymmnet.saved import (
-    PARAMS_SUFFIX,
-    SYMBOL_SUFFIX,
-    AnyModel,
-    card_id,
-    import_symbol,
-)
+from gluon_asymmnet.models.asymmnet import AsymmNet, inference_form
+from gluon_asymmnet.saved import PARAMS_SUFFIX, SYMBOL_SUFFIX, AnyModel, card_id, import_symbol
 
 LIMIT = 1e-5  # relative; the reloaded graph runs the same operators
 # relative; batch normalisation is folded: by us, or by oneDNN when mx.mod.Module binds the graph

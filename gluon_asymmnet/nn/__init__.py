@@ -1,20 +1,22 @@
 """The Gluon blocks.  HybridBlocks only: no files, no global state."""
 
 from gluon_asymmnet.nn.activations import HardSigmoid, HardSwish, ReLU6
-from gluon_asymmnet.nn.asymmnet import AsymmNet, FeatureMaps
 from gluon_asymmnet.nn.attention import EfficientAttention, SqueezeExcite, attention
-from gluon_asymmnet.nn.bottlenecks import AsymmBottleneck, ChannelShuffle, ConvNorm, NormFactory
+from gluon_asymmnet.nn.bottlenecks import (
+    AsymmBottleneck,
+    ChannelShuffle,
+    ConvNorm,
+    NormFactory,
+)
 from gluon_asymmnet.nn.shift import AddressShift, ChannelShift, ShortcutShift
 
 __all__ = [
     "AddressShift",
     "AsymmBottleneck",
-    "AsymmNet",
     "ChannelShift",
     "ChannelShuffle",
     "ConvNorm",
     "EfficientAttention",
-    "FeatureMaps",
     "HardSigmoid",
     "HardSwish",
     "NormFactory",

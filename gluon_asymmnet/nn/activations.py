@@ -1,7 +1,7 @@
 """Activations of the mobile networks."""
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.nn.forms import Formed, unblocked
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.nn.onednn import Formed, unblocked
 
 nn = mx.gluon.nn
 

@@ -4,11 +4,11 @@ import inspect
 import math
 from typing import Optional
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import round_up
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn.activations import activation
-from gluon_asymmnet.nn.forms import (
+from gluon_asymmnet.nn.onednn import (
     INFERENCE,
     TRAINING,
     Formed,

@@ -3,11 +3,11 @@
 import inspect
 from typing import Optional
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import BlockPlan
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.attention import SqueezeExcite, attention_in_bottleneck
-from gluon_asymmnet.nn.forms import TRAINING, Formed, joined, resliced, unblocked
+from gluon_asymmnet.nn.onednn import TRAINING, Formed, joined, resliced, unblocked
 
 nn = mx.gluon.nn
 

@@ -7,7 +7,7 @@ All of them are slices and joins, of any batch and image size.  Joins name a neg
 ``forms.joined``.
 """
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 
 MODES = ("flat", "zero")

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gluon_asymmnet.card import DETECTOR
-from gluon_asymmnet.detection.card import parse_detector_card
-from gluon_asymmnet.detection.evaluate import detect
-from gluon_asymmnet.detection.nms import Kept, suppress
-from gluon_asymmnet.detection.pictures import SHOWN_FROM
-from gluon_asymmnet.detection.spec import anchors
+from gluon_asymmnet.detector_card import parse_detector_card
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.evaluation.detection import detect
+from gluon_asymmnet.evaluation.drawing import SHOWN_FROM
+from gluon_asymmnet.models.ssd_spec import anchors
+from gluon_asymmnet.predict.nms import Kept, suppress
 from gluon_asymmnet.predict.opening import OnEngine, check_pictures
 from gluon_asymmnet.predict.pictures import Picture, read_picture
 

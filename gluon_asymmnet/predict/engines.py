@@ -11,8 +11,8 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.extras import load_extra, require
-from gluon_asymmnet.threads import available, set_threads
+from gluon_asymmnet.utils.extras import load_extra, require
+from gluon_asymmnet.utils.threads import available, set_threads
 
 PRECISIONS = ("f32", "bf16")
 RT_INFO = ("gluon_asymmnet", "card")  # where the card stands in the IR
@@ -84,7 +84,7 @@ class MXNet:
         _only_f32("mxnet", precision)
         require("mxnet")
         set_threads(threads)
-        from gluon_asymmnet._environment import mx
+        from gluon_asymmnet._mxnet import mx
         from gluon_asymmnet.saved import faster, open_saved
 
         self._model = open_saved(path)

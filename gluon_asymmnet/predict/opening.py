@@ -8,8 +8,8 @@ import numpy as np
 
 from gluon_asymmnet.card import CARD_FILE, card_text, kind_of, require_kind
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.extras import installed
 from gluon_asymmnet.predict.engines import ENGINES, PRECISIONS
+from gluon_asymmnet.utils.extras import installed
 
 # Which engine runs which file, fastest first: what "auto" goes by.
 _RUNS = (

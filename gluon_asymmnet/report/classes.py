@@ -5,14 +5,8 @@ from collections.abc import Sequence
 from typing import Optional, Union
 
 from gluon_asymmnet.errors import FormatError
-from gluon_asymmnet.evaluate import wilson_interval
-from gluon_asymmnet.report.judge import (
-    Judged,
-    Sample,
-    thumbnail,
-    worst_classes,
-    worst_pairs,
-)
+from gluon_asymmnet.evaluation.classification import wilson_interval
+from gluon_asymmnet.report.judge import Judged, Sample, thumbnail, worst_classes, worst_pairs
 from gluon_asymmnet.report.markup import Markup, element, join
 from gluon_asymmnet.report.run_files import Run, finite, read_object
 from gluon_asymmnet.report.text import NONE, number, percent

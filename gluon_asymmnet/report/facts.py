@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.detection.config import DetectorConfig
 from gluon_asymmnet.report.charts import swatch
 from gluon_asymmnet.report.classes import table
 from gluon_asymmnet.report.curves import throughput
@@ -15,7 +13,9 @@ from gluon_asymmnet.report.markup import Markup, breakable, element, join
 from gluon_asymmnet.report.published import NAME, Published, is_published
 from gluon_asymmnet.report.run_files import DETECTOR, Run, finite
 from gluon_asymmnet.report.text import NONE, duration, moment, number, percent, rate
-from gluon_asymmnet.settings import REFUSED
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.detector_config import DetectorConfig
+from gluon_asymmnet.utils.settings import REFUSED
 
 _SHOWN_EVENTS = 200
 _LARGE = (

@@ -8,7 +8,7 @@ import numpy as np
 from gluon_asymmnet.data.images import decode, encode, resized
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.evaluate import Evaluation, evaluate
+from gluon_asymmnet.evaluation.classification import Evaluation, evaluate
 from gluon_asymmnet.report.run_files import Run
 
 WRONG, RIGHT = 12, 6  # pictures that are shown

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.recipes import RECIPES
 from gluon_asymmnet.report.run_files import CLASSIFIER, Run
-from gluon_asymmnet.settings import REFUSED
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.recipes import RECIPES
+from gluon_asymmnet.utils.settings import REFUSED
 
 RECIPE = "published"
 NAME = "published run"

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from gluon_asymmnet.atomic import hidden_name
 from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.utils.atomic import hidden_name
 
 MANIFEST = "manifest.json"
 REQUIRED = ("net.params", "trainer.params", "state.json")

@@ -7,11 +7,8 @@ from typing import Optional
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
-from gluon_asymmnet.compat.weights import load_published, load_weights
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.data.augment import Augmentation, Normalization
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.constants import (
     IMAGENET200_CLASSES,
@@ -19,24 +16,26 @@ from gluon_asymmnet.data.constants import (
     IMAGENET_CLASSES,
     IMAGENET_TRAIN_IMAGES,
 )
-from gluon_asymmnet.data.imagenet import RecordIterInput, Shard, ThreadedInput
+from gluon_asymmnet.data.loader import RecordIterInput, Shard, ThreadedInput
 from gluon_asymmnet.data.sources import check_labels, open_source
+from gluon_asymmnet.data.transforms import Augmentation, Normalization
 from gluon_asymmnet.distributed.workers import ALONE, Workers
-from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.evaluate import evaluate_together
-from gluon_asymmnet.nn.forms import INFERENCE, TRAINING, set_form
-from gluon_asymmnet.registry import cost_of, get_model, parse_name, read_spec
-from gluon_asymmnet.train import gradients
-from gluon_asymmnet.train.checkpoint import load_trainer
+from gluon_asymmnet.evaluation.classification import evaluate_together
+from gluon_asymmnet.models.registry import parse_name, read_spec
+from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_form
+from gluon_asymmnet.train import optimization as gradients
+from gluon_asymmnet.train.checkpoint import load_states_file, load_trainer
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.distillation import make_distillation
 from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
-from gluon_asymmnet.train.freezing import decay_rates, freeze_classifier
 from gluon_asymmnet.train.loop import Result, run
 from gluon_asymmnet.train.mixing import Mix, make_mixing
+from gluon_asymmnet.train.optimization import decay_rates, freeze_classifier, make_schedule
 from gluon_asymmnet.train.run_directory import FREE_SETTINGS, open_run
-from gluon_asymmnet.train.schedule import make_schedule
-from gluon_asymmnet.train.trainer_states import load_states_file
+from gluon_asymmnet.utils.doctor import environment
+from gluon_asymmnet.weights.load import load_published, load_weights
+from gluon_asymmnet.zoo import cost_of, get_model
 
 SMOOTHING = 0.1  # fixed in the authors' train.py
 FP16_LOSS_SCALE = 128  # keeps small gradients above half precision's smallest number

@@ -6,34 +6,38 @@ from typing import Optional
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import CARD_FILE
-from gluon_asymmnet.data.augment import Normalization
 from gluon_asymmnet.data.bad_records import SkippedRecords
-from gluon_asymmnet.data.detection_augment import BoxAugmentation
-from gluon_asymmnet.data.detection_input import DetectionBatch, DetectionInput
-from gluon_asymmnet.data.voc import VOC_CLASSES
-from gluon_asymmnet.detection import pictures
-from gluon_asymmnet.detection.card import DetectorCard
-from gluon_asymmnet.detection.config import DetectorConfig
-from gluon_asymmnet.detection.evaluate import detect, evaluate
-from gluon_asymmnet.detection.loss import MultiBoxLoss
-from gluon_asymmnet.detection.sources import open_boxes
-from gluon_asymmnet.detection.spec import anchors
-from gluon_asymmnet.detection.ssd import LEAST_SCORE
-from gluon_asymmnet.detection.targets import TargetGenerator
-from gluon_asymmnet.detection.voc_ap import write_json
-from gluon_asymmnet.detection.zoo import get_detector
+from gluon_asymmnet.data.boxes.loader import DetectionBatch, DetectionInput
+from gluon_asymmnet.data.boxes.sources import open_boxes
+from gluon_asymmnet.data.boxes.transforms import BoxAugmentation
+from gluon_asymmnet.data.boxes.voc import VOC_CLASSES
+from gluon_asymmnet.data.transforms import Normalization
+from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.distributed.workers import ALONE
-from gluon_asymmnet.doctor import environment
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.registry import plan_model
+from gluon_asymmnet.evaluation import drawing as pictures
+from gluon_asymmnet.evaluation.detection import detect, evaluate
+from gluon_asymmnet.evaluation.voc_ap import write_json
+from gluon_asymmnet.models.registry import plan_model
+from gluon_asymmnet.models.ssd import LEAST_SCORE
+from gluon_asymmnet.models.ssd_spec import anchors
+from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
-from gluon_asymmnet.train.freezing import freeze, freeze_norms, stages_of
-from gluon_asymmnet.train.gradients import clip_norm
 from gluon_asymmnet.train.loop import Result, run
+from gluon_asymmnet.train.optimization import (
+    clip_norm,
+    freeze,
+    freeze_norms,
+    make_schedule,
+    stages_of,
+)
 from gluon_asymmnet.train.run_directory import RunDirectory
-from gluon_asymmnet.train.schedule import make_schedule
+from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
+from gluon_asymmnet.train.ssd_targets import TargetGenerator
+from gluon_asymmnet.utils.doctor import environment
+from gluon_asymmnet.zoo import get_detector
 
 
 def train(config: DetectorConfig) -> Result:

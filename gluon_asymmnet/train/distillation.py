@@ -10,11 +10,11 @@ from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.compat.exact import load_exact
-from gluon_asymmnet.data.augment import Normalization
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.predict import Predictor
+from gluon_asymmnet.weights.load import load_exact
 
 
 class Teacher(NamedTuple):
@@ -130,7 +130,7 @@ def gluoncv_teacher(name: str, params: str, classes: int, size: int, devices) ->
     Args:
         params: its weights; empty: those that GluonCV downloads, of ImageNet's 1,000 classes.
     """
-    from gluon_asymmnet._environment import gluoncv
+    from gluon_asymmnet._mxnet import gluoncv
 
     zoo = gluoncv.model_zoo.model_zoo
     if name.lower() not in zoo.get_model_list():

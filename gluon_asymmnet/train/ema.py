@@ -2,9 +2,9 @@
 
 from typing import Optional
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.compat.params_file import read_params
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.weights.params_file import read_params
 
 METRIC_PREFIX = "ema_"  # of the average's metrics
 

@@ -19,18 +19,16 @@ from typing import Callable, NamedTuple, Optional, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from gluon_asymmnet._environment import mx
-from gluon_asymmnet.atomic import new_file
-from gluon_asymmnet.compat.params_file import write_params
+from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.distributed.workers import digest
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.train import checkpoint as checkpoints
-from gluon_asymmnet.train.board import Board
 from gluon_asymmnet.train.checkpoint_files import clean_up, latest
-from gluon_asymmnet.train.curves import draw_curves
 from gluon_asymmnet.train.ema import AveragedWeights
-from gluon_asymmnet.train.progress import clock, time_left, write_progress
+from gluon_asymmnet.train.progress import Board, clock, draw_curves, time_left, write_progress
 from gluon_asymmnet.train.run_directory import RunDirectory, logging_to
+from gluon_asymmnet.utils.atomic import new_file
+from gluon_asymmnet.weights.params_file import write_params
 
 _IN_FLIGHT = 2  # steps whose results are not read yet: keeps MXNet's queue filled, and bounded
 

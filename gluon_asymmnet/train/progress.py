@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.utils.atomic import naming, new_file, write_text
 
 PROGRESS_FILE = "progress.json"
 
@@ -46,3 +46,66 @@ def clock(seconds: float) -> str:
     """Write seconds as h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+class Board:
+    """Scalars over epochs, in ``folder``.
+
+    Args:
+        purge_step: the first epoch of this process; TensorBoard forgets what earlier ones wrote
+            from there on.
+
+    Raises: OSError if the disk is full.
+    """
+
+    def __init__(self, folder: Path, purge_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        self._folder = Path(folder)
+        with naming(self._folder):
+            self._writer = EventsWriter(str(self._folder / "events"))
+        self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add_scalar(self, name: str, value: float, epoch: int) -> None:
+        """Write one number."""
+        from tensorboardX.summary import scalar
+
+        self._write(step=epoch, summary=scalar(name, value))
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        with naming(self._folder):
+            self._writer.close()
+
+    def _write(self, **values) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        with naming(self._folder):
+            self._writer.write_event(Event(wall_time=time.time(), **values))
+            self._writer.flush()
+
+
+def draw_curves(metrics: list[dict], path) -> None:
+    """Draw loss, accuracy and learning rate over the epochs; ``metrics`` as in metrics.jsonl."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for row in metrics for name in row))
+    panels = {
+        "loss": [n for n in names if n.endswith("_loss")],
+        "metrics": [n for n in names if n.startswith(("train_", "val_")) and "loss" not in n],
+        "learning rate": ["lr"],
+    }
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, shown) in zip(figure.subplots(1, len(panels)), panels.items()):
+        for name in shown:
+            rows = [row for row in metrics if name in row]
+            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows],
+                      label=name, marker="." if len(rows) < 40 else "")  # fmt: skip
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    with new_file(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=100)

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
-from gluon_asymmnet.atomic import naming, remove_leftovers, write_text
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
-from gluon_asymmnet.settings import from_json, to_json
 from gluon_asymmnet.train.checkpoint_files import (
     Checkpoint,
     Damage,
@@ -23,6 +21,8 @@ from gluon_asymmnet.train.checkpoint_files import (
     list_set_aside,
     set_aside,
 )
+from gluon_asymmnet.utils.atomic import naming, remove_leftovers, write_text
+from gluon_asymmnet.utils.settings import from_json, to_json
 
 # Settings that may change between a run and its continuation: they do not decide its result.
 # A run may be moved, too.

@@ -12,10 +12,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gluon_asymmnet.atomic import write_text
-from gluon_asymmnet.data.demo import write_digits
-from gluon_asymmnet.data.digits_voc import write_digits_voc
-from gluon_asymmnet.doctor import environment
+from gluon_asymmnet.data.boxes.digits import write_digits_voc
+from gluon_asymmnet.data.digits import write_digits
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.doctor import environment
 from tests.faults import others, report
 from tests.faults.kills import Outcome, chain
 from tests.faults.subject import ROOT, End, Subject, classifier, detector, read_end, write_records

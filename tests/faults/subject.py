@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from gluon_asymmnet.data.records.recordio import RecordFile
+from gluon_asymmnet.data.records.writer import RecordWriter
 
-from gluon_asymmnet.compat.params_file import read_params
-from gluon_asymmnet.data.record_writer import RecordWriter
-from gluon_asymmnet.data.recordio import RecordFile
 from gluon_asymmnet.train.checkpoint_files import find_damage, list_checkpoints
+from gluon_asymmnet.weights.params_file import read_params
 
 ROOT = Path(__file__).parent.parent.parent
 KEEP = 2

@@ -18,7 +18,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from gluon_asymmnet.atomic import write_text
+from gluon_asymmnet.utils.atomic import write_text
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.worker import Progress, work
 

@@ -17,37 +17,30 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, frame, pack
+from gluon_asymmnet.data.records.repair import repair
 
 from gluon_asymmnet.card import Card, parse_card, read_card
-from gluon_asymmnet.compat.convert import read_arrays
-from gluon_asymmnet.compat.safetensors_file import read_safetensors, write_safetensors
-from gluon_asymmnet.compat.state_dict_file import read_state_dict, write_state_dict
-from gluon_asymmnet.compat.states_file import inspect_states
-from gluon_asymmnet.config import ClassifierConfig
-from gluon_asymmnet.data import records
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
-from gluon_asymmnet.data.class_names import load_class_names, name_lines
-from gluon_asymmnet.data.coco import coco_to_voc
-from gluon_asymmnet.data.detection_records import DetectionList, DetectionRecords
-from gluon_asymmnet.data.images import decode, encode, image_info
-from gluon_asymmnet.data.recordio import MAGIC, RecordFile, frame, pack
-from gluon_asymmnet.data.records_repair import repair
-from gluon_asymmnet.data.voc import VOC_CLASSES, VOCSource
-from gluon_asymmnet.data.voc_download import unpack
-from gluon_asymmnet.data.voc_xml import (
+from gluon_asymmnet.data.boxes.coco import coco_to_voc
+from gluon_asymmnet.data.boxes.records import DetectionList, DetectionRecords
+from gluon_asymmnet.data.boxes.voc import VOC_CLASSES, VOCSource
+from gluon_asymmnet.data.boxes.voc_download import unpack
+from gluon_asymmnet.data.boxes.voc_xml import (
     ClassNames,
     VOCObject,
     annotation_xml,
     is_bare_name,
     parse_annotation,
 )
-from gluon_asymmnet.detection.card import DetectorCard, read_detector_card
-from gluon_asymmnet.detection.config import DetectorConfig
-from gluon_asymmnet.detection.spec import parse_detector
+from gluon_asymmnet.data.class_names import load_class_names, name_lines
+from gluon_asymmnet.data.images import decode, encode, image_info
+from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.registry import FAMILIES, find_related, plan_model
+from gluon_asymmnet.models.registry import FAMILIES, find_related, plan_model
+from gluon_asymmnet.models.ssd_spec import parse_detector
 from gluon_asymmnet.report.run_files import read_run
-from gluon_asymmnet.settings import from_json, to_json
 from gluon_asymmnet.train.checkpoint_files import (
     MANIFEST,
     REQUIRED,
@@ -56,7 +49,14 @@ from gluon_asymmnet.train.checkpoint_files import (
     write_manifest,
 )
 from gluon_asymmnet.train.checkpoint_files import read_manifest as read_files
+from gluon_asymmnet.train.classifier_config import ClassifierConfig
+from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.train.run_directory import read_json_lines
+from gluon_asymmnet.utils.settings import from_json, to_json
+from gluon_asymmnet.weights.convert import read_arrays
+from gluon_asymmnet.weights.safetensors_file import read_safetensors, write_safetensors
+from gluon_asymmnet.weights.state_dict_file import read_state_dict, write_state_dict
+from gluon_asymmnet.weights.states_file import inspect_states
 from tests import fuzz_params_file
 from tests.fuzz import mutations as damage
 

@@ -1,0 +1,184 @@
+"""What 8 bits cost and win: the table of ``benchmarks/int8``.
+
+Two networks per engine.  The demo's, on its held-out digits: accuracy.  AsymmNet-Large with random
+weights, on crops of scikit-learn's two photographs: how far the arithmetic moves the logits at 224
+pixels, and the speed.  Its normalisation statistics are those of the crops, so its activations
+have the scale of a trained net's; its classes mean nothing and lie close together, so the share
+that keeps its best class is a pessimistic figure.  It is no substitute for ImageNet.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import photographs
+from benchmarks.report import machine_line
+from gluon_asymmnet.models.registry import parse_name
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.doctor import environment
+from gluon_asymmnet.utils.extras import installed
+
+ENGINES = ("onnxruntime", "openvino")
+_CROPS = 64  # that calibrate, and as many to judge on
+_DIGITS = 128  # that calibrate
+_ANY = 101.0  # points: where classes mean nothing, speed alone decides what stays in float
+_STATISTICS = 16  # crops whose statistics the random network gets
+
+
+def measure(
+    run,
+    digits,
+    *,
+    threads: int = 0,
+    name: str = "asymmnet_large",
+    size: int = 224,
+    crops: int = _CROPS,
+    engines=ENGINES,
+) -> Iterator[dict]:
+    """Quantise both networks; yield what was found after each engine, for it takes minutes.
+
+    Without NNCF, OpenVINO is left out.
+
+    Args:
+        run: the demo's run directory.
+        digits: the folder with its ``train.rec`` and ``val.rec``.
+        name: of the network with random weights.
+        size: its input, pixels.
+    """
+    from gluon_asymmnet.data.sources import open_source
+    from gluon_asymmnet.evaluation.classification import read_batches
+    from gluon_asymmnet.saved import open_model
+
+    trained = open_model(Path(run) / "last.params")
+    train, val = (open_source(rec=str(Path(digits) / f"{n}.rec")) for n in ("train", "val"))
+    calibration, _ = next(read_batches(train, trained.card.preprocessing, _DIGITS))
+    random, photos = random_model(name, size, crops)
+    found = {"machine": environment(), "digits": [], "photographs": []}
+    for engine in engines:
+        if engine == "openvino" and not installed("nncf"):
+            print("left out: openvino: nncf is not installed", file=sys.stderr)
+            continue
+        found["digits"].append(_quantise(trained, calibration, None, engine, threads, val))
+        found["photographs"].append(
+            _quantise(random, photos[:crops], photos[crops:], engine, threads, None)
+        )
+        yield found
+
+
+def _quantise(model, images, unseen, engine: str, threads: int, validation) -> dict:
+    from gluon_asymmnet.export.int8.quantize import MAX_LOSS, export_int8, signal_to_noise
+
+    from gluon_asymmnet.predict import Predictor
+
+    print(f"int8: {model.card.model} for {engine}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "int8"
+        report = export_int8(
+            model, out, images, engine=engine, validation=validation, threads=threads,
+            max_loss=MAX_LOSS if validation else _ANY,
+            progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
+        )  # fmt: skip
+        found = json.loads(report.json())
+        if unseen is not None:
+            logits = Predictor(out, engine, threads=threads).predict(unseen)
+            expected = model.predict(unseen)
+            found["unseen"] = {
+                "images": len(unseen),
+                "sqnr": round(signal_to_noise(expected, logits), 2),
+                "cosine": round(_cosine(expected, logits), 5),
+                "agreement": float((expected.argmax(axis=1) == logits.argmax(axis=1)).mean()),
+            }
+    return found
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the mean cosine of the rows."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / norms).mean())
+
+
+def random_model(name: str, size: int, crops: int):
+    """Return a network with random weights, and ``2 * crops`` preprocessed crops."""
+    from gluon_asymmnet import get_model
+    from gluon_asymmnet._mxnet import mx
+    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.saved import SavedModel
+
+    variant = parse_name(name)
+    card = Card(variant.name, variant.width, variant.rate, input_size=size)
+    images = photographs.crops(2 * crops, size, card.preprocessing.normalization)
+    # momentum 0: one step sets the statistics
+    net = get_model(card.model, width=card.width, norm_kwargs={"momentum": 0.0})
+    mx.random.seed(0)
+    net.initialize(mx.init.MSRAPrelu())
+    with mx.autograd.record():
+        logits = net(mx.nd.array(images[:_STATISTICS]))
+    logits.backward()  # it is the backward pass that stores them
+    mx.nd.waitall()
+    net.hybridize(static_alloc=True, static_shape=True)
+    return SavedModel(card, net, Path("random.params")), images
+
+
+def write(found: dict, out: str) -> None:
+    """Write ``out.json`` and ``out.md``, made from it."""
+    write_text(f"{out}.json", json.dumps(found, indent=1) + "\n")
+    write_text(f"{out}.md", document(found))
+
+
+def document(found: dict) -> str:
+    """Return the page of what ``measure`` found."""
+    target = found["digits"][0]["target_speed"]
+    parts = [
+        "# 8 bits\n",
+        f"{machine_line(found['machine'])}\n",
+        f"Times the speed of the same engine's float32, in turn; the target is {target}. Made by "
+        f"`benchmark.py int8`.\n",
+        f"## The demo's network ({found['digits'][0]['model']}), 449 held-out digits\n",
+        "| engine | top-1, f32 | top-1, int8 | loses, points | agreement | speed, batch 1 | "
+        "batch 32 | in float |\n| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["digits"]:
+        score = row["score"]
+        parts.append(
+            f"| {row['engine']} | {100 * row['float_top1']:.2f} % | {100 * score['top1']:.2f} % | "
+            f"{score['loss']:.2f} | {100 * score['agreement']:.1f} % | {_speeds_and_kept(row)} |"
+        )
+    unseen = found["photographs"][0]["unseen"]["images"]
+    parts += [
+        f"\n## Random weights ({found['photographs'][0]['model']}), crops of two photographs\n",
+        f"{unseen} crops that did not calibrate. The weights are random, the normalisation "
+        f"statistics those of the crops: the figures show what the arithmetic does to the logits, "
+        f"not what it costs on ImageNet; with classes that lie this close together the share that "
+        f"keeps its best class is pessimistic. What stays in float was chosen by speed alone.\n",
+        "| engine | SQNR, dB | cosine | same best class | speed, batch 1 | batch 32 | in float |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["photographs"]:
+        new = row["unseen"]
+        parts.append(
+            f"| {row['engine']} | {new['sqnr']:.1f} | {new['cosine']:.4f} | "
+            f"{100 * new['agreement']:.1f} % | {_speeds_and_kept(row)} |"
+        )
+    for kind, title in (("digits", "The demo's network"), ("photographs", "Random weights")):
+        parts += [f"\n## {title}: what leaving one part in float wins\n", _sensitivity(found[kind])]
+    return "\n".join(parts) + "\n"
+
+
+def _speeds_and_kept(row: dict) -> str:
+    speeds = " | ".join(f"{row['speeds'][batch]:.2f}" for batch in ("1", "32"))
+    return f"{speeds} | {', '.join(row['kept_in_float']) or 'nothing'}"
+
+
+def _sensitivity(rows: list) -> str:
+    head = " | ".join(f"{row['engine']}: dB | times f32" for row in rows)
+    lines = [f"| in float | {head} |", "| --- |" + " --- | --- |" * len(rows)]
+    cells = lambda scores: " | ".join(f"{s['sqnr']:.1f} | {s['speed']:.2f}" for s in scores)  # noqa: E731
+    lines.append(f"| nothing | {cells([row['all_in_8_bits'] for row in rows])} |")
+    for part in rows[0]["only_this_part_in_float"]:
+        scores = [row["only_this_part_in_float"][part] for row in rows]
+        lines.append(f"| {part} | {cells(scores)} |")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""The nets of this line of work side by side: size, speed per engine, accuracy on the digits.
+
+At about 60 and 220 million multiply-adds; the width is the one that comes nearest, of DiCENet's
+nine the nearest.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.compare import race
+from benchmarks.contenders import Case
+from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.models.registry import parse_name, variant_id
+from gluon_asymmnet.zoo import cost_of
+
+
+class Compared(NamedTuple):
+    """A net in the comparison."""
+
+    budget: int  # multiply-adds it is to have, about, in millions
+    model: str
+    width: float
+
+
+NETS = (
+    Compared(60, "asymmnet_small", 1.0),
+    Compared(60, "mobilenetv3_small", 1.0),
+    Compared(60, "eca_mobilenetv2", 0.4),
+    Compared(60, "antnet", 0.35),
+    Compared(60, "dicenet", 1.0),
+    Compared(60, "addressnet", 0.3),
+    Compared(220, "asymmnet_large", 1.0),
+    Compared(220, "mobilenetv3_large", 1.0),
+    Compared(220, "eca_mobilenetv2", 0.85),
+    Compared(220, "antnet", 0.8),
+    Compared(220, "dicenet", 2.0),
+    Compared(220, "addressnet", 0.6),
+)
+LR = 0.05  # half the recipe's, at which ECA-MobileNetV2 diverged
+_ENGINES = {"mxnet": "hybrid", "onnxruntime": "onnxruntime", "openvino": "openvino_f32"}
+
+
+def compare_nets(
+    nets: Sequence[Compared] = NETS, *, threads: int, rounds: int, epochs: int
+) -> Iterator[list[dict]]:
+    """Measure every net; yield the rows known after each: a long run may be cut.
+
+    Args:
+        threads: of every engine; training has one, so that it repeats.
+        epochs: of the demo's recipe, on the digits.
+
+    Raises: RunError if a net cannot be exported or run.
+    """
+    from gluon_asymmnet.data.digits import write_digits
+
+    with tempfile.TemporaryDirectory() as folder:
+        speed = _latencies(nets, Path(folder), threads, rounds)
+        digits, rows = write_digits(Path(folder) / "digits"), []
+        for net, times in zip(nets, speed):
+            rows.append({**_counts(net), **times, **_trained(net, digits, Path(folder), epochs)})
+            yield rows
+
+
+def _counts(net: Compared) -> dict:
+    cost = cost_of(net.model, width=net.width)
+    return {**net._asdict(), "parameters": cost.parameters, "macs": cost.macs}
+
+
+def _latencies(nets, folder: Path, threads: int, rounds: int) -> list[dict]:
+    """Return milliseconds for one image of 224 pixels, by engine, all nets of an engine in turn."""
+    from benchmarks.suite import export
+
+    cases = []
+    for number, net in enumerate(nets):
+        out = folder / str(number)
+        cases.append(Case(net.model, net.width, 1, 224, threads, str(out)))
+        export(cases[-1], out)
+    found: list[dict] = [{} for _ in nets]
+    for engine, name in _ENGINES.items():
+        timings, left_out = race([(name, case) for case in cases], rounds=rounds, calls=10)
+        if left_out:
+            raise RunError(f"{engine} could not be measured: {'; '.join(left_out.values())}")
+        for row, timing in zip(found, timings):
+            row[f"{engine}_ms"] = round(1e3 * timing.median, 3)
+    return found
+
+
+def _trained(net: Compared, digits, folder: Path, epochs: int) -> dict:
+    """Train a net by the demo's recipe; return top-1 of its last weights, or why it has none."""
+    name = variant_id(parse_name(net.model, net.width))
+    print(f"training {name}", file=sys.stderr, flush=True)
+    runs = folder / "runs"
+    settings = {
+        "recipe": "demo", "model": net.model, "width": net.width, "num-epochs": epochs, "lr": LR,
+        "threads": 1, "rec-train": digits.train, "rec-val": digits.val,
+        "rec-train-idx": digits.train.with_suffix(".idx"),
+        "rec-val-idx": digits.val.with_suffix(".idx"), "save-dir": runs, "tag-name": name,
+    }  # fmt: skip
+    line = [sys.executable, "-m", "gluon_asymmnet", "train"]
+    for flag, value in settings.items():
+        line += [f"--{flag}", str(value)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    found = {"epochs": epochs, "lr": LR}
+    if done.returncode:
+        return {**found, "top1": None, "failure": done.stderr.strip().splitlines()[-1]}
+    rows = (runs / "custom" / f"{net.model}_{name}" / "metrics.jsonl").read_text().splitlines()
+    return {**found, "top1": json.loads(rows[-1])["val_top1"]}
+
+
+def table(rows: list[dict]) -> str:
+    """Return the table of what ``compare_nets`` measured."""
+    lines = [
+        "| net | parameters | multiply-adds | MXNet, ms | ONNX Runtime, ms | OpenVINO, ms | "
+        "digits, top-1 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        lines.append(
+            f"| `{row['model']}` {row['width']} | {row['parameters']:,} | {row['macs'] / 1e6:.1f}M "
+            f"| {row['mxnet_ms']:.1f} | {row['onnxruntime_ms']:.1f} | {row['openvino_ms']:.1f} | "
+            f"{'none' if row['top1'] is None else format(row['top1'], '.2%')} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""Contenders that read training data: one call is an epoch over ``case.folder/train.rec``.
+
+The net is not there: what counts is how many images a second come out.
+"""
+
+from pathlib import Path
+
+from benchmarks.contenders import Call, Case
+
+
+def _records(case: Case) -> tuple[str, str]:
+    return str(Path(case.folder) / "train.rec"), str(Path(case.folder) / "train.idx")
+
+
+def _drained(batches) -> int:
+    return sum(1 for _ in batches)
+
+
+def read_records(case: Case) -> Call:
+    """The record reader alone: bytes and label of every record, checked."""
+    from gluon_asymmnet.data.sources import open_source
+
+    source = open_source(rec=_records(case)[0])
+    return lambda: _drained(source.read(i) for i in range(len(source)))
+
+
+def input_opencv(case: Case) -> Call:
+    """``--data-backend opencv``: read, decode, augment, normalise and stack on threads."""
+    from gluon_asymmnet.data.loader import ThreadedInput
+    from gluon_asymmnet.data.sources import open_source
+
+    source = open_source(rec=_records(case)[0])
+    steps = len(source) // case.batch
+    images = ThreadedInput(source, case.batch, case.size, steps=steps, threads=case.threads)
+    return lambda: _drained(images.epoch(0))
+
+
+def input_record_iter(case: Case) -> Call:
+    """``--data-backend mxnet``: the authors' ImageRecordIter, rebuilt as for every epoch."""
+    from gluon_asymmnet.data.loader import RecordIterInput
+    from gluon_asymmnet.data.sources import open_source
+
+    rec, idx = _records(case)
+    steps = len(open_source(rec=rec)) // case.batch
+    images = RecordIterInput(rec, idx, case.batch, case.size, steps=steps, threads=case.threads)
+
+    def call():
+        for batch in images.epoch(0):
+            batch.data.wait_to_read()
+
+    return call
+
+
+INPUT = (read_records, input_opencv, input_record_iter)
+CONTENDERS = {function.__name__: function for function in INPUT}

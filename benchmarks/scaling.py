@@ -1,0 +1,129 @@
+"""Training by 1, 2, ... workers on this machine: images a second, efficiency, communication apart.
+
+Each number of workers is a run of ``asymmnet launch`` in which every worker has the same batch, one
+thread and real steps.  In turn, round by round, a worker times whole steps, the same steps without
+the exchange, and the exchange alone.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import ROOT
+from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.utils.atomic import write_text
+
+
+class Case(NamedTuple):
+    """What every worker does."""
+
+    model: str
+    width: float
+    batch: int  # images of one worker
+    size: int  # pixels
+    engine: str  # kvstore or horovod
+    rounds: int
+
+
+def scaling(case: Case, numbers) -> list[dict]:
+    """Measure each number of workers; return a row for each.
+
+    Raises: RunError if a run fails.
+    """
+    from benchmarks.suite import noise, write_records
+    from gluon_asymmnet.distributed.launch import Plan, launch
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_records(Path(folder), noise(case.batch * max(numbers)))
+        for workers in numbers:
+            out = Path(folder) / f"{workers}.json"
+            line = [sys.executable, "-m", __name__, json.dumps(case._asdict()), folder, str(out)]
+            os.environ["OMP_NUM_THREADS"] = "1"
+            os.environ["PYTHONPATH"] = str(ROOT)
+            status = launch(Plan(line, workers, [], engine=case.engine))
+            if status:
+                raise RunError(f"the run of {workers} workers ended with status {status}")
+            rows.append({**case._asdict(), "workers": workers, **json.loads(out.read_text())})
+    return rows
+
+
+def _measure(case: Case, folder: str, out: str) -> None:
+    """One worker's part."""
+    import numpy as np
+
+    from gluon_asymmnet.distributed.join import joined
+    from gluon_asymmnet.distributed.workers import ALONE
+    from gluon_asymmnet.train.classifier_config import ClassifierConfig
+    from gluon_asymmnet.train.config import resolve
+
+    config = resolve(ClassifierConfig, {
+        "model": case.model, "width": case.width, "dataset": "custom", "input_size": case.size,
+        "batch_size": case.batch, "data_backend": "opencv", "rec_val": "", "num_workers": 1,
+        "rec_train": f"{folder}/train.rec", "rec_train_idx": f"{folder}/train.idx", "lr": 1e-3,
+    })  # fmt: skip
+    with joined(config) as workers:
+        from gluon_asymmnet._mxnet import mx
+        from gluon_asymmnet.train.classifier import ClassifierTask
+
+        task = ClassifierTask(config, [mx.cpu()], workers)
+        task.agree()
+        batch = next(task.batches(0, 0))
+
+        def seconds(call) -> float:
+            workers.barrier()
+            begun = time.perf_counter()
+            call()
+            mx.nd.waitall()
+            return time.perf_counter() - begun
+
+        def step(together) -> None:
+            task.workers = together
+            task.step(batch, 0, np.random.default_rng(0))
+
+        calls = {
+            "step": lambda: step(workers),
+            "compute": lambda: step(ALONE),
+            "exchange": lambda: workers.sum_gradients(task.trainer),
+        }
+        for call in calls.values():
+            seconds(call)
+        times = {name: [] for name in calls}
+        for _ in range(case.rounds):
+            for name, call in calls.items():
+                times[name].append(seconds(call))
+        medians = [statistics.median(values) for values in times.values()]
+        means = [total / workers.size for total in workers.sum_numbers("times", medians)]
+        if workers.rank == 0:
+            result = {name: round(value, 6) for name, value in zip(calls, means)}
+            write_text(out, json.dumps({**result, "load": round(os.getloadavg()[0], 1)}))
+
+
+def table(rows: list[dict]) -> str:
+    """Return the table of what ``scaling`` measured."""
+    case, one = rows[0], next((r for r in rows if r["workers"] == 1), rows[0])
+    title = (
+        f"**{case['model']} {case['width']}, {case['size']} px, {case['batch']} images and one "
+        f"thread per worker, {case['engine']}**"
+    )
+    head = (
+        "| workers | ms a step | without exchange | exchange alone | images/s | efficiency | load |"
+    )
+    lines = [title, "", head, "| --- | --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        lines.append(
+            f"| {row['workers']} | {1e3 * row['step']:.0f} | {1e3 * row['compute']:.0f} | "
+            f"{1e3 * row['exchange'] if row['workers'] > 1 else 0:.0f} | "
+            f"{row['workers'] * row['batch'] / row['step']:.1f} | "
+            f"{one['step'] / row['step']:.2f} | {row['load']} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    _measure(Case(**json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])

@@ -1,0 +1,246 @@
+"""What ``benchmark.py`` measures."""
+
+import dataclasses
+import itertools
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gluon_asymmnet.data.records.writer import RecordWriter
+
+from benchmarks import contenders as c
+from benchmarks import deployed, photographs, primitives, processes, readers
+from benchmarks.compare import Timing, race
+from benchmarks.contenders import Case
+from benchmarks.report import document
+from gluon_asymmnet.data.digits import TRAIN_IMAGES, write_digits
+from gluon_asymmnet.data.images import encode
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.folder import described
+from gluon_asymmnet.export.parity import sample_images
+from gluon_asymmnet.models.registry import parse_name
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.doctor import environment
+
+_PHOTOGRAPHS = 256  # records of an epoch
+_TRAINERS = 3  # held at once beside the one they are compared with
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to measure; the defaults are those of the committed figures."""
+
+    models: Sequence[str] = ("asymmnet_large",)
+    widths: Sequence[float] = (1.0,)
+    batches: Sequence[int] = (1, 32)
+    sizes: Sequence[int] = (224,)
+    threads: Sequence[int] = (1, 2)
+    rounds: int = 7
+    only: Sequence[str] = ()  # names of contenders; empty: all
+
+    def cases(self):
+        """Return every combination; a model's name may carry its width."""
+        every = itertools.product(self.models, self.widths, self.sizes, self.batches, self.threads)
+        cases = []
+        for name, width, size, batch, threads in every:
+            variant = parse_name(name, width)
+            cases.append(Case(variant.name, variant.width, batch, size, threads))
+        return list(dict.fromkeys(cases))
+
+
+def infer(plan: Plan) -> list:
+    """Measure inference; return a row per case and contender."""
+    rows = []
+    for case in plan.cases():
+        with tempfile.TemporaryDirectory() as folder:
+            case = case._replace(folder=_export(case, folder))
+            rows += _rows("infer", case, (*c.INFER, *deployed.INFER, c.matmul), plan)
+    return rows
+
+
+def train(plan: Plan) -> list:
+    """Measure training steps; return a row per case and contender."""
+    rows = []
+    for case in plan.cases():
+        with tempfile.TemporaryDirectory() as folder:
+            write_records(Path(folder), noise(case.batch))
+            rows += _rows("train", case._replace(folder=folder), c.TRAIN, plan)
+    return rows
+
+
+def inputs(plan: Plan) -> list:
+    """Measure the input pipeline alone, beside training; return a row per data, threads, reader.
+
+    Models, widths, batches and sizes are those of two recipes: AsymmNet-Large on pictures as
+    ImageNet has them, and the demo.
+    """
+    rows = []
+    for threads in plan.threads:
+        with tempfile.TemporaryDirectory() as folder:
+            write_records(Path(folder), photographs.jpegs(_PHOTOGRAPHS))
+            case = Case(batch=32, threads=threads, folder=folder)
+            rows += _input_rows("JPEG 500x375", _PHOTOGRAPHS, case, plan)
+            digits = write_digits(Path(folder) / "digits")
+            demo = Case("asymmnet_small", 1.0, 64, 32, threads, str(digits.root))
+            rows += _input_rows("the demo's digits", TRAIN_IMAGES, demo, plan)
+    return rows
+
+
+def _input_rows(data: str, images: int, case: Case, plan: Plan) -> list:
+    rows = _rows("input", case, (*readers.INPUT, c.train_task), plan)
+    for row in rows:
+        whole = images if row["name"] == "read_records" else images // case.batch * case.batch
+        row.update(data=data, images=case.batch if row["name"] == "train_task" else whole)
+    return rows
+
+
+def startup(plan: Plan) -> list:
+    """Measure whole processes, and the share of preprocessing in the answer to one picture."""
+    rows = []
+    for case in plan.cases():
+        if case.batch != 1:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            case = case._replace(folder=_export(case, folder))
+            picture = Path(folder) / "picture.jpg"
+            picture.write_bytes(photographs.jpegs(1)[0])
+            rows += _rows("picture", case, deployed.PICTURES, plan)
+            rows += [
+                {"kind": "startup", **_settings(case), **_rounded(timing)}
+                for timing in processes.startup(case, picture, rounds=plan.rounds, only=plan.only)
+            ]
+    return rows
+
+
+def memory(plan: Plan) -> list:
+    """Measure the peak of resident memory of inference and of training, a process each."""
+    short = dataclasses.replace(plan, rounds=1)
+    rows = [row for row in infer(short) if row["name"] != "matmul"]
+    rows += train(dataclasses.replace(short, batches=[max(plan.batches)]))
+    return [{**row, "kind": "memory", "of": row["kind"]} for row in rows]
+
+
+def shift(plan: Plan) -> list:
+    """Measure AddressNet's primitives; return a row per size, batch, threads and primitive."""
+    rows = []
+    for size, batch, threads in itertools.product(plan.sizes, plan.batches, plan.threads):
+        case = Case("addressnet", 1.0, batch, size, threads)
+        found = _rows("shift", case, primitives.SHIFT, plan)
+        rows += [{**row, "shape": primitives.map_shape(case)} for row in found]
+    return rows
+
+
+def _rows(kind: str, case: Case, contenders, plan: Plan) -> list:
+    names = [f.__name__ for f in contenders if not plan.only or f.__name__ in plan.only]
+    if not names:
+        return []
+    calls = 1 if kind in ("train", "input") or case.batch > 8 else 10
+    title = f"{kind} {case.model} {case.width} batch {case.batch} threads {case.threads}"
+    print(f"{title}: {', '.join(names)}", file=sys.stderr, flush=True)
+    rows = []
+    for group in _groups(kind, names):
+        timings, left_out = race([(name, case) for name in group], rounds=plan.rounds, calls=calls)
+        row = {"kind": kind, **_settings(case), "beside": round(timings[0].median, 6)}
+        again = {row["name"] for row in rows}
+        rows += [{**row, **_rounded(timing)} for timing in timings if timing.name not in again]
+        rows += [
+            {**row, "name": name, "left_out": why}
+            for name, why in left_out.items()
+            if name not in again
+        ]
+    return rows
+
+
+def _groups(kind: str, names: list[str]) -> list[list[str]]:
+    """Return who races together: all, but of trainers, of gigabytes each, few and the first."""
+    first, others = names[:1], names[1:]
+    if kind != "train" or not others:
+        return [names]
+    return [first + others[i : i + _TRAINERS] for i in range(0, len(others), _TRAINERS)]
+
+
+def _settings(case: Case) -> dict:
+    return {k: v for k, v in case._asdict().items() if k != "folder"}
+
+
+def _rounded(timing: Timing) -> dict:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in timing._asdict().items()}
+
+
+def export(case: Case, out: Path):
+    """Write the exported files of a case's net to the folder ``out``; return the net, opened."""
+    from gluon_asymmnet import get_model
+    from gluon_asymmnet._mxnet import mx
+    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.export.bundle import export_all
+    from gluon_asymmnet.saved import SavedModel
+
+    variant = parse_name(case.model, case.width)
+    net = get_model(case.model, width=case.width, input_size=case.size)
+    mx.random.seed(0)
+    net.initialize(mx.init.MSRAPrelu())
+    net.hybridize()
+    card = Card(model=variant.name, width=variant.width, rate=variant.rate, input_size=case.size)
+    model = SavedModel(card, net, Path("net.params"))
+    export_all(model, out)
+    return model
+
+
+def _export(case: Case, folder: str) -> str:
+    """Write the exported files the engines need, and MXNet's own ONNX file of the plain net."""
+    from benchmarks.plain import plain_copy
+    from gluon_asymmnet._mxnet import mx
+
+    out = Path(folder) / "exported"
+    model = export(case, out)
+    _export_int8(model, out)
+    sample = mx.nd.zeros((case.batch, 3, case.size, case.size))
+    plain = plain_copy(model.net, sample)
+    plain.hybridize()
+    plain(sample)
+    plain.export(str(Path(folder) / "stock"))
+    mx.onnx.export_model(
+        str(Path(folder) / "stock-symbol.json"), str(Path(folder) / "stock-0000.params"),
+        [sample.shape], "float32", str(Path(folder) / "stock.onnx"),
+    )  # fmt: skip
+    return str(out)
+
+
+def _export_int8(model, exported: Path) -> None:
+    """Write 8-bit files beside; for speed, so on made-up pictures and without a search."""
+    from gluon_asymmnet.export.int8.quantizers import SQUEEZE_EXCITE, quantizer_of
+
+    images = sample_images(16, model.card.input_size)
+    for engine, kept in (("onnxruntime", ()), ("openvino", (SQUEEZE_EXCITE,))):
+        folder = exported.parent / f"int8-{engine}"
+        try:
+            quantizer = quantizer_of(engine)(model, images, exported.parent)
+        except InputError as error:
+            print(f"no 8 bits for {engine}: {error}", file=sys.stderr)
+            continue
+        folder.mkdir()
+        file = quantizer.write(kept)
+        quantizer.place(file, folder / f"net{quantizer.suffix}", described(model.card))
+
+
+def noise(count: int) -> list[bytes]:
+    """Return small JPEGs of noise."""
+    rng = np.random.default_rng(0)
+    return [encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def write_records(folder: Path, images: list[bytes]) -> None:
+    """Write ``folder/train.rec`` and its index; an image's label is its number."""
+    with RecordWriter(folder / "train.rec", folder / "train.idx") as writer:
+        for i, image in enumerate(images):
+            writer.write(i, float(i), image)
+
+
+def write(rows: list, out: str) -> None:
+    """Write ``out.json``, with the machine, and ``out.md``, made from it."""
+    measured = {"machine": environment(), "rows": rows}
+    write_text(f"{out}.json", json.dumps(measured, indent=1) + "\n")
+    write_text(f"{out}.md", document(measured))

@@ -1,0 +1,1 @@
+"""Demos on data made here; not part of the package."""

@@ -1,0 +1,78 @@
+"""``make demo``: from nothing to a trained, evaluated and exported AsymmNet on real images."""
+
+import sys
+from pathlib import Path
+
+from gluon_asymmnet.cli import guarded
+
+
+def demo(folder) -> int:
+    """Build the digits records, train, evaluate, export, reload and evaluate again."""
+    from gluon_asymmnet.data.digits import write_digits
+    from gluon_asymmnet.utils.threads import set_threads
+
+    set_threads()
+    folder = Path(folder)
+    print("1. scikit-learn's handwritten digits as JPEGs and records", flush=True)
+    digits = write_digits(folder / "digits", exist_ok=True)
+    print(f"   {digits.root}", flush=True)
+
+    print("2. AsymmNet-Small trained on them (asymmnet train --recipe demo ...)", flush=True)
+    result = train_digits(digits, folder / "runs")
+    if not result.finished:
+        print("stopped; `make demo` goes on from here")
+        return 0
+
+    print("3. the last weights on the held-out digits (asymmnet eval imagenet ...)", flush=True)
+    from gluon_asymmnet.data.sources import open_source
+    from gluon_asymmnet.evaluation.classification import evaluate
+    from gluon_asymmnet.evaluation.classification_report import line
+    from gluon_asymmnet.export.symbol import export_symbol
+    from gluon_asymmnet.saved import open_model
+
+    def score(model):
+        return evaluate(
+            model.predict, open_source(rec=digits.val), classes=model.card.classes,
+            preprocessing=model.card.preprocessing,
+        )  # fmt: skip
+
+    # The last weights, not the best: the best were chosen on these very images.
+    trained = open_model(Path(result.run_dir) / "last.params")
+    accuracy = score(trained)
+    print(f"   {line(accuracy)}")
+
+    print("4. exported as static symbol, read back, evaluated (asymmnet export symbol ...)")
+    out = folder / "exported"
+    if not out.exists():
+        export_symbol(trained, out)
+    reloaded = score(open_model(out))
+    equal = "equal" if reloaded.top1 == accuracy.top1 else "DIFFERENT"
+    print(f"   {line(reloaded)}: {equal}")
+    print(
+        f"\nrun:      {result.run_dir} (log.txt, metrics.jsonl, curves.png, last.params)\n"
+        f"exported: {out}\n"
+        f"data:     {digits.root}"
+    )
+    return 0 if reloaded.top1 == accuracy.top1 else 1
+
+
+def train_digits(digits, runs):
+    """Train the demo's classifier on the records of ``write_digits``, or go on with it.
+
+    Returns: the ``Result`` of the run, in the folder ``runs``.
+    """
+    from gluon_asymmnet.train.classifier import train
+    from gluon_asymmnet.train.classifier_config import ClassifierConfig
+    from gluon_asymmnet.train.config import resolve
+
+    paths = {
+        "rec_train": digits.train, "rec_train_idx": digits.train.with_suffix(".idx"),
+        "rec_val": digits.val, "rec_val_idx": digits.val.with_suffix(".idx"),
+        "save_dir": runs,
+    }  # fmt: skip
+    given = {"recipe": "demo", **{name: str(path) for name, path in paths.items()}}
+    return train(resolve(ClassifierConfig, given))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: demo(sys.argv[1] if len(sys.argv) > 1 else "demo"), "demo"))

@@ -1,1 +1,0 @@
-"""The authors' files: names, formats, checkpoint."""

@@ -1,0 +1,1 @@
+"""Images with bounding boxes: VOC, COCO and GluonCV's records."""

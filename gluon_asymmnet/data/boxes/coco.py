@@ -1,0 +1,234 @@
+"""COCO's JSON of boxes, converted to a VOC folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gluon_asymmnet.data.boxes.records import relative_path
+from gluon_asymmnet.data.boxes.voc import CLASSES_FILE, require_size
+from gluon_asymmnet.data.boxes.voc_xml import (
+    ClassNames,
+    VOCObject,
+    annotation_xml,
+    is_bare_name,
+)
+from gluon_asymmnet.data.class_names import name_lines
+from gluon_asymmnet.data.images import image_info, refitted
+from gluon_asymmnet.data.records.recordio import PathLike, require_file
+from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.utils.atomic import new_folder
+
+_SPLIT = "trainval"
+
+
+class Converted(NamedTuple):
+    """What ``coco_to_voc`` wrote."""
+
+    images: int
+    objects: int
+    classes: list[str]
+    skipped: list[str]  # why, one line per object that was left out
+
+
+class _Picture(NamedTuple):
+    """One entry of "images"."""
+
+    path: Path
+    stem: str
+    size: tuple[int, int]  # (width, height), pixels
+
+
+def coco_to_voc(
+    annotations: PathLike,
+    images: PathLike,
+    out: PathLike,
+    *,
+    split: str = _SPLIT,
+    bad_boxes: str = "error",
+    progress: Callable[[int, int], None] | None = None,
+) -> Converted:
+    """Write the boxes of a COCO JSON, and the pictures, as the VOC folder ``out``; all or nothing.
+
+    ``out`` is one set, as VOC2007 is: ``out/Annotations``, ``out/ImageSets/Main/<split>.txt``,
+    ``out/JPEGImages`` and ``out/classes.txt`` with the categories by rising id.  It is read with
+    ``VOCSource(out.parent, [(out.name, split)])``.  A picture is named by its file; JPEGs keep
+    their bytes, PNGs are encoded at quality 95.
+
+    A box ``x, y, w, h`` becomes the corners ``x, y, x + w - 1, y + h - 1``, counted from 0 with the
+    last ones included (GluonCV converts like that, too), and is cut at the border.  ``iscrowd``
+    becomes difficult.  Masks and key points are dropped.
+
+    Args:
+        annotations: the JSON file.
+        images:      the folder that ``file_name`` starts from.
+        split:       name of the list.
+        bad_boxes:   "error", or "skip" a box of one pixel or less in width or height, or outside
+            its picture.
+        progress:    called with (done, total) after each image.
+
+    Raises:
+        FileNotFoundError: the JSON is missing.
+        FormatError: the JSON is malformed, an object belongs to no image or category, a picture is
+            missing, damaged or of another size; the message names the entry.
+        InputError: an argument is wrong, or ``out`` exists.
+    """
+    if bad_boxes not in ("error", "skip"):
+        raise InputError(f"bad_boxes must be 'error' or 'skip', got {bad_boxes!r}")
+    if not is_bare_name(split):
+        raise InputError(f"split must be a bare name such as 'train', got {split!r}")
+    source, out = Path(annotations), Path(out)
+    content = _load(source)
+    with _naming(source):
+        names = _categories(content["categories"])
+        pictures = _pictures(content["images"], Path(images))
+        objects, skipped = _objects(content["annotations"], names, pictures, bad_boxes)
+        classes = ClassNames(names.values())
+    with new_folder(out) as scratch:
+        for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (scratch / folder).mkdir(parents=True)
+        (scratch / CLASSES_FILE).write_bytes(name_lines(classes))
+        stems = "".join(f"{picture.stem}\n" for picture in pictures.values())
+        (scratch / "ImageSets" / "Main" / f"{split}.txt").write_text(stems, encoding="utf-8")
+        for done, (key, picture) in enumerate(pictures.items(), 1):
+            file = f"{picture.stem}.jpg"
+            (scratch / "JPEGImages" / file).write_bytes(_jpeg(picture))
+            xml = annotation_xml(file, picture.size, objects[key], folder=out.name)
+            (scratch / "Annotations" / f"{picture.stem}.xml").write_text(xml, encoding="utf-8")
+            if progress is not None:
+                progress(done, len(pictures))
+    return Converted(len(pictures), sum(map(len, objects.values())), list(classes), skipped)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the JSON file in front of what is wrong in it."""
+    try:
+        yield
+    except InputError as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
+def _load(path: Path) -> dict[str, list[dict]]:
+    require_file(path, "COCO file")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: no JSON: {error}") from None
+    for part in ("images", "annotations", "categories"):
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise FormatError(f"{path}: expected an object with a list {part!r} of objects")
+    if not content["images"]:
+        raise FormatError(f"{path}: it lists no image")
+    return content
+
+
+def _field(entry: dict, key: str, kind, where: str):
+    """The value of ``key``, which must be of ``kind``."""
+    value = entry.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        shown = repr(value)[:60] if key in entry else "missing"
+        raise FormatError(f"{where}: {key} is {shown}, expected {_KINDS[kind]}")
+    return value
+
+
+_KINDS = {int: "a whole number", str: "a text", list: "a list"}
+
+
+def _categories(entries: list[dict]) -> dict[int, str]:
+    """id -> name, by rising id."""
+    names: dict[int, str] = {}
+    for n, entry in enumerate(entries):
+        key = _field(entry, "id", int, f"category {n}")
+        if key in names:
+            raise FormatError(f"category {n}: id {key} is used twice")
+        names[key] = _field(entry, "name", str, f"category {n}").strip()
+    return dict(sorted(names.items()))
+
+
+def _pictures(entries: list[dict], folder: Path) -> dict[int, _Picture]:
+    found: dict[int, _Picture] = {}
+    stems: dict[str, str] = {}
+    for n, entry in enumerate(entries):
+        where = f"image {n}"
+        key = _field(entry, "id", int, where)
+        if key in found:
+            raise FormatError(f"{where}: id {key} is used twice")
+        name = relative_path(_field(entry, "file_name", str, where), where)
+        size = tuple(_field(entry, side, int, where) for side in ("width", "height"))
+        path = folder / name
+        # Case does not tell files apart everywhere, e.g. on macOS.
+        other = stems.setdefault(path.stem.casefold(), name)
+        if len(stems) == len(found):
+            raise FormatError(f"{where}: {name!r} and {other!r} would get the same name")
+        if not is_bare_name(path.stem) or path.stem != path.stem.strip():
+            raise FormatError(f"{where}: {name!r} gives no usable image id")
+        if not path.is_file():
+            raise FormatError(f"{where}: {path}: no such file")
+        found[key] = _Picture(path, path.stem, size)
+    return found
+
+
+def _objects(
+    entries: list[dict], names: dict[int, str], pictures: dict[int, _Picture], bad_boxes: str
+) -> tuple[dict[int, list[VOCObject]], list[str]]:
+    """The objects of each image, and why others were left out."""
+    found: dict[int, list[VOCObject]] = defaultdict(list)
+    skipped = []
+    for n, entry in enumerate(entries):
+        where = f"annotation {n} (id {entry.get('id')!r})"[:80]
+        image = _field(entry, "image_id", int, where)
+        category = _field(entry, "category_id", int, where)
+        for key, known, what in ((image, pictures, "image"), (category, names, "category")):
+            if key not in known:
+                raise FormatError(f"{where}: there is no {what} with id {key}")
+        crowd = entry.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            raise FormatError(f"{where}: iscrowd is {crowd!r}, expected 0 or 1"[:200])
+        box = _corners(_field(entry, "bbox", list, where), pictures[image].size, where)
+        if isinstance(box, str):
+            if bad_boxes == "error":
+                raise FormatError(box)
+            skipped.append(box)
+        else:
+            found[image].append(VOCObject(names[category], box, bool(crowd)))
+    return found, skipped
+
+
+def _corners(bbox: list, size: tuple[int, int], where: str):
+    """The corners from 0, last ones included, or why there are none; FormatError if no numbers."""
+    if len(bbox) != 4 or not all(map(_is_pixels, bbox)):
+        raise FormatError(
+            f"{where}: bbox is {str(bbox)[:60]}, expected 4 finite numbers x, y, w, h"
+        )
+    x, y, w, h = bbox
+    right, bottom = size[0] - 1, size[1] - 1
+    box = (max(x, 0), max(y, 0), min(x + w - 1, right), min(y + h - 1, bottom))
+    if box[0] < box[2] and box[1] < box[3]:
+        return box
+    return (
+        f"{where}: the box {bbox} is empty, one pixel wide or high, or outside the "
+        f"{size[0]} x {size[1]} image"
+    )
+
+
+def _is_pixels(value) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) < 1e9  # nan is not
+
+
+def _jpeg(picture: _Picture) -> bytes:
+    """The picture as a JPEG that decodes and has the size the JSON says."""
+    try:
+        data = picture.path.read_bytes()
+        jpeg = refitted(data, 0, ".jpg", 95)
+    except FormatError as error:
+        raise FormatError(f"{picture.path}: {error}") from None
+    info = image_info(data)
+    require_size(picture.path, (info.width, info.height), picture.size)
+    return jpeg

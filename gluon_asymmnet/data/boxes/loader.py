@@ -1,0 +1,118 @@
+"""Training batches of a detector, in an order and with changes that a resumed run repeats."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from gluon_asymmnet.data.bad_records import SkippedRecords
+from gluon_asymmnet.data.boxes.transforms import (
+    BoxAugmentation,
+    training_sample,
+    validation_image,
+)
+from gluon_asymmnet.data.loader import Shard, epoch_order, in_order, read_ahead, read_usable
+from gluon_asymmnet.data.transforms import Normalization
+
+_GLUONCVS = BoxAugmentation()
+
+
+class DetectionBatch(NamedTuple):
+    """One step's pictures, all devices together."""
+
+    data: np.ndarray  # (N, 3, size, size) float32, normalised; all of one size
+    cls_target: np.ndarray  # (N, A) float32, as ``targets`` made them
+    box_target: np.ndarray  # (N, A, 4) float32
+
+
+class DetectionInput:
+    """Read and augment pictures, and make their targets, on threads.
+
+    Every picture has its own generator, seeded with ``(seed, epoch, position)``, so batches are
+    bit-equal for any number of threads, and an epoch can start at any step.
+
+    Args:
+        source: has ``len()`` and ``read(i)``, which returns ``rgb, boxes, labels, difficult``, as
+            ``data.voc.VOCSource`` does.
+        batch_size: pictures per step.
+        targets: for each height and width of the input, pixels, what maps boxes ``(n, 4)``, labels
+            ``(n,)``, difficult ``(n,)`` to classes ``(A,)`` and boxes ``(A, 4)``: a
+            ``detection.targets.TargetGenerator``.  One of the sizes is drawn for each batch.
+        steps: batches per epoch.
+        skipped: counts the pictures that cannot be used; by default the first one is an error.
+    """
+
+    def __init__(
+        self,
+        source,
+        batch_size: int,
+        targets: Mapping[int, Callable],
+        *,
+        steps: int,
+        augmentation: BoxAugmentation = _GLUONCVS,
+        normalization: Normalization = Normalization(),
+        seed: int = 0,
+        threads: int = 4,
+        shard: Shard = Shard(),
+        skipped: Optional[SkippedRecords] = None,
+    ):
+        self.source, self.batch_size = source, batch_size
+        self.targets, self.steps = targets, steps
+        self.augmentation, self.normalization = augmentation, normalization
+        self.seed, self.threads, self.shard = seed, threads, shard
+        self.skipped = SkippedRecords() if skipped is None else skipped
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DetectionBatch]:
+        """Yield the batches of an epoch from step ``first_step`` on."""
+        order = epoch_order(
+            len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
+        )
+        sizes = np.zeros(len(self.source), int)  # by the picture, each of which comes once
+        sizes[order] = np.reshape(
+            batch_sizes(tuple(self.targets), self.steps, self.seed, epoch), (-1, 1)
+        )
+        samples = read_usable(
+            functools.partial(self._sample, epoch, sizes), order, first_step, self.threads,
+            self.skipped, before=epoch * self.steps,
+        )  # fmt: skip
+        yield from map(_stack, samples)
+
+    def _sample(self, epoch: int, sizes: np.ndarray, position: int, drawn_for: int):
+        found, size = self.source.read(position), int(sizes[drawn_for])
+        rng = np.random.default_rng([self.seed, epoch, int(drawn_for), 2])
+        image, boxes, kept = training_sample(
+            found.rgb, found.boxes, size, self.augmentation, self.normalization, rng
+        )
+        return image, *self.targets[size](boxes, found.labels[kept], found.difficult[kept])
+
+
+def batch_sizes(sizes: Sequence[int], steps: int, seed: int, epoch: int) -> list[int]:
+    """Return the size of each batch of an epoch; the same for all workers."""
+    return np.random.default_rng([seed, epoch, 3]).choice(sizes, steps).tolist()
+
+
+def _stack(samples) -> DetectionBatch:
+    return DetectionBatch(*map(np.stack, zip(*samples)))
+
+
+class ValidationBatch(NamedTuple):
+    """Pictures in the order of their source, only resized."""
+
+    data: np.ndarray  # (N, 3, size, size) float32, normalised; the last batch may be smaller
+    truth: list  # what the source read: N times image_id, rgb, boxes, labels, difficult, size
+
+
+def validation_batches(
+    source, batch_size: int, size: int, *, normalization: Normalization = Normalization(),
+    threads: int = 4,
+) -> Iterator[ValidationBatch]:  # fmt: skip
+    """Yield every picture of ``source`` once, some batches ahead of the one in use."""
+
+    def read(position: int):
+        found = source.read(position)
+        return validation_image(found.rgb, size, normalization), found
+
+    for samples in read_ahead(read, in_order(len(source), batch_size), threads):
+        images, truth = zip(*samples)
+        yield ValidationBatch(np.stack(images), list(truth))

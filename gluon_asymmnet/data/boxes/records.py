@@ -1,0 +1,259 @@
+"""GluonCV's detection records and lists as sources of boxes; ``voc`` says what a source is.
+
+A label of a record or list is a row of numbers (``im2rec.py --pass-through --pack-label``):
+
+    A B extra...  id xmin ymin xmax ymax extra...  id xmin ...
+
+A is the length of the header, at least 2; B that of one object, at least 5.  The corners are
+fractions of width and height.  The first extra number of an object is its difficult flag.
+Source: GluonCV 0.10.5, ``data/recordio/detection.py``; mxnet-ssd's lists for the flag.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gluon_asymmnet.data.boxes.voc import Annotated
+from gluon_asymmnet.data.class_names import read_class_names
+from gluon_asymmnet.data.images import decode, image_info
+from gluon_asymmnet.data.records.recordio import PathLike, RecordFile, require_file
+from gluon_asymmnet.errors import FormatError, InputError
+
+_WIDEST = 10_000  # numbers of an object; a larger one is damage, also where there is no object
+
+
+class _Label(NamedTuple):
+    """The objects of one image, not yet in pixels."""
+
+    boxes: np.ndarray  # (n, 4) float64, corners
+    labels: np.ndarray  # (n,) int64
+    difficult: np.ndarray  # (n,) bool
+
+
+class _DetectionSource(ABC):
+    """What a record file and a list share; the boxes are read on opening, the images when asked.
+
+    A box is cut at the border of its image: ``xmax`` is at most ``width``, because the
+    fractions may say 1.
+
+    Args:
+        classes:    class names in label order; default: those of ``train.classes.txt`` beside
+            ``train.rec`` or ``train.lst``.
+        normalised: the corners are fractions; otherwise pixels from 0.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        FormatError: a label is malformed, naming the first such record.
+        InputError: the classes are not known.
+    """
+
+    path: Path
+
+    def _load(self, labels, classes: Sequence[str] | None, normalised: bool) -> None:
+        names = classes if classes is not None else read_class_names(self.path)
+        if not names:
+            raise InputError(
+                f"{self.path}: there are no class names; name the classes, or write them to "
+                f"{self.path.with_suffix('.classes.txt')}"
+            )
+        self.class_names = list(names)
+        self._normalised = normalised
+        self._labels = []
+        for i, label in enumerate(labels):
+            try:
+                self._labels.append(_parse_label(label, len(names)))
+            except FormatError as error:
+                raise FormatError(f"{self.name(i)}: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def read(self, i: int) -> Annotated:
+        """Return image ``i`` and its boxes.  Raises: FormatError if the image is damaged."""
+        return self._annotated(i, with_picture=True)
+
+    def annotation(self, i: int) -> Annotated:
+        """Return the boxes of image ``i``; only the header of the image is decoded."""
+        return self._annotated(i, with_picture=False)
+
+    def _annotated(self, i: int, with_picture: bool) -> Annotated:
+        image = self._image(i)
+        try:
+            info, rgb = image_info(image), decode(image) if with_picture else None
+            boxes = self._in_pixels(self._labels[i].boxes, info.width, info.height)
+        except FormatError as error:
+            raise FormatError(f"{self.name(i)}: {error}") from None
+        found = self._labels[i]
+        return Annotated(
+            self._id(i), rgb, boxes, found.labels.copy(), found.difficult.copy(),
+            (info.width, info.height),
+        )  # fmt: skip
+
+    def _in_pixels(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        sides = np.array([width, height, width, height], float)
+        cut = np.clip(boxes * sides if self._normalised else boxes, 0, sides)
+        outside = (cut[:, :2] >= cut[:, 2:]).any(axis=1)
+        if outside.any():
+            first = int(np.argmax(outside))
+            raise FormatError(
+                f"object {first + 1}: the box {_spelled(boxes[first])} lies outside the "
+                f"{width} x {height} image"
+            )
+        return cut.astype(np.float32)
+
+    @abstractmethod
+    def _image(self, i: int) -> bytes:
+        """The encoded image."""
+
+    @abstractmethod
+    def _id(self, i: int) -> str:
+        """What tells the image apart from the others."""
+
+    @abstractmethod
+    def name(self, i: int) -> str:
+        """Say which image that is, for a message."""
+
+
+class DetectionRecords(_DetectionSource):
+    """A record file with boxes, e.g. ``train.rec``; the base class says the rest."""
+
+    def __init__(
+        self,
+        rec: PathLike,
+        idx: PathLike | None = None,
+        classes: Sequence[str] | None = None,
+        *,
+        normalised: bool = True,
+    ):
+        self._file = RecordFile(rec, idx)
+        self.path = self._file.path
+        labels = (self._file.label(i) for i in range(len(self._file)))
+        self._load(labels, classes, normalised)
+
+    def name(self, i: int) -> str:
+        """Say which record that is, for a message."""
+        return f"{self.path}, record {i} (key {self._file.keys[i]})"
+
+    def _image(self, i: int) -> bytes:
+        return self._file.read(i).image
+
+    def _id(self, i: int) -> str:
+        return str(self._file.keys[i])
+
+
+class DetectionList(_DetectionSource):
+    """A list with boxes, e.g. ``train.lst``, and the folder of its images; as DetectionRecords.
+
+    Each line is ``number <tab> label... <tab> path below root``.
+    """
+
+    def __init__(
+        self,
+        lst: PathLike,
+        root: PathLike,
+        classes: Sequence[str] | None = None,
+        *,
+        normalised: bool = True,
+    ):
+        self.path, self.root = Path(lst), Path(root)
+        require_file(self.path, "list of images")
+        self._ids: list[str] = []
+        self._files: list[Path] = []
+        labels = []
+        for number, line in enumerate(_lines(self.path), 1):
+            fields = line.split("\t")
+            if line and len(fields) < 4:
+                raise FormatError(
+                    f"{self.path}: line {number} has {len(fields)} fields; expected "
+                    f"number, label, path, with tabs between them"
+                )
+            if line:
+                file = relative_path(fields[-1], f"{self.path}: line {number}")
+                self._ids.append(fields[0])
+                self._files.append(self.root / file)
+                labels.append(_floats(fields[1:-1]))
+        if not labels:
+            raise FormatError(f"{self.path}: it lists no image")
+        self._load(labels, classes, normalised)
+
+    def name(self, i: int) -> str:
+        """Say which line and file that is, for a message."""
+        return f"{self.path}, image {i} ({self._files[i]})"
+
+    def _image(self, i: int) -> bytes:
+        if not self._files[i].is_file():
+            raise FormatError(f"{self.name(i)}: no such file, but the image is listed")
+        return self._files[i].read_bytes()
+
+    def _id(self, i: int) -> str:
+        return self._ids[i]
+
+
+def relative_path(text: str, where: str) -> str:
+    """Return a path that stays below the folder it is joined to.  Raises FormatError otherwise."""
+    parts = re.split(r"[/\\]", text)
+    outside = text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
+    # what no file system takes would be an OSError later
+    longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
+    if not text or outside or "\0" in text or longest > 255 or len(text) > 1000:
+        raise FormatError(f"{where}: {text[:60]!r} is no path below the folder of the images")
+    return text
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_bytes().decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: byte {error.start} is not UTF-8 text") from None
+
+
+def _floats(fields: Sequence[str]) -> np.ndarray:
+    """Numbers as float64; nan where a field is none, which ``_parse_label`` refuses."""
+    try:
+        return np.array(fields, float)
+    except ValueError:
+        return np.array([np.nan])
+
+
+def _parse_label(label, classes: int) -> _Label:
+    """Split a label into objects; rows with a negative id are padding.  Raises FormatError."""
+    label = np.asarray(label, float).ravel()
+    if label.size < 2 or not np.isfinite(label).all():
+        raise FormatError("the label is no row of numbers that starts with A, B")
+    header, width = label[:2]
+    if header != int(header) or not 2 <= header <= label.size:
+        raise FormatError(
+            f"the header is said to have {header:g} numbers; expected 2 to {label.size}"
+        )
+    if width != int(width) or not 5 <= width <= _WIDEST:
+        raise FormatError(
+            f"an object is said to have {width:g} numbers; expected 5 or more, up to {_WIDEST}"
+        )
+    body = label[int(header) :]
+    if body.size % int(width):
+        raise FormatError(
+            f"{body.size} numbers follow the header; expected a multiple of {width:g}"
+        )
+    rows = body.reshape(-1, int(width))
+    rows = rows[rows[:, 0] >= 0]
+    for number, row in enumerate(rows, 1):
+        _check_object(row, classes, f"object {number}")
+    difficult = rows[:, 5] != 0 if width > 5 else np.zeros(len(rows), bool)
+    return _Label(rows[:, 1:5].copy(), rows[:, 0].astype(np.int64), difficult)
+
+
+def _check_object(row: np.ndarray, classes: int, where: str) -> None:
+    if row[0] != int(row[0]) or row[0] >= classes:
+        raise FormatError(f"{where}: id {row[0]:g} is not one of the {classes} classes from 0")
+    if row[1] >= row[3] or row[2] >= row[4]:
+        raise FormatError(f"{where}: the box {_spelled(row[1:5])} is empty or inverted")
+
+
+def _spelled(box: np.ndarray) -> str:
+    return "({:g}, {:g}, {:g}, {:g})".format(*box)

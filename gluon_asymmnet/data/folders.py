@@ -1,0 +1,79 @@
+"""Lists the images of a folder with one folder per class."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from gluon_asymmnet.data.records.recordio import PathLike
+from gluon_asymmnet.errors import InputError
+
+_EXTENSIONS = (".jpg", ".jpeg", ".png")
+
+
+_TREE = "expected one folder per class: <folder>/<class>/<image>.jpg"
+
+
+def find_images(
+    root: PathLike, classes: Sequence[str] | None = None
+) -> tuple[list[str], list[tuple[int, str]], int]:
+    """List the images of a tree of class folders; hidden files are passed over.
+
+    Returns: class names, ``(label, path below root)`` of every image, number of other files.
+
+    Args:
+        root: a tree of ``<class>/<image>.jpg`` or ``.png``.
+        classes: class names in label order, if not those of the folders in alphabetical order.
+
+    Raises: FileNotFoundError; InputError if it is no such tree, or a folder none of ``classes``.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: no such folder; {_TREE}")
+    if not root.is_dir():
+        raise InputError(f"{root}: is a file; {_TREE}")
+    folders, loose = _listing(root)
+    stray = [name for name in loose if _is_image(name)]
+    if stray:
+        raise InputError(
+            f"{root}: {len(stray)} images in no class folder, e.g. {stray[0]}; {_TREE}"
+        )
+    if not folders:
+        raise InputError(f"{root}: no class folders; {_TREE}")
+    names = list(classes) if classes is not None else folders
+    unknown = [name for name in folders if name not in names]
+    if unknown:
+        raise InputError(
+            f"{root}: folder {unknown[0]!r} is none of the {len(names)} classes given; "
+            f"rename or remove it"
+        )
+    images, ignored = [], len(loose)
+    for name in folders:
+        nested, files = _listing(root / name)
+        if nested:
+            raise InputError(f"{root / name}: holds the folder {nested[0]!r}; {_TREE}")
+        found = [file for file in files if _is_image(file)]
+        label = names.index(name)
+        images += [(label, f"{name}/{file}") for file in found]
+        ignored += len(files) - len(found)
+    if not images:
+        raise InputError(f"{root}: no JPEG or PNG in its {len(folders)} class folders; {_TREE}")
+    return names, images, ignored
+
+
+def _listing(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of folders and files, sorted; hidden ones are left out."""
+    folders, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if re.search(r"[\t\r\n]", entry.name):
+                raise InputError(f"{folder}: {entry.name!r} holds a tab or a line break; rename it")
+            if not entry.name.startswith("."):
+                (folders if entry.is_dir() else files).append(entry.name)
+    return sorted(folders), sorted(files)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_EXTENSIONS)

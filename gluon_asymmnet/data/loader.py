@@ -1,0 +1,275 @@
+"""Training batches from records or folders, in an order that a resumed run repeats.
+
+An input yields the batches of one epoch; which images are in batch ``k`` of epoch ``e`` depends on
+the seed, ``e`` and ``k`` alone.
+"""
+
+import contextlib
+import functools
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, NamedTuple, Optional
+
+import cv2
+import numpy as np
+
+from gluon_asymmnet.data.bad_records import SkippedRecords
+from gluon_asymmnet.data.images import decode
+from gluon_asymmnet.data.records.verify import label_fault
+from gluon_asymmnet.data.transforms import Augmentation, Normalization, training_image
+from gluon_asymmnet.errors import FormatError, InputError
+
+_PREFETCH = 3  # batches decoded ahead of the one in use
+_TOGETHER = 8  # images handed to a thread at once: one by one, small ones take longer to hand over
+
+
+class Batch(NamedTuple):
+    """One step's images, all devices together."""
+
+    data: object  # (N, 3, H, W) float32, normalised; NumPy or MXNet array
+    label: object  # (N,) float32
+
+
+class Shard(NamedTuple):
+    """Which part of every batch this worker reads."""
+
+    index: int = 0
+    count: int = 1
+
+
+def epoch_order(
+    images: int, steps: int, batch: int, seed: int, epoch: int, shard: Shard = Shard()
+) -> np.ndarray:
+    """Return ``(steps, batch)`` positions of one worker in one epoch.
+
+    Over all workers each image comes at most once; the ``images - steps * batch * workers`` left
+    over change from epoch to epoch.  Together the workers' batches of a step are the batch that one
+    worker has for that step if its batch is as large.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(images)
+    whole = order[: steps * batch * shard.count].reshape(steps, batch * shard.count)
+    return whole[:, _columns(batch, shard)]
+
+
+def _columns(batch: int, shard: Shard) -> np.ndarray:
+    """Return which ``batch`` images of the whole batch are a worker's.
+
+    Some from its first half and their mirror images from the second: mixup pairs the first with the
+    last, so its pairs stay together.  With an odd ``batch`` one of the middle is left unpaired.
+    """
+    half, whole = batch // 2, batch * shard.count
+    front = np.arange(half) + shard.index * half
+    middle = half * shard.count + shard.index
+    return np.concatenate([front, [middle] * (batch % 2), whole - 1 - front[::-1]]).astype(int)
+
+
+def in_order(images: int, batch: int) -> list[range]:
+    """Return the positions of all images, ``batch`` in a row; the last row may be shorter."""
+    return [range(first, min(first + batch, images)) for first in range(0, images, batch)]
+
+
+def read_ahead(read: Callable, order, threads: int) -> Iterator[list]:
+    """Yield ``[read(position), ...]`` for each row of ``order``, some rows ahead of the one in use.
+
+    On threads, and in order whatever their number.
+    """
+
+    def read_some(positions) -> list:
+        return [read(position) for position in positions]
+
+    # One OpenCV thread per picture: the pool already fills the processors.
+    cv2.setNumThreads(0)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque = deque()
+        try:
+            for positions in order:
+                parts = range(0, len(positions), _TOGETHER)
+                waiting.append(
+                    [pool.submit(read_some, positions[i : i + _TOGETHER]) for i in parts]
+                )
+                if len(waiting) > _PREFETCH:
+                    yield [image for part in waiting.popleft() for image in part.result()]
+            while waiting:
+                yield [image for part in waiting.popleft() for image in part.result()]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_usable(
+    read: Callable, order: np.ndarray, first_row: int, threads: int, skipped: SkippedRecords,
+    before: int = 0,
+) -> Iterator[list]:  # fmt: skip
+    """Yield the samples of each row of an epoch's order from ``first_row`` on, as ``read_ahead``.
+
+    For a record that cannot be used the next usable one of the epoch's order stands in, on the
+    random numbers of the one it replaces: which one is a function of the order and the file alone,
+    not of threads or of what ran before.  What is counted is counted here, row by row, for the
+    same reason.
+
+    Args:
+        read: called with the position to read and the position that gives the random numbers;
+            raises FormatError if the record cannot be used.
+        before: updates before the epoch.
+
+    Raises: FormatError for one record more than ``skipped`` allows, or if none can be used.
+    """
+    flat = order.ravel()
+
+    def sample_at(place: int):
+        bad = []
+        for i in range(flat.size):
+            position = flat[(place + i) % flat.size]
+            try:
+                return read(position, flat[place]), bad
+            except FormatError as error:
+                bad.append((int(position), str(error)))
+            if len(bad) > skipped.limit:
+                break
+        return None, bad
+
+    places = np.arange(flat.size).reshape(order.shape)[first_row:]
+    for row, found in enumerate(read_ahead(sample_at, places, threads), first_row):
+        for sample, bad in found:
+            for position, reason in bad:
+                skipped.add(before + row + 1, position, reason)
+            if sample is None:
+                raise FormatError(f"none of the {flat.size} records of the epoch can be used")
+        yield [sample for sample, _ in found]
+
+
+class ThreadedInput:
+    """Read, decode and augment with OpenCV on threads.
+
+    Every image has its own generator, seeded with ``(seed, epoch, position)``, so batches are
+    bit-equal for any number of threads, and an epoch can start at any step.
+
+    Args:
+        source: as ``data.sources`` has them.
+        classes: labels must be below; None: only whole numbers.
+        skipped: counts the records that cannot be used; by default the first one is an error.
+    """
+
+    def __init__(
+        self,
+        source,
+        batch_size: int,
+        size: int,
+        *,
+        steps: int,
+        augmentation: Augmentation = Augmentation(),
+        normalization: Normalization = Normalization(),
+        seed: int = 0,
+        threads: int = 4,
+        shard: Shard = Shard(),
+        classes: Optional[int] = None,
+        skipped: Optional[SkippedRecords] = None,
+    ):
+        self.source, self.batch_size, self.size = source, batch_size, size
+        self.augmentation, self.normalization = augmentation, normalization
+        self.seed, self.threads, self.shard = seed, threads, shard
+        self.steps, self.classes = steps, classes
+        self.skipped = SkippedRecords() if skipped is None else skipped
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step ``first_step`` on."""
+        order = epoch_order(
+            len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
+        )
+        read = functools.partial(self._image, epoch)
+        samples = read_usable(
+            read, order, first_step, self.threads, self.skipped, before=epoch * self.steps
+        )
+        yield from map(_stack, samples)
+
+    def _image(self, epoch: int, position: int, drawn_for: int):
+        record = self.source.read(position)
+        try:
+            rgb = decode(record.image)
+            if fault := label_fault(record.label, self.classes):
+                raise FormatError(fault)
+        except FormatError as error:
+            raise FormatError(f"{self.source.name(position)}: {error}") from None
+        rng = np.random.default_rng([self.seed, epoch, int(drawn_for), 1])
+        image = training_image(rgb, self.size, self.augmentation, self.normalization, rng)
+        return image, record.label
+
+
+def _stack(samples) -> Batch:
+    images, labels = zip(*samples)
+    return Batch(np.stack(images), np.asarray(labels, np.float32))
+
+
+class RecordIterInput:
+    """MXNet's ImageRecordIter, the authors' reader, rebuilt for each epoch.
+
+    Rebuilding is what makes its order follow the epoch: ``reset`` goes on where the last pass
+    wrapped, and a resumed run would start with the first epoch's order.  Its augmentation draws
+    from one generator per decoding thread, so only one thread repeats exactly; a start in mid-epoch
+    decodes and drops the batches before.
+
+    It cannot leave a record out: at an image that does not decode it stops without saying which,
+    one that is cut off it passes on with the rest grey, and a damaged frame ends the process, from
+    a thread where nothing can catch it (``check_labels`` looks at every frame before).
+    """
+
+    def __init__(
+        self,
+        rec: str,
+        idx: str,
+        batch_size: int,
+        size: int,
+        *,
+        steps: int,
+        augmentation: Augmentation = Augmentation(),
+        normalization: Normalization = Normalization(),
+        seed: int = 0,
+        threads: int = 4,
+        shard: Shard = Shard(),
+    ):
+        if augmentation.operations or augmentation.erasing:
+            raise InputError("ImageRecordIter has neither RandAugment nor random erasing")
+        self.steps, self.seed = steps, seed
+        jitter, (low, high) = augmentation.jitter, augmentation.aspect
+        self._arguments = dict(
+            path_imgrec=os.fspath(rec), path_imgidx=os.fspath(idx), preprocess_threads=threads,
+            shuffle=True, batch_size=batch_size, data_shape=(3, size, size), label_width=1,
+            num_parts=shard.count, part_index=shard.index,
+            **dict(zip(("mean_r", "mean_g", "mean_b"), normalization.mean)),
+            **dict(zip(("std_r", "std_g", "std_b"), normalization.std)),
+            rand_mirror=augmentation.mirror, random_resized_crop=True,
+            min_random_area=augmentation.min_area, max_random_area=1.0,
+            min_aspect_ratio=low, max_aspect_ratio=high,
+            brightness=jitter, contrast=jitter, saturation=jitter,
+            pca_noise=augmentation.pca_noise, verbose=False,
+        )  # fmt: skip
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step ``first_step`` on."""
+        from gluon_asymmnet._mxnet import mx
+
+        seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))
+        with self._naming_damage():
+            batches = mx.io.ImageRecordIter(**self._arguments, seed=seed)
+        for step in range(self.steps):
+            with self._naming_damage():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            if step >= first_step:
+                yield Batch(batch.data[0], batch.label[0])
+
+    @contextlib.contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        """Say in one line what MXNet says in a stack."""
+        from gluon_asymmnet._mxnet import mx
+
+        try:
+            yield
+        except mx.base.MXNetError as error:
+            said = " ".join(str(error).split())[-200:]
+            raise FormatError(
+                f"{self._arguments['path_imgrec']}: MXNet's reader stopped, mostly at a damaged "
+                f"record: find it with `asymmnet records verify` (...{said})"
+            ) from None

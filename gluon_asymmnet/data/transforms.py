@@ -1,0 +1,188 @@
+"""Images to network input: the authors' training augmentation, and the validation crop.
+
+Pictures are ``(height, width, 3)`` uint8 RGB; results are ``(3, size, size)`` float32,
+normalised.  Randomness comes from the generator passed in and from nowhere else.
+"""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.data.randaugment import randaugment
+
+_GREY = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as OpenCV's RGB2GRAY
+
+
+# Eigenvectors (columns) and eigenvalues of ImageNet's RGB values, 0 to 255.
+# Source: Krizhevsky et al. 2012, section 4.1, in the numbers MXNet's image_aug_default.cc has.
+_PCA = np.float32([
+    [55.46 * -0.5675, 4.794 * 0.7192, 1.148 * 0.4009],
+    [55.46 * -0.5808, 4.794 * -0.0045, 1.148 * -0.8140],
+    [55.46 * -0.5836, 4.794 * -0.6948, 1.148 * 0.4203],
+])  # fmt: skip
+
+
+class Normalization(NamedTuple):
+    """What is subtracted from and divides R, G, B; units 0 to 255."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """Return ``(3, H, W)`` float32 of ``(H, W, 3)``."""
+        # A colour at a time: on rows of three values NumPy is fifteen times slower.
+        planes = np.empty((3, *rgb.shape[:2]), np.float32)
+        colours = zip(planes, cv2.split(rgb), np.float32(self.mean), 1 / np.float32(self.std))
+        for plane, colour, mean, scale in colours:
+            np.subtract(colour, mean, out=plane, dtype=np.float32)
+            np.multiply(plane, scale, out=plane)
+        return planes
+
+
+class Augmentation(NamedTuple):
+    """How strongly training images are changed; the defaults are the authors'."""
+
+    min_area: float = 0.08  # smallest share of the image that a random crop takes
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
+    mirror: bool = True
+    jitter: float = 0.4  # brightness, contrast and saturation change by up to this share
+    pca_noise: float = 0.1
+    operations: int = 0  # of RandAugment, per image; the authors' have none
+    magnitude: int = 9  # its strength, 0 to 30
+    erasing: float = 0.0  # share of images of which a rectangle is erased; the authors' have none
+
+
+def validation_resize(input_size: int, crop_ratio: float) -> int:
+    """Return the length of the shorter side before the crop, pixels; 256 for 224 and 0.875."""
+    return math.ceil(input_size / crop_ratio)
+
+
+def validation_crop(rgb: np.ndarray, input_size: int, crop_ratio: float) -> np.ndarray:
+    """Resize the shorter side and cut out the centre, as ImageRecordIter does.
+
+    Bilinear without anti-aliasing, the longer side rounded down.
+    Returns: ``(input_size, input_size, 3)`` uint8.
+    Source: MXNet's src/io/image_aug_default.cc with the authors' ``resize`` and ``data_shape``.
+    """
+    height, width = rgb.shape[:2]
+    shorter = validation_resize(input_size, crop_ratio)
+    if height > width:
+        size = (shorter, shorter * height // width)
+    else:
+        size = (shorter * width // height, shorter)
+    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+    top, left = (size[1] - input_size) // 2, (size[0] - input_size) // 2
+    return resized[top : top + input_size, left : left + input_size]
+
+
+def training_image(
+    rgb: np.ndarray,
+    size: int,
+    how: Augmentation,
+    normalize: Normalization,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Crop, mirror, jitter and normalise one picture for training.
+
+    RandAugment comes before the jitter, erasing last, as in torchvision and timm.
+    """
+    top, left, height, width = random_area(*rgb.shape[:2], how, rng)
+    crop = rgb[top : top + height, left : left + width]
+    crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+    if how.mirror and rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    if how.operations:
+        crop = randaugment(crop, how.operations, how.magnitude, rng)
+    image = normalize(_recolour(crop, how, rng))
+    return erased(image, how.erasing, rng) if how.erasing else image
+
+
+def random_area(height: int, width: int, how: Augmentation, rng: np.random.Generator):
+    """Return ``(top, left, height, width)`` of a random part, pixels.
+
+    The share of the area and the aspect ratio are uniform; after ten that do not fit, the
+    largest central part with an allowed aspect ratio is taken.
+    Source: arXiv:1409.4842, section 6, as MXNet's image_aug_default.cc does it.
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(how.min_area, 1)
+        ratio = rng.uniform(*how.aspect)
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    low, high = how.aspect
+    w, h = min(width, max(1, round(height * high))), min(height, max(1, round(width / low)))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _recolour(rgb: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and saturation in random order, then colour noise, as one affine map.
+
+    MXNet rounds to 8 bits after each step; here the values are clipped once, at the end.
+    """
+    if not how.jitter and not how.pca_noise:
+        return rgb
+    matrix, offset = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
+    mean = np.float32(cv2.mean(rgb)[:3])  # NumPy's takes longer than all the rest
+    for step in rng.permutation(3) if how.jitter else ():
+        alpha = np.float32(1 + rng.uniform(-how.jitter, how.jitter))
+        if step == 2:  # saturation: towards each pixel's own grey
+            towards = (1 - alpha) * np.tile(_GREY, (3, 1))
+            change = alpha * np.eye(3, dtype=np.float32) + towards
+            matrix, offset = change @ matrix, change @ offset
+            continue
+        matrix, offset = alpha * matrix, alpha * offset  # brightness, or
+        if step == 1:  # contrast: towards the grey of the whole picture
+            grey = _GREY @ (matrix @ mean + offset) / alpha
+            offset = offset + (1 - alpha) * grey
+    if how.pca_noise:
+        offset = offset + _PCA @ rng.normal(0, how.pca_noise, 3).astype(np.float32)
+    affine = np.hstack([matrix, offset[:, None]])
+    return np.clip(cv2.transform(rgb.astype(np.float32), affine), 0, 255)
+
+
+_AREA = (0.02, 1 / 3)  # share of the image
+
+
+_ASPECT = (0.3, 1 / 0.3)  # height over width
+
+
+_ATTEMPTS = 10
+
+
+def erased(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return ``(3, H, W)`` float32 with a random rectangle of it erased, by the chance ``share``.
+
+    Each pixel of the rectangle gets noise of mean 0 and deviation 1, what a normalised image has.
+
+    Source: arXiv:1708.04896, algorithm 1, with pixels as its RE-R; greatest area, logarithmic
+    aspect ratio and normal noise as timm's ``RandomErasing(mode="pixel")``.
+    """
+    if rng.random() >= share:
+        return image
+    _, height, width = image.shape
+    for _ in range(_ATTEMPTS):
+        area = rng.uniform(*_AREA) * height * width
+        aspect = math.exp(rng.uniform(*np.log(_ASPECT)))
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < h < height and 0 < w < width:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            image = image.copy()
+            image[:, top : top + h, left : left + w] = rng.standard_normal((3, h, w), np.float32)
+            return image
+    return image
+
+
+class Preprocessing(NamedTuple):
+    """How a picture becomes network input at validation."""
+
+    input_size: int = 224  # pixels
+    crop_ratio: float = 0.875
+    normalization: Normalization = Normalization()
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """Return ``(3, size, size)`` float32 of ``(H, W, 3)`` uint8 RGB."""
+        return self.normalization(validation_crop(rgb, self.input_size, self.crop_ratio))

@@ -1,1 +1,0 @@
-"""Single-shot detectors and their evaluation."""

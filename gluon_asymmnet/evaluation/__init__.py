@@ -1,0 +1,1 @@
+"""Accuracy of classifiers and detectors on whole data sets."""

@@ -1,0 +1,76 @@
+"""A detector's evaluation as text, JSON, the devkit's files and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gluon_asymmnet.evaluation.detection import Detected, Evaluation
+from gluon_asymmnet.evaluation.voc_ap import Result, draw_precision_recall
+from gluon_asymmnet.utils.atomic import new_folder
+
+
+def lines(result: Evaluation) -> str:
+    """Return the means, each with its name."""
+    rows = [f"{result.original.images} images, IoU {result.original.iou:g}; mean AP:",
+            "                                 VOC07, 11 points   area under the curve"]  # fmt: skip
+    named = (("original pixels (the devkit's)", result.original),
+             ("resized pixels (GluonCV's)", result.resized))  # fmt: skip
+    for name, found in named:
+        rows.append(f"{name:<32} {found.mean_ap_11_point:>16.4f} {found.mean_ap_area:>22.4f}")
+    return "\n".join(rows)
+
+
+def class_table(result: Result) -> str:
+    """Return a table with counts and AP of each class; nan where there is nothing to find."""
+    rows = ["class                    objects  difficult  predictions     hits  11 points     area"]
+    for one in result.classes:
+        rows.append(
+            f"{one.name:<24} {one.positives:>7} {one.difficult:>10} {one.predictions:>12} "
+            f"{one.hits:>8} {one.ap_11_point:>10.4f} {one.ap_area:>8.4f}"
+        )
+    return "\n".join(rows)
+
+
+def write_predictions(
+    found: Iterable[Detected], classes: Sequence[str], split: str, folder
+) -> None:
+    """Write a new folder of the devkit's result files, ``comp4_det_SPLIT_CLASS.txt``.
+
+    A line is ``image score xmin ymin xmax ymax``, with corners in pixels of the original picture
+    from 1; the numbers keep all that single precision has.
+
+    Raises: InputError if the folder exists.
+    """
+    rows: list[list[str]] = [[] for _ in classes]
+    for one in found:
+        image = one.truth.image_id.rpartition("/")[2]
+        for label, score, box in zip(one.labels, one.scores, one.boxes.astype(np.float64) + 1):
+            numbers = " ".join(f"{value:.9g}" for value in (score, *box))
+            rows[label].append(f"{image} {numbers}\n")
+    with new_folder(folder) as scratch:
+        for name, text in zip(classes, rows):
+            path = Path(scratch, f"comp4_det_{split}_{_in_file_name(name)}.txt")
+            path.write_text("".join(text), encoding="utf-8")
+
+
+def draw_curves(result: Result, folder) -> None:
+    """Write a new folder of precision-recall curves: ``all.png``, and one for each class.
+
+    Raises: InputError if the folder exists.
+    """
+    with new_folder(folder) as scratch:
+        draw_precision_recall(result, Path(scratch, "all.png"))
+        for number, one in enumerate(result.classes):
+            alone = result._replace(
+                classes=[one], mean_ap_11_point=one.ap_11_point, mean_ap_area=one.ap_area
+            )
+            path = Path(scratch, f"{number:02d}-{_in_file_name(one.name)}.png")
+            draw_precision_recall(alone, path)
+
+
+def _in_file_name(name: str) -> str:
+    """A class name without what a file name cannot hold; different names stay different."""
+    return name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")

@@ -1,0 +1,1 @@
+"""ONNX files: the traced graph of a network, written as ONNX operators."""

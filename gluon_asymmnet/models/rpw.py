@@ -1,0 +1,167 @@
+"""Rolling-pointwise convolution (RPW), also called sliding-channel, and nets that it makes small.
+
+Source: arXiv:2009.05236 and its kernels' code; see ``rpw_plan``, which has the nets as data.
+"""
+
+from collections.abc import Sequence
+from typing import Optional, Union
+
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.head import Classifier, GlobalMean
+from gluon_asymmnet.models.rpw_plan import (
+    Convolution,
+    Stage,
+    check_rule,
+    convolutions,
+    net_cost,
+    plan,
+    window_starts,
+)
+from gluon_asymmnet.nn.activations import activation
+from gluon_asymmnet.nn.bottlenecks import ChannelShuffle
+
+nn = mx.gluon.nn
+
+MAX_GATHERED = 2**20  # maps; the largest of the tabled nets gathers 2,048
+
+
+class RPW(mx.gluon.HybridBlock):
+    """A 1 x 1 convolution in which each output sees a cyclic window of the input channels.
+
+    The windows that differ are gathered, and a grouped convolution has a group for each::
+
+        out[j] = sum over t < w of K[j, t] * x[(start(j) + t) mod C],    w = C / groups
+
+    Shapes: ``(N, C, H, W) -> (N, channels, H, W)``.  ``conv.weight`` is ``(channels, w, 1, 1)``,
+    window by window: the order of the outputs by the rule ``pytorch``.  By ``cuda``, the D windows
+    are dealt out in turn: row ``d * q + i`` makes output ``i * D + d``.
+
+    Where ``(1 - overlap) * w`` is no whole number by ``cuda``, or the windows do not divide the
+    outputs, every output has a window gathered for it alone, in its order: exact, but
+    ``channels * w`` maps of memory.  With 1 group it is an ordinary convolution.
+
+    Args:
+        in_channels: C.
+        groups: C / w.
+        overlap: share of a window that the next one has, too, in [0, 1).
+        rule: where windows start, see ``rpw_plan.window_starts``.
+
+    Raises: InputError for windows that cannot be, or that would gather too many maps.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, groups: int, overlap: float = 0.5,
+        rule: str = "cuda", *, prefix=None, params=None,
+    ):  # fmt: skip
+        super().__init__(prefix=prefix, params=params)
+        starts = list(window_starts(in_channels, channels, groups, overlap, rule))
+        if groups == 1:
+            starts = [0] * channels  # a window is the whole input, wherever it starts
+        width, distinct = in_channels // groups, list(dict.fromkeys(starts))
+        share = channels // len(distinct)
+        rolls = starts == distinct * share
+        if rolls or starts == [s for s in distinct for _ in range(share)]:
+            starts = distinct
+        if len(starts) * width > MAX_GATHERED:
+            raise InputError(
+                f"{in_channels} channels in {groups} groups with an overlap of {overlap} gather "
+                f"{len(starts) * width:,} maps, at most {MAX_GATHERED:,} can be: let windows of a "
+                f"whole step divide the {channels} outputs, as an overlap of 0.5 often does"
+            )
+        self.starts = tuple(starts)  # of the windows that are gathered
+        channel = [(start + t) % in_channels for start in starts for t in range(width)]
+        with self.name_scope():
+            self.channel = (
+                None
+                if channel == list(range(in_channels))
+                else self.params.get_constant("channel", channel)
+            )
+            self.conv = nn.Conv2D(
+                channels, 1, groups=len(starts), in_channels=len(channel), use_bias=False,
+                weight_initializer=mx.init.Uniform(width**-0.5), prefix="conv_",
+            )  # fmt: skip
+            self.deal = (
+                ChannelShuffle(len(starts), prefix="deal_")
+                if rolls and len(starts) > 1 and share > 1
+                else None
+            )
+
+    def hybrid_forward(self, F, x, channel=None):
+        if channel is not None:
+            x = F.take(x, channel, axis=1)
+        x = self.conv(x)
+        return x if self.deal is None else self.deal(x)
+
+
+def _layers(conv: Convolution, rule: str):
+    """Yield the blocks of one convolution and what follows it."""
+    if conv.kind == "rpw":
+        yield RPW(
+            conv.in_channels, conv.channels, conv.groups, conv.overlap, rule, prefix="rpw_"
+        )  # fmt: skip
+    else:
+        yield nn.Conv2D(
+            conv.channels, conv.kernel, conv.stride, conv.kernel // 2, groups=conv.groups,
+            use_bias=conv.bias, in_channels=conv.in_channels, prefix=f"{conv.kind}_",
+        )  # fmt: skip
+    if conv.norm:
+        yield nn.BatchNorm(in_channels=conv.channels, prefix=f"{conv.kind}_norm_")
+        yield activation("relu")
+
+
+class StagedNet(Classifier):
+    """The net of a plan: ``features`` has a block per stage, of a block per unit.
+
+    Shapes: ``(N, 3, H, W) -> (N, classes)``, logits.
+
+    Args:
+        stages: from ``rpw_plan.plan``.
+        rule: of all windows.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], rule: str = "cuda", *, classes: int = 10,
+        dropout: float = 0.0, prefix=None, params=None,
+    ):  # fmt: skip
+        channels = stages[-1][-1].channels
+        super().__init__(channels, classes=classes, dropout=dropout, prefix=prefix, params=params)
+        self.stages, self.rule = tuple(stages), rule
+        in_channels = 3
+        with self.features.name_scope():
+            for s, stage in enumerate(stages):
+                block = nn.HybridSequential(prefix=f"stage{s}_")
+                with block.name_scope():
+                    for i, unit in enumerate(stage):
+                        block.add(self._unit(unit, in_channels, rule, f"{i}_"))
+                        in_channels = unit.channels
+                self.features.add(block)
+            self.features.add(GlobalMean())
+
+    @staticmethod
+    def _unit(unit, in_channels: int, rule: str, prefix: str):
+        block = nn.HybridSequential(prefix=prefix)
+        with block.name_scope():
+            for conv in convolutions(unit, in_channels):
+                block.add(*_layers(conv, rule))
+            if unit.pool:
+                block.add(nn.MaxPool2D(2, 2, prefix="pool_"))
+        return block
+
+
+def build(
+    *, width: float = 1.0, rate: int = 0, classes: int = 10, dropout: Optional[float] = None,
+    input_size: int = 32, prefix: Optional[str] = None, net: Union[str, list] = "vgg16",
+    groups: int = 0, overlap: float = 0.5, rule: str = "cuda",
+) -> StagedNet:  # fmt: skip
+    """Build VGG or MobileNet for CIFAR, with or without RPW, or any net of such units.
+
+    No dropout by default, as theirs.  Settings ``net``, ``groups`` and ``overlap`` as
+    ``rpw_plan.plan`` has them, ``rule`` as ``rpw_plan.window_starts``.
+
+    Raises: InputError for a net that cannot be built, or an image too small for it.
+    """
+    check_rule(rule)
+    stages = plan(net, groups=groups, overlap=overlap, width=width)
+    net_cost(stages, classes, input_size)  # the image is large enough
+    return StagedNet(stages, rule, classes=classes, dropout=dropout or 0.0, prefix=prefix)

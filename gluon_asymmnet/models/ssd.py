@@ -1,0 +1,382 @@
+"""The single-shot detector on our backbones, keeping the contract of GluonCV's SSD.
+
+GluonCV's own class is not used: its ``FeatureExpander`` initialises the added layers and sets up
+their normalisation behind the caller's back, it cannot be cast, and its ``reset_class`` knows no
+depthwise-separable predictors.  Nor are its decoders, a few lines each: importing GluonCV fails
+where a PyTorch of this decade is installed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Optional, Union
+
+import numpy as np
+
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.ssd_spec import (
+    MOST_GROWTH,
+    VARIANCES,
+    DetectorSpec,
+    anchors,
+    detector_id,
+    plan_detector,
+)
+from gluon_asymmnet.nn import ConvNorm, NormFactory
+
+nn = mx.gluon.nn
+
+LEAST_SCORE = 0.01  # lower ones are dropped before suppression, as the paper (3.1) and GluonCV do
+NMS_IOU, NMS_TOP, NMS_KEPT = 0.45, 400, 100  # GluonCV's; the paper keeps 200
+
+ClassMap = Union[Mapping, Sequence[str]]
+
+
+class Extra(mx.gluon.HybridBlock):
+    """The next map: pointwise to half the channels, then 3 x 3 with stride 2.
+
+    Shapes: ``(N, in_channels, H, W) -> (N, channels, ceil(H / 2), ceil(W / 2))``.
+    Source: arXiv:1512.02325, figure 2; separable as in arXiv:1801.04381, section 6.2.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, separable: bool, norm: NormFactory, *, prefix=None
+    ):
+        super().__init__(prefix=prefix)
+        half = channels // 2
+        with self.name_scope():
+            self.reduce = ConvNorm(in_channels, half, 1, 1, 1, "relu", norm, prefix="reduce_")
+            self.depthwise = (
+                ConvNorm(half, half, 3, 2, half, "relu", norm, prefix="depthwise_")
+                if separable
+                else None
+            )
+            kernel, stride = (1, 1) if separable else (3, 2)
+            self.expand = ConvNorm(
+                half, channels, kernel, stride, 1, "relu", norm, prefix="expand_"
+            )
+
+    def hybrid_forward(self, F, x):
+        """Return the next map."""
+        x = self.reduce(x)
+        if self.depthwise is not None:
+            x = self.depthwise(x)
+        return self.expand(x)
+
+
+class MapStack(mx.gluon.HybridBlock):
+    """All maps of a detector, finest first: those of the backbone, then the extra ones."""
+
+    def __init__(self, spec: DetectorSpec, backbone, norm: NormFactory, *, prefix=None):
+        super().__init__(prefix=prefix)
+        with self.name_scope():
+            self.backbone = backbone.feature_maps(*spec.maps)
+            self.extras = nn.HybridSequential(prefix="extras_")
+            in_channels = self.backbone.info[-1].channels
+            with self.extras.name_scope():
+                for number, channels in enumerate(spec.extras):
+                    self.extras.add(
+                        Extra(in_channels, channels, spec.head == "ssdlite", norm,
+                              prefix=f"{number}_")
+                    )  # fmt: skip
+                    in_channels = channels
+
+    def hybrid_forward(self, F, x):
+        """Return the maps of pictures ``(N, 3, H, W)``."""
+        maps = list(self.backbone(x))
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+
+class Predictor(mx.gluon.HybridBlock):
+    """The values of every box on one map.
+
+    Shapes: ``(N, in_channels, H, W) -> (N, H * W * values)``: row by row, all values of a cell.
+    """
+
+    def __init__(
+        self, in_channels: int, values: int, separable: bool, norm: NormFactory, *, prefix=None
+    ):
+        super().__init__(prefix=prefix)
+        with self.name_scope():
+            self.depthwise = (
+                ConvNorm(in_channels, in_channels, 3, 1, in_channels, "relu", norm,
+                         prefix="depthwise_")
+                if separable
+                else None
+            )  # fmt: skip
+            self.conv = _output(in_channels, values, separable)
+
+    def hybrid_forward(self, F, x):
+        """Return the values of a map."""
+        if self.depthwise is not None:
+            x = self.depthwise(x)
+        return F.flatten(F.transpose(self.conv(x), (0, 2, 3, 1)))
+
+
+def _output(in_channels: int, values: int, separable: bool):
+    kernel = 1 if separable else 3
+    return nn.Conv2D(
+        values, kernel, 1, kernel // 2, in_channels=in_channels, prefix="conv_",
+        weight_initializer=mx.init.Xavier(),
+    )  # fmt: skip
+
+
+class _Given(mx.init.Initializer):
+    """Sets an array to given values."""
+
+    def __init__(self, values: np.ndarray):
+        super().__init__()
+        self._values = values
+
+    def _init_weight(self, _, array):
+        array[:] = self._values
+
+
+class SSD(mx.gluon.HybridBlock):
+    """Single-shot detector.  ``net(x)`` with x ``(N, 3, size, size)``, normalised RGB:
+
+    - in training: class logits ``(N, A, classes + 1)``, background first; coded offsets
+      ``(N, A, 4)``; anchors ``(1, A, 4)``, centres in pixels;
+    - else: ids ``(N, n, 1)``, -1 for rows that are none; scores ``(N, n, 1)``; corners
+      ``(N, n, 4)`` in pixels of x; by falling score, at most ``post_nms``.
+
+    Args:
+        spec: which detector.
+        backbone: classifier of ``spec.backbone``; its parameters are shared, not copied.
+        classes: their names, without the background.
+        norm_layer, norm_kwargs: what stands for batch normalisation in the added layers.
+    """
+
+    constants = ("anchors",)  # follow from the spec: not read from files
+
+    def __init__(
+        self,
+        spec: DetectorSpec,
+        backbone,
+        classes: Sequence[str],
+        *,
+        norm_layer=None,
+        norm_kwargs: Optional[dict] = None,
+        prefix: Optional[str] = None,
+    ):
+        super().__init__(prefix=prefix or f"{detector_id(spec)}_")
+        norm, self.spec = NormFactory(norm_layer, norm_kwargs), spec
+        self.classes = checked_classes(classes)
+        self.set_nms()
+        self._maps = plan_detector(spec)
+        with self.name_scope():
+            self.features = MapStack(spec, backbone, norm, prefix="features_")
+            self.class_predictors = self._predictors(self.num_classes + 1, norm, "class_")
+            self.box_predictors = self._predictors(4, norm, "box_")
+            # A detector has one size, so that the steps follow from the maps: one array.
+            # GluonCV's generators hold 128 x 128 cells per map and cut out what a picture needs.
+            # Not Gluon's Constant, which registers a class under its address, and warns when
+            # an address comes again.
+            boxes = anchors(spec, self._maps)[None]
+            self.anchors = self.params.get(
+                "anchors", shape=boxes.shape, init=_Given(boxes), grad_req="null"
+            )
+        for block in (self.features.extras, self.class_predictors, self.box_predictors):
+            for param in block.collect_params(".*weight").values():
+                param.init = param.init or mx.init.MSRAPrelu(slope=0)
+
+    def _predictors(self, values: int, norm: NormFactory, prefix: str):
+        """One predictor for each map, of so many values for each of its boxes."""
+        separable, block = self.spec.head == "ssdlite", nn.HybridSequential(prefix=prefix)
+        with block.name_scope():
+            for number, plan in enumerate(self._maps):
+                values_here = len(plan.boxes) * values
+                block.add(
+                    Predictor(plan.channels, values_here, separable, norm, prefix=f"{number}_")
+                )
+        return block
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, without the background."""
+        return len(self.classes)
+
+    def set_nms(
+        self, nms_thresh: float = NMS_IOU, nms_topk: int = NMS_TOP, post_nms: int = NMS_KEPT
+    ) -> None:
+        """Set the suppression of overlapping boxes of a class.
+
+        Args:
+            nms_thresh: IoU from which the box with the lower score goes; outside (0, 1): all stay.
+            nms_topk: boxes of a picture, all classes together, that take part; -1: all.
+            post_nms: boxes of a picture that are returned; -1: all.
+        """
+        self._clear_cached_op()
+        self.nms_thresh, self.nms_topk, self.post_nms = nms_thresh, nms_topk, post_nms
+
+    def forward(self, x, *args):
+        """See the class."""
+        # A compiled graph has the outputs of training or those of inference.  GluonCV leaves it to
+        # the caller to hybridize anew between the two.
+        training = mx.autograd.is_training()
+        if training != getattr(self, "_compiled_for_training", training):
+            self._clear_cached_op()
+        self._compiled_for_training = training
+        return super().forward(x, *args)
+
+    def cast(self, dtype) -> None:
+        """Cast all but the anchors: half precision has steps of a quarter pixel from 256 on."""
+        self._clear_cached_op()
+        for child in self._children.values():
+            child.cast(dtype)
+
+    def hybrid_forward(self, F, x, anchors):
+        """See the class."""
+        logits, offsets = self.heads(F, x)
+        if mx.autograd.is_training():
+            # stop_gradient, as a bare variable among the outputs breaks the compiled backward
+            return [logits, offsets, F.stop_gradient(anchors)]
+        return self._suppressed(F, *decode(F, logits, offsets, anchors))
+
+    def heads(self, F, x):
+        """Return logits ``(N, A, classes + 1)`` and offsets ``(N, A, 4)``."""
+        maps = self.features(x)
+        # dim=-1, not 1: see AsymmBottleneck
+        logits, offsets = (
+            F.concat(*(p(m) for p, m in zip(predictors, maps)), dim=-1)
+            for predictors in (self.class_predictors, self.box_predictors)
+        )
+        return (
+            F.reshape(logits, shape=(0, -1, self.num_classes + 1)),
+            F.reshape(offsets, shape=(0, -1, 4)),
+        )
+
+    def _suppressed(self, F, scores, corners):
+        """Suppress per class.  Every class has a row for every box, ``(N, classes * A, 6)``."""
+        scores = F.transpose(F.slice_axis(scores, axis=-1, begin=1, end=None), (0, 2, 1))
+        numbers = F.reshape(F.arange(self.num_classes), shape=(1, -1, 1))
+        kept = scores > LEAST_SCORE
+        ids = (F.broadcast_add(F.zeros_like(scores), numbers) + 1) * kept - 1
+        rows = F.concat(
+            F.reshape(ids, shape=(0, -1, 1)),
+            F.reshape(scores * kept, shape=(0, -1, 1)),
+            F.tile(corners, reps=(1, self.num_classes, 1)),
+            dim=-1,
+        )
+        if 0 < self.nms_thresh < 1:
+            rows = F.contrib.box_nms(
+                rows, overlap_thresh=self.nms_thresh, topk=self.nms_topk,
+                valid_thresh=LEAST_SCORE, id_index=0, score_index=1, coord_start=2,
+            )  # fmt: skip
+            if self.post_nms > 0:
+                rows = F.slice_axis(rows, axis=1, begin=0, end=self.post_nms)
+        return tuple(
+            F.slice_axis(rows, axis=2, begin=begin, end=end)
+            for begin, end in ((0, 1), (1, 2), (2, 6))
+        )
+
+    def raw(self) -> "RawSSD":
+        """Return a block that gives all boxes, without suppression, for export."""
+        return RawSSD(self)
+
+    def reset_class(self, classes: Sequence[str], reuse_weights: Optional[ClassMap] = None) -> None:
+        """Change the classes.
+
+        The boxes and the weights of the background stay; a class starts anew or, as told, from a
+        class that was there.
+
+        Args:
+            classes: the new names.
+            reuse_weights: names that keep their weights, or {new: old} with names or numbers.
+
+        Raises: InputError for a class that is not there.
+        """
+        new, old = checked_classes(classes), self.classes
+        rows = {0: 0}  # background
+        rows.update(
+            {_position(n, new, "new") + 1: _position(o, old, "old") + 1
+             for n, o in _pairs(reuse_weights)}
+        )  # fmt: skip
+        self._clear_cached_op()
+        self.classes = new
+        for predictor, plan in zip(self.class_predictors, self._maps):
+            _replace_output(predictor, len(plan.boxes), len(old) + 1, len(new) + 1, rows)
+
+
+class RawSSD(mx.gluon.HybridBlock):
+    """A detector without suppression; it shares the detector's parameters.
+
+    Shapes: ``(N, 3, size, size)`` -> scores ``(N, A, classes + 1)``, background first, and corners
+    ``(N, A, 4)`` in pixels.
+
+    Suppression is left to the caller: exported to ONNX by MXNet it would go over all classes at
+    once, with only a warning.
+    """
+
+    def __init__(self, detector: SSD):
+        super().__init__(prefix=detector.prefix, params=detector.params)
+        self.detector, self.anchors = detector, detector.anchors
+
+    def hybrid_forward(self, F, x, anchors):
+        """Return scores and corners."""
+        return decode(F, *self.detector.heads(F, x), anchors)
+
+
+def decode(F, logits, offsets, anchors):
+    """Return scores ``(N, A, classes + 1)`` and corners ``(N, A, 4)``, single precision.
+
+    Undoes ``targets.encode`` in arithmetic that every engine knows.
+    """
+    offsets = F.cast(offsets, "float32")
+    (centre, size), (shift, growth) = (
+        (F.slice_axis(v, axis=-1, begin=0, end=2), F.slice_axis(v, axis=-1, begin=2, end=4))
+        for v in (anchors, offsets)
+    )
+    centre = F.broadcast_add(F.broadcast_mul(shift * VARIANCES[0], size), centre)
+    growth = F.minimum(growth * VARIANCES[2], MOST_GROWTH)
+    half = F.broadcast_mul(F.exp(growth), size) / 2
+    corners = F.concat(centre - half, centre + half, dim=-1)
+    return F.softmax(F.cast(logits, "float32"), axis=-1), corners
+
+
+def checked_classes(classes: Sequence[str]) -> list[str]:
+    """Return class names as a list; InputError if there are none, or one comes twice."""
+    names = [classes] if isinstance(classes, str) else list(classes or ())
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"classes must be names, at least one, got {classes!r}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"classes: {', '.join(twice)} stands there more than once")
+    return names
+
+
+def _pairs(reuse: Optional[ClassMap]) -> Iterable[tuple]:
+    if reuse is None:
+        return ()
+    return reuse.items() if isinstance(reuse, Mapping) else ((name, name) for name in reuse)
+
+
+def _position(key: Union[str, int], names: list[str], which: str) -> int:
+    if isinstance(key, str) and key in names:
+        return names.index(key)
+    if not isinstance(key, str) and 0 <= key < len(names):
+        return int(key)
+    raise InputError(f"{key!r} is none of the {which} classes: {', '.join(names)}")
+
+
+def _replace_output(
+    predictor: Predictor, boxes: int, old: int, new: int, rows: Mapping[int, int]
+) -> None:
+    """Give a class predictor ``new`` values per box; copy the ``rows`` {new: old} of each box."""
+    before = predictor.conv
+    in_channels, kernel = before.weight.shape[1], before.weight.shape[2]
+    with predictor.name_scope():
+        after = _output(in_channels, boxes * new, kernel == 1)
+    after.cast(before.weight.dtype)
+    if before.weight._data is not None:
+        after.initialize(ctx=before.weight.list_ctx())
+        for name in ("weight", "bias"):
+            source, target = getattr(before, name), getattr(after, name)
+            values = target.data(target.list_ctx()[0]).asnumpy()
+            shape = values.shape[1:]
+            values = values.reshape(boxes, new, *shape)
+            known = source.data(source.list_ctx()[0]).asnumpy().reshape(boxes, old, *shape)
+            values[:, list(rows)] = known[:, list(rows.values())]
+            target.set_data(mx.nd.array(np.reshape(values, (boxes * new, *shape))))
+    predictor.conv = after

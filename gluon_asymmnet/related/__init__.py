@@ -1,1 +1,0 @@
-"""Nets of related systems, a module with ``build`` per family; see ``registry.FAMILIES``."""

@@ -1,0 +1,305 @@
+"""The settings of a classifier's training; the command line is made from them.
+
+Flag names are those of GluonCV's and the authors' scripts where these have one.
+"""
+
+import dataclasses
+
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.train.config import LoopConfig
+from gluon_asymmnet.train.recipes import RECIPES
+from gluon_asymmnet.utils.settings import at_least, flag_of, option, refused
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig(LoopConfig):
+    """Everything that decides a training run of a classifier."""
+
+    # model
+    model: str = option(
+        "", "model to train, e.g. asymmnet_large, or a spec file (required)", group="model"
+    )
+    width: float = option(1.0, "width multiplier", "--width-scale", "--width", group="model")
+    rate: int = option(
+        1, "copies of a block's input joined on each side", "--asymmrate", "--rate", group="model"
+    )
+    doshuffle: bool = option(False, "shuffle channels after the join", group="model")
+    shuffle_group: int = option(2, "groups of the channel shuffle", group="model")
+    stem: str = option(
+        "authors", "graph of the first block: see README", group="model",
+        choices=("authors", "scaled"),
+    )  # fmt: skip
+    dropout: float = option(0.2, "dropout before the classifier", group="model")
+    last_gamma: bool = option(
+        False, "start the last gamma of blocks with a shortcut at zero", group="model"
+    )
+    use_gn: bool = option(False, "group normalisation instead of batch", group="model")
+    use_pretrained: bool = option(False, "start from the published weights", group="model")
+    resume_params: str = option("", "start from this .params file, any layout", group="model")
+    resume_states: str = option(
+        "", "with it, these optimizer states: trainer.params, or .states of MXNet with --trust",
+        group="model",
+    )  # fmt: skip
+    trust: bool = option(False, "load .states, a pickle, which can run any code", group="model")
+    resume_epoch: int = option(0, "with it, the epoch to go on from", group="model")
+    reset_output: bool = option(
+        False, "with --resume-params, leave the classifier as it is: for other classes",
+        group="model",
+    )  # fmt: skip
+    freeze_stages: int = option(
+        0, "leave so many of the net's 5 stages as they are; 6: all but the classifier",
+        group="model",
+    )  # fmt: skip
+    freeze_bn: bool = option(False, "leave all batch normalisation as it is", group="model")
+
+    # data
+    dataset: str = option(
+        "imagenet", "sets the number of classes and training images; custom: both from the records",
+        group="data", choices=("imagenet", "imagenet200", "custom"),
+    )  # fmt: skip
+    rec_train: str = option("./dataset/imagenet/rec/train.rec", "training records", group="data")
+    rec_train_idx: str = option("./dataset/imagenet/rec/train.idx", "their index", group="data")
+    rec_val: str = option("./dataset/imagenet/rec/val.rec", "validation records", group="data")
+    rec_val_idx: str = option("./dataset/imagenet/rec/val.idx", "their index", group="data")
+    data_dir: str = option(
+        "", "folder with train/ and val/, each with one folder per class, instead", group="data"
+    )
+    use_rec: bool = option(False, "read the records although --data-dir is given", group="data")
+    data_backend: str = option(
+        "auto", "mxnet: ImageRecordIter, the authors' reader (records only, one process); opencv: "
+        "the same augmentation, reproducible with any number of threads and of processes; auto: "
+        "mxnet for records and one process",
+        group="data", choices=("auto", "mxnet", "opencv", "dali-gpu", "dali-cpu"),
+    )  # fmt: skip
+    num_workers: int = option(
+        4, "decoding threads", "-j", "--num-data-workers", "--num-workers", group="data"
+    )
+    max_bad_records: int = option(
+        0, "go on after so many damaged training records: the next one of the epoch stands in, and "
+        "skipped_records.jsonl lists them; for records with --data-backend opencv", group="data",
+    )  # fmt: skip
+    input_size: int = option(224, "height and width of the input, pixels", group="data")
+    crop_ratio: float = option(
+        0.875, "validation: input size over the resized shorter side", group="data"
+    )
+    min_random_area: float = option(
+        0.08, "random crop: smallest share of the image's area", group="data"
+    )
+    no_mirror: bool = option(False, "do not mirror at random", group="data")
+    jitter: float = option(0.4, "random brightness, contrast, saturation", group="data")
+    pca_noise: float = option(0.1, "deviation of AlexNet's colour noise", group="data")
+    randaugment: int = option(
+        0, "RandAugment (arXiv:1909.13719): operations per image, 2 is usual; needs opencv input",
+        group="data",
+    )  # fmt: skip
+    randaugment_magnitude: int = option(9, "its strength, 0 to 30", group="data")
+    random_erasing: float = option(
+        0.0, "share of images of which a random rectangle becomes noise (arXiv:1708.04896); needs "
+        "opencv input", "--random-erasing", "--reprob", group="data",
+    )  # fmt: skip
+    num_training_samples: int = option(
+        0, "images per epoch if not those of the records", group="data"
+    )
+
+    # optimisation
+    batch_size: int = option(32, "images per step, device and worker", group="optimisation")
+    num_epochs: int = option(120, "epochs in all", group="optimisation")
+    lr: float = option(0.1, "peak learning rate, for the global batch", group="optimisation")
+    lr_base_batch: int = option(
+        0, "scale --lr by global batch over this one; 0: take --lr as it is", group="optimisation"
+    )
+    momentum: float = option(0.9, "momentum of NAG", group="optimisation")
+    wd: float = option(0.0001, "weight decay", group="optimisation")
+    lr_decay_epoch: tuple[int, ...] = option((40, 60), "step: epochs", group="optimisation")
+    warmup_epochs: int = option(5, "epochs of linear warm-up", group="optimisation")
+    label_smoothing: bool = option(False, "smooth labels by 0.1", group="optimisation")
+    mixup: bool = option(False, "mix pairs of images", group="optimisation")
+    mixup_alpha: float = option(0.2, "parameter of mixup's beta distribution", group="optimisation")
+    cutmix: float = option(
+        0.0, "parameter of CutMix's beta distribution (arXiv:1905.04899), 1 is usual; 0: none",
+        group="optimisation",
+    )  # fmt: skip
+    mix_prob: float = option(
+        1.0, "share of steps that mix", "--mix-prob", "--mixup-prob", group="optimisation"
+    )
+    mix_switch_prob: float = option(
+        0.5, "with --mixup and --cutmix, the share of CutMix", "--mix-switch-prob",
+        "--mixup-switch-prob", group="optimisation",
+    )  # fmt: skip
+    mixup_off_epoch: int = option(0, "last epochs without mixup and CutMix", group="optimisation")
+    teacher: str = option(
+        "", "learn from this model, too: a run directory, an exported folder or ONNX file, or the "
+        "name of a GluonCV model", group="optimisation",
+    )  # fmt: skip
+    teacher_params: str = option(
+        "", "weights of a GluonCV teacher; otherwise GluonCV downloads its own",
+        group="optimisation",
+    )  # fmt: skip
+    temperature: float = option(
+        20.0, "softens what teacher and net say to each other",
+        group="optimisation",
+    )  # fmt: skip
+    hard_weight: float = option(
+        0.5, "weight of the true labels beside the teacher's", group="optimisation"
+    )
+    accumulate: int = option(
+        1, "batches per update; the global batch is so many times larger", group="optimisation"
+    )
+    layer_decay: float = option(
+        1.0, "factor of the learning rate from a stage to the one before", group="optimisation"
+    )
+    dtype: str = option(
+        "float32", "float16 needs a GPU", group="optimisation",
+        choices=("float32", "float16", "bfloat16"),
+    )  # fmt: skip
+
+    # run
+    recipe: str = option("", "start from a whole recipe; other flags override it",
+                         choices=("", *RECIPES))  # fmt: skip
+    num_gpus: int = option(0, "GPUs to train on; 0: CPU")
+    kvstore: str = option(
+        "auto", "dist_sync: one of several workers, see docs/scaling.md; local: alone; auto: what "
+        "`asymmnet launch` says, else alone", "--kvstore", "--kv-store",
+        choices=("auto", "local", "dist_sync"),
+    )  # fmt: skip
+    horovod: bool = option(False, "one of several workers, by Horovod")
+    mode: str = option("hybrid", "hybrid: compiled graph; imperative: for debugging",
+                       choices=("hybrid", "imperative", "symbolic"))  # fmt: skip
+    seed: int = option(0, "decides weights, order, augmentation and dropout")
+    save_dir: str = option("checkpoints", "runs are written to SAVE_DIR/DATASET/MODEL_TAG")
+    tag_name: str = option("baseline", "names the run")
+    resume: str = option("auto", "auto: go on where a run of the same command stopped; "
+                         "never: refuse a run directory that exists",
+                         choices=("auto", "never"))  # fmt: skip
+    save_frequency: int = option(10, "keep the weights of every so many epochs; 0: best and last")
+    log_interval: int = option(50, "steps between log lines; 0: none")
+    dry_run: int = option(0, "time so many forward passes, then stop")
+
+    # declined, with the reason
+    use_se: bool = refused("the model's table says where squeeze-and-excite stands", "--use_se",
+                           switch=True)  # fmt: skip
+    batch_norm: bool = refused("every model here has batch normalisation", switch=True)
+
+    @property
+    def shuffle_groups(self) -> int:
+        """Groups of the channel shuffle that is really done."""
+        return self.shuffle_group if self.doshuffle else 0
+
+    @property
+    def reads_folders(self) -> bool:
+        """Whether the images come from folders, not from records."""
+        return bool(self.data_dir) and not self.use_rec
+
+    @property
+    def reads_with_opencv(self) -> bool:
+        """Whether our own reader is used, not MXNet's."""
+        augmented = self.randaugment or self.random_erasing
+        return bool(self.data_backend == "opencv" or self.reads_folders or augmented)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, so that labels are shares of classes."""
+        return self.mixup or self.cutmix > 0
+
+    def check(self) -> "ClassifierConfig":
+        """Return self, or raise InputError for a setting that cannot be meant."""
+        if not self.model:
+            raise InputError("--model is required, e.g. --model asymmnet_large")
+        self.check_loop()
+        for name in ("batch_size", "input_size", "accumulate"):
+            at_least(self, name, 1)
+        for name in (
+            "dry_run", "mixup_off_epoch", "num_training_samples", "lr_base_batch", "jitter",
+            "pca_noise", "resume_epoch", "freeze_stages", "randaugment", "randaugment_magnitude",
+            "cutmix",
+        ):  # fmt: skip
+            at_least(self, name, 0)
+        for name in ("crop_ratio", "min_random_area", "layer_decay"):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise InputError(f"{flag_of(self, name)} must be in (0, 1], got {value}")
+        for name in ("random_erasing", "mix_prob", "mix_switch_prob"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"{flag_of(self, name)} must be in [0, 1], got {value}")
+        if self.mixup and self.mixup_alpha <= 0:
+            raise InputError(f"--mixup-alpha must be above 0, got {self.mixup_alpha}")
+        if self.data_backend.startswith("dali"):
+            raise InputError(
+                "--data-backend dali is declined: DALI's MXNet plugin is gone; use mxnet or opencv"
+            )
+        if self.max_bad_records and not self.reads_with_opencv:
+            # Not switched silently: the two readers have other orders and other augmentation.
+            raise InputError(
+                f"--max-bad-records {self.max_bad_records} needs --data-backend opencv: MXNet's "
+                f"reader cannot leave a record out; or make a clean copy with `asymmnet records "
+                f"repair`"
+            )
+        if self.mode == "symbolic":
+            raise InputError("--mode symbolic is declined: Gluon's hybrid mode compiles the graph")
+        if self.dtype == "bfloat16":
+            raise InputError(
+                "--dtype bfloat16 is declined: MXNet 1.9.1's conversion to it fails on the concat "
+                "of the asymmetrical bottleneck; use float32"
+            )
+        if self.dtype == "float16" and not self.num_gpus:
+            raise InputError(
+                "--dtype float16 needs a GPU (--num-gpus 1 or more): oneDNN has no half precision; "
+                "use float32 on the CPU"
+            )
+        if (self.resume_states or self.resume_epoch) and not self.resume_params:
+            raise InputError("--resume-states and --resume-epoch go with --resume-params")
+        if self.resume_epoch >= self.num_epochs:
+            raise InputError(
+                f"--resume-epoch {self.resume_epoch} is not below --num-epochs {self.num_epochs}"
+            )
+        if self.horovod and self.kvstore != "auto":
+            raise InputError(f"give --horovod or --kvstore {self.kvstore}, not both")
+        if self.use_pretrained and self.resume_params:
+            raise InputError("give --use-pretrained or --resume-params, not both")
+        if self.patience and not (self.rec_val or (self.data_dir and not self.use_rec)):
+            raise InputError("--patience goes by the validation: give --rec-val or --data-dir")
+        self._check_augmentation()
+        self._check_fine_tuning()
+        self._check_distillation()
+        return self
+
+    def _check_augmentation(self) -> None:
+        if self.randaugment_magnitude > 30:
+            raise InputError(
+                f"--randaugment-magnitude must be 0 to 30, got {self.randaugment_magnitude}"
+            )
+        if self.data_backend == "mxnet" and (self.randaugment or self.random_erasing):
+            raise InputError(
+                "--randaugment and --random-erasing need --data-backend opencv: ImageRecordIter "
+                "has neither"
+            )
+
+    def _check_fine_tuning(self) -> None:
+        started = self.use_pretrained or self.resume_params
+        if self.freeze_stages > 6:
+            raise InputError(f"--freeze-stages is at most 6, got {self.freeze_stages}")
+        if (self.freeze_stages or self.freeze_bn) and not started:
+            raise InputError(
+                "--freeze-stages and --freeze-bn need trained weights: --use-pretrained or "
+                "--resume-params"
+            )
+        if self.reset_output and not self.resume_params:
+            raise InputError("--reset-output goes with --resume-params")
+        if self.reset_output and (self.resume_states or self.resume_epoch):
+            raise InputError(
+                "--reset-output starts something new: leave --resume-states and --resume-epoch out"
+            )
+
+    def _check_distillation(self) -> None:
+        if not self.teacher:
+            for name in ("teacher_params", "temperature", "hard_weight"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise InputError(f"{flag_of(self, name)} goes with --teacher")
+        if self.temperature <= 0:
+            raise InputError(f"--temperature must be above 0, got {self.temperature}")
+        if not 0 <= self.hard_weight < 1:
+            raise InputError(
+                f"--hard-weight must be in [0, 1), got {self.hard_weight}; 1 leaves nothing of the "
+                f"teacher: leave --teacher out"
+            )

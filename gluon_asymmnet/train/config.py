@@ -1,0 +1,94 @@
+"""Options shared by all training tasks, and the command line made from them."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any, Optional
+
+from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.train.recipes import RECIPES
+from gluon_asymmnet.utils.settings import REFUSED, _flags, add_flags, at_least, flag_of, option
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """What the training of every task can be told."""
+
+    rgb_mean: tuple[float, ...] = option(IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data")
+    rgb_std: tuple[float, ...] = option(IMAGENET_STD, "deviation of R, G, B", group="data")
+    lr_mode: str = option(
+        "step", "schedule after the warm-up", group="optimisation",
+        choices=("step", "poly", "cosine"),
+    )  # fmt: skip
+    lr_decay: float = option(0.1, "step: factor", group="optimisation")
+    lr_decay_period: int = option(
+        0, "step: every so many epochs; 0: at --lr-decay-epoch", group="optimisation"
+    )
+    warmup_lr: float = option(0.0, "learning rate before the first update", group="optimisation")
+    no_wd: bool = option(False, "no weight decay on beta, gamma and bias", group="optimisation")
+    clip_norm: float = option(
+        0.0, "bound of the gradient's norm over all parameters; 0: none", group="optimisation"
+    )
+    ema: float = option(
+        0.0, "decay of a moving average of the weights, e.g. 0.9999; 0: none", group="optimisation"
+    )
+    ema_power: float = option(
+        0.75, "its warm-up: the decay of update n is at most 1 - n ** -EMA_POWER; 0: none",
+        group="optimisation",
+    )  # fmt: skip
+    threads: int = option(0, "MXNet's CPU threads; 0: one per processor")
+    patience: int = option(
+        0, "end after so many epochs without a better validation; 0: after all epochs"
+    )
+    checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
+    keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
+    logging_file: str = option("log.txt", "log file in the run directory")
+
+    @property
+    def model_name(self) -> str:
+        """What a run is named after: the model, or its spec file without folder."""
+        return Path(self.model).stem if self.model.endswith(".json") else self.model
+
+    def check_loop(self) -> None:
+        """Raise InputError for one of these, or of what every task has, that cannot be meant."""
+        for name in ("num_epochs", "num_workers", "keep_last"):
+            at_least(self, name, 1)
+        for name in (
+            "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "seed",
+            "warmup_epochs", "warmup_lr", "lr", "lr_decay_period", "momentum", "wd", "patience",
+            "clip_norm", "ema_power", "max_bad_records",
+        ):  # fmt: skip
+            at_least(self, name, 0)
+        if not 0 <= self.ema < 1:
+            raise InputError(f"--ema must be at least 0 and below 1, got {self.ema}")
+        for name in ("rgb_mean", "rgb_std"):
+            if len(getattr(self, name)) != 3:
+                raise InputError(f"{flag_of(self, name)} takes three numbers: R,G,B")
+        if min(self.rgb_std) <= 0:
+            raise InputError(f"--rgb-std must be above 0, got {self.rgb_std}")
+        if self.warmup_epochs >= self.num_epochs:
+            raise InputError(
+                f"--warmup-epochs {self.warmup_epochs} leaves nothing of the {self.num_epochs} "
+                f"epochs; set it below {flag_of(self, 'num_epochs')}"
+            )
+
+
+def resolve(config_class, given: dict[str, Any]):
+    """Return defaults, overridden by the recipe, overridden by what was given; checked."""
+    names = {f.name: f for f in dataclasses.fields(config_class)}
+    for name, value in given.items():
+        if names[name].metadata["group"] == REFUSED and value not in (None, False):
+            raise InputError(
+                f"{_flags(names[name])[0]} is declined: {names[name].metadata['help']}"
+            )
+    recipe = given.get("recipe", "")
+    settings = {**(RECIPES[recipe].settings if recipe else {}), **given}
+    return config_class(**settings).check()
+
+
+def parse_config(config_class, argv=None, *, prog: Optional[str] = None, description: str = ""):
+    """Read a command line into a checked config."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    add_flags(parser, config_class)
+    return resolve(config_class, vars(parser.parse_args(argv)))

@@ -1,0 +1,204 @@
+"""The settings of a detector's training; the command line is made from them."""
+
+import dataclasses
+from typing import Optional
+
+from gluon_asymmnet.data.boxes.sources import is_record_file, splits_of
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.ssd_spec import HEADS, parse_detector
+from gluon_asymmnet.train.config import LoopConfig
+from gluon_asymmnet.utils.settings import at_least, option, refused
+
+STAGES = 5  # of a backbone: stem and blocks up to stride 2, 4, ... 32
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorConfig(LoopConfig):
+    """Everything that decides a training run of a detector."""
+
+    # model
+    network: str = option(
+        "asymmnet_large", "backbone, with a width if wanted: asymmnet_small_0.5", group="model"
+    )
+    data_shape: int = option(300, "height and width of the input, pixels", group="model")
+    multi_scale: str = option(
+        "", "train on these heights and widths, with commas: 256,300,352; one is drawn for each "
+        "batch.  Validation, and the detector, stay at --data-shape", group="model",
+    )  # fmt: skip
+    head: str = option(
+        "ssd", "predictors; ssdlite: depthwise-separable", group="model", choices=HEADS
+    )
+    pretrained_base: str = option(
+        "", "weights of the backbone: 'published', a .params file, or the directory of a "
+        "classifier's run; otherwise random", group="model",
+    )  # fmt: skip
+    resume_params: str = option(
+        "", "start from this .params file of the detector", "--resume", group="model"
+    )
+    start_epoch: int = option(0, "with --resume, the epoch to go on from", group="model")
+    freeze_stages: int = option(
+        0, "leave so many of the backbone's 5 stages as they are", group="model"
+    )
+    freeze_bn: bool = option(
+        False, "leave the backbone's batch normalisation as it is", group="model"
+    )
+    syncbn: bool = option(False, "batch statistics over all GPUs", "--syncbn", group="model")
+
+    # data
+    dataset: str = option(
+        "voc", "voc: VOC's 20 classes; custom: those of --classes or of the folders' classes.txt",
+        group="data", choices=("voc", "custom", "coco"),
+    )  # fmt: skip
+    dataset_root: str = option("~/.mxnet/datasets/voc", "the folder of VOC2007", group="data")
+    train_splits: str = option(
+        "2007_trainval,2012_trainval", "FOLDER_SPLIT or YEAR_SPLIT, with commas; or a .rec or .lst "
+        "file of GluonCV's", group="data",
+    )  # fmt: skip
+    val_splits: str = option("2007_test", "the same, for validation; '' for none", group="data")
+    classes: str = option("", "custom: class names, with commas", group="data")
+    skip_bad: bool = option(
+        False, "leave out objects of other classes and empty boxes instead of refusing them",
+        group="data",
+    )  # fmt: skip
+    max_bad_records: int = option(
+        0, "go on after so many damaged training pictures: the next one of the epoch stands in, "
+        "and skipped_records.jsonl lists them", group="data",
+    )  # fmt: skip
+    use_difficult: bool = option(
+        False, "train on difficult objects; otherwise what covers them is ignored", group="data"
+    )
+    no_mirror: bool = option(False, "do not mirror at random", group="data")
+    max_expansion: float = option(
+        4.0, "random expansion: greatest side of the canvas over the picture's; 1: none",
+        group="data",
+    )  # fmt: skip
+    num_workers: int = option(4, "decoding threads", "-j", "--num-workers", group="data")
+
+    # optimisation
+    batch_size: int = option(32, "images per step, all devices together", group="optimisation")
+    num_epochs: int = option(240, "epochs in all", "--epochs", group="optimisation")
+    lr: float = option(0.001, "peak learning rate", group="optimisation")
+    lr_decay_epoch: tuple[int, ...] = option((160, 200), "step: epochs", group="optimisation")
+    warmup_epochs: int = option(1, "epochs of linear warm-up", group="optimisation")
+    momentum: float = option(0.9, "momentum of SGD", group="optimisation")
+    wd: float = option(0.0005, "weight decay", group="optimisation")
+    negative_ratio: float = option(
+        3.0, "background boxes per matched one of a picture, the hardest", group="optimisation"
+    )
+    min_negatives: int = option(
+        0, "the least number of them in a picture, also without objects", group="optimisation"
+    )
+
+    # run
+    gpus: str = option("", "numbers of the GPUs, with commas")
+    num_gpus: int = option(0, "how many GPUs, instead; 0: CPU")
+    seed: int = option(233, "decides weights, order and augmentation")
+    save_prefix: str = option(
+        "checkpoints/", "the run is written to SAVE_PREFIX, the detector's name and TAG_NAME"
+    )
+    tag_name: str = option("", "names the run among those of the same detector")
+    resume: str = option(
+        "auto", "auto: go on where a run of the same command stopped; never: refuse a run "
+        "directory that exists", "--resume-run", choices=("auto", "never"),
+    )  # fmt: skip
+    save_frequency: int = option(
+        10, "keep the weights of every so many epochs; 0: best and last", "--save-interval"
+    )
+    val_interval: int = option(1, "epochs from validation to validation; the last one always")
+    samples: int = option(8, "pictures with boxes, drawn after each validation")
+    log_interval: int = option(100, "steps between log lines; 0: none")
+
+    # declined, with the reason
+    dali: bool = refused("DALI's MXNet plugin is gone", "--dali", switch=True)
+    amp: bool = refused(
+        "MXNet 1.9.1's automatic mixed precision rewrites its operators for the whole process, and "
+        "was not tried on these networks; training is in single precision", "--amp", switch=True,
+    )  # fmt: skip
+    horovod: bool = refused(
+        "detectors train on the devices of one process", "--horovod", switch=True
+    )
+
+    @property
+    def model(self) -> str:
+        """Name of the detector, as ``get_model`` takes it."""
+        return f"{self.head}_{self.data_shape}_{self.network}_{self.dataset}".lower()
+
+    @property
+    def run_dir(self) -> str:
+        """Where the run is written."""
+        return self.save_prefix + "_".join(filter(None, (self.model, self.tag_name)))
+
+    @property
+    def class_names(self) -> Optional[list[str]]:
+        """The names that were given, or None."""
+        return [name.strip() for name in self.classes.split(",")] if self.classes else None
+
+    @property
+    def training_sizes(self) -> tuple[int, ...]:
+        """Heights and widths of the input in training, pixels."""
+        if not self.multi_scale:
+            return (self.data_shape,)
+        try:
+            return tuple(int(part) for part in self.multi_scale.split(","))
+        except ValueError:
+            raise InputError(
+                f"--multi-scale takes sizes in pixels, with commas, got {self.multi_scale!r}"
+            ) from None
+
+    def check(self) -> "DetectorConfig":
+        """Return self, or raise InputError for a setting that cannot be meant."""
+        if self.dataset == "coco":
+            raise InputError(
+                "--dataset coco: convert it with `asymmnet voc from-coco`, then --dataset custom"
+            )
+        parse_detector(self.model)
+        self._check_sizes()
+        self.check_loop()
+        for name in ("batch_size", "val_interval", "max_expansion"):
+            at_least(self, name, 1)
+        for name in ("samples", "start_epoch", "negative_ratio", "min_negatives", "freeze_stages"):
+            at_least(self, name, 0)
+        if self.freeze_stages > STAGES:
+            raise InputError(f"--freeze-stages is at most {STAGES}, got {self.freeze_stages}")
+        if self.start_epoch and not self.resume_params:
+            raise InputError("--start-epoch goes with --resume")
+        if self.start_epoch >= self.num_epochs:
+            raise InputError(
+                f"--start-epoch {self.start_epoch} is not below --epochs {self.num_epochs}"
+            )
+        if self.pretrained_base and self.resume_params:
+            raise InputError("give --pretrained-base or --resume, not both")
+        if self.gpus and self.num_gpus:
+            raise InputError("give --gpus or --num-gpus, not both")
+        if min(self.gpu_numbers, default=0) < 0:
+            raise InputError(f"--gpus takes numbers from 0 on, with commas, got {self.gpus!r}")
+        if self.syncbn and not self.gpu_numbers:
+            raise InputError("--syncbn needs GPUs (--gpus 0,1): a CPU has all statistics anyway")
+        if self.classes and self.dataset == "voc":
+            raise InputError("--classes goes with --dataset custom: voc has its own 20")
+        for splits in (self.train_splits, self.val_splits):
+            if not is_record_file(splits):
+                splits_of(splits)
+        if self.patience and not self.val_splits:
+            raise InputError("--patience goes by the validation: give --val-splits")
+        return self
+
+    def _check_sizes(self) -> None:
+        sizes, least, most = self.training_sizes, self.data_shape // 2, self.data_shape * 2
+        if not self.multi_scale:
+            return
+        if not len(set(sizes)) == len(sizes) > 1 or min(sizes) < least or max(sizes) > most:
+            raise InputError(
+                f"--multi-scale takes two or more different sizes from {least} to {most} pixels "
+                f"(half to twice --data-shape {self.data_shape}), got {self.multi_scale!r}"
+            )
+
+    @property
+    def gpu_numbers(self) -> list[int]:
+        """Numbers of the GPUs to train on."""
+        if not self.gpus:
+            return list(range(self.num_gpus))
+        try:
+            return [int(part) for part in self.gpus.split(",") if part.strip()]
+        except ValueError:
+            raise InputError(f"--gpus takes numbers, with commas, got {self.gpus!r}") from None

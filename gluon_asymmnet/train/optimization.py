@@ -1,0 +1,166 @@
+"""Fine-tuning: parts of a network that stay as they are, and early ones that learn slowly."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.arch import feature_info
+from gluon_asymmnet.errors import InputError
+
+STAGES = 5  # stem and blocks up to stride 2, then 4, 8, 16 and 32
+
+
+def stages_of(stem, blocks: Sequence, plan) -> list[list]:
+    """Return a backbone's blocks by stride: 2 with the stem, 4, 8, 16, 32.
+
+    Args:
+        blocks: all of ``plan.blocks``, or the first so many.
+    """
+    stages: list[list] = [[stem]]
+    first = 0
+    for info in feature_info(plan)[:-1]:
+        if info.stride > 2:
+            stages.append([])
+        stages[-1] += list(blocks)[first : info.block + 1]
+        first = info.block + 1
+    return stages
+
+
+def freeze(stages) -> None:
+    """Leave stages as they are: no updates, and no new statistics.  Before their first pass."""
+    for block in itertools.chain(*stages):
+        block.collect_params().setattr("grad_req", "null")
+        freeze_norms(block)
+
+
+def freeze_norms(net) -> None:
+    """Leave all batch normalisation as it is, its statistics too.  Before its first pass."""
+    net.apply(_fix)
+
+
+def _fix(block) -> None:
+    if isinstance(block, mx.gluon.nn.BatchNorm):
+        block._kwargs["use_global_stats"] = True  # Gluon reads it at each call
+        block.collect_params().setattr("grad_req", "null")
+
+
+def freeze_classifier(net, stages: int, *, norms: bool) -> None:
+    """Leave parts of an ``AsymmNet`` as they are.
+
+    Args:
+        stages: how many, from the picture on; 6: all but the classifier.
+        norms: all batch normalisation.
+
+    Raises: InputError if some of the stages are meant, and the net is another.
+    """
+    features = net.features
+    if stages:
+        freeze([[features]] if stages > STAGES else _stages(net)[:stages])
+    if norms:
+        freeze_norms(features)
+
+
+def decay_rates(net, decay: float) -> None:
+    """Let each of an ``AsymmNet``'s stages learn at ``decay`` times the rate of the next one.
+
+    The classifier has the full rate, what is between it and the last stage ``decay`` times it.
+    """
+    late = [net.features.squeeze, net.features.hidden]
+    for depth, blocks in enumerate(reversed([*_stages(net), late]), start=1):
+        for block in blocks:
+            block.collect_params().setattr("lr_mult", decay**depth)
+
+
+def _stages(net) -> list[list]:
+    if not hasattr(net, "plan"):
+        raise InputError(
+            f"{net.prefix.rstrip('_')} has no stages that --freeze-stages or --layer-decay could "
+            f"tell apart; --freeze-stages {STAGES + 1}, all but the classifier, and --freeze-bn do"
+        )
+    return stages_of(net.features.stem, net.features.blocks, net.plan)
+
+
+def clip_norm(trainer, bound: float) -> None:
+    """Scale the gradients down to a norm of at most ``bound``, over all parameters together.
+
+    Call it between ``trainer.allreduce_grads`` and ``trainer.update``.  What is not finite stays
+    so, and reaches the weights and the next loss, which stops the run.  Nothing is waited for.
+
+    Args:
+        bound: in units of the gradients as they are: times what ``update`` divides them by.
+
+    Source: arXiv:1211.5063, section 3.2, in the form of ``torch.nn.utils.clip_grad_norm_``.
+    MXNet's ``clip_global_norm`` squares in the gradients' own precision, which overflows in
+    float16.
+    """
+    trained = [param for param in trainer._params if param.grad_req != "null"]
+    for grads in zip(*(param.list_grad() for param in trained)):  # a device's copies
+        single = [grad.astype("float32", copy=False) for grad in grads]
+        squares = mx.nd.multi_sum_sq(*single, num_arrays=len(single))
+        scale = mx.nd.minimum(bound / (mx.nd.sqrt(squares.sum()) + 1e-6), 1)
+        for grad in grads:
+            grad *= scale.astype(grad.dtype, copy=False)
+
+
+def set_accumulation(net) -> None:
+    """Let backward passes add to the gradients until ``clear`` is called."""
+    for param in net.collect_params().values():
+        if param.grad_req != "null":
+            param.grad_req = "add"
+
+
+def clear(net) -> None:
+    """Set the gradients to zero."""
+    for param in net.collect_params().values():
+        if param.grad_req != "null":
+            param.zero_grad()
+
+
+class Schedule(NamedTuple):
+    """Linear warm-up, then cosine, poly or step.
+
+    With the published recipe (2.6 peak, 3,125 updates of warm-up, 221,875 after it) this gives
+    the learning rate of every line of the authors' log to its last digit (5e-7).
+    """
+
+    mode: str  # cosine, poly (power 2) or step
+    peak: float
+    warmup_updates: int
+    decay_updates: int  # after the warm-up; past them the rate stays at its last value
+    start: float = 0.0  # rate before the first update
+    decay: float = 0.1  # step: factor
+    decay_at: tuple[int, ...] = ()  # step: updates after the warm-up
+
+    def __call__(self, update: int) -> float:
+        """Return the rate of update ``update``, counted from 1."""
+        if update < self.warmup_updates:
+            # The last warm-up update is already the first of the decay, as in GluonCV.
+            share = update / (self.warmup_updates - 1)
+            return self.start + (self.peak - self.start) * share
+        passed = min(update - self.warmup_updates, max(self.decay_updates - 1, 0))
+        if self.mode == "step":
+            return self.peak * self.decay ** sum(at <= passed for at in self.decay_at)
+        share = passed / max(self.decay_updates - 1, 1)
+        if self.mode == "cosine":
+            return self.peak * (1 + math.cos(math.pi * share)) / 2
+        return self.peak * (1 - share) ** 2
+
+
+def make_schedule(config, updates_per_epoch: int, peak: float) -> Schedule:
+    """Return the schedule of a run; ``config`` is a ``ClassifierConfig``."""
+    warmup = config.warmup_epochs
+    if config.lr_decay_period:
+        epochs = range(config.lr_decay_period, config.num_epochs, config.lr_decay_period)
+    else:
+        epochs = config.lr_decay_epoch
+    return Schedule(
+        mode=config.lr_mode,
+        peak=peak,
+        warmup_updates=warmup * updates_per_epoch,
+        decay_updates=(config.num_epochs - warmup) * updates_per_epoch,
+        start=config.warmup_lr,
+        decay=config.lr_decay,
+        decay_at=tuple((epoch - warmup) * updates_per_epoch for epoch in epochs),
+    )

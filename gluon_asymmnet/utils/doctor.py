@@ -1,0 +1,131 @@
+"""What this machine offers, what is wrong with it, and how to mend that."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from gluon_asymmnet import __version__
+from gluon_asymmnet.utils.threads import SETTINGS, available
+
+_PACKAGES = (
+    "mxnet", "gluoncv", "numpy", "opencv-python", "opencv-python-headless", "tensorboardX",
+    "matplotlib", "scikit-learn", "onnx", "onnxruntime", "openvino", "nncf", "torch",
+)  # fmt: skip
+# Instruction sets that decide how fast the engines are.
+_CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    ok: bool
+    what: str
+    mend: str = ""
+    needed: bool = True  # False: an extra
+
+
+def environment() -> dict:
+    """Return versions, processor and threads, for the files of a run."""
+    return {
+        "gluon_asymmnet": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: v for name in _PACKAGES if (v := _version(name))},
+        "cpu": _cpu_model(),
+        "cpu_features": cpu_features(),
+        "processors": available(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "variables": {name: os.environ.get(name) for name in SETTINGS},
+    }
+
+
+def cpu_features() -> list[str]:
+    """Return which of the instruction sets that matter the processor has (Linux; else empty)."""
+    flags = set(re.findall(r"\w+", _cpuinfo("flags")))
+    return [flag for flag in _CPU_FLAGS if flag in flags]
+
+
+def diagnose() -> list[Finding]:
+    """Try everything this package needs or can use."""
+    return [_python(), *_required(), *_optional(), _shadowing()]
+
+
+def _python() -> Finding:
+    version = sys.version_info[:2]
+    return Finding(
+        (3, 9) <= version <= (3, 12),
+        f"Python {platform.python_version()}",
+        "MXNet 1.9.1 installs on Python 3.9 to 3.12",
+    )
+
+
+def _required() -> list[Finding]:
+    libgl = "pip install --no-deps --force-reinstall opencv-python-headless==4.9.0.80"
+    tried = (
+        ("cv2", "OpenCV", libgl + " (the plain wheel needs libGL)"),
+        ("mxnet", "MXNet", "pip install mxnet==1.9.1 'numpy<2' 'setuptools<81'"),
+        ("gluoncv", "GluonCV", "pip install gluoncv==0.10.5.post0"),
+        ("tensorboardX", "tensorboardX", "pip install tensorboardX"),
+    )
+    return [_import(module, title, mend) for module, title, mend in tried]
+
+
+def _optional() -> list[Finding]:
+    tried = (
+        ("sklearn", "scikit-learn (demo data)", "pip install 'gluon_asymmnet[demo]'"),
+        ("onnx", "ONNX (export)", "pip install 'gluon_asymmnet[onnx]'"),
+        ("onnxruntime", "ONNX Runtime (engine)", "pip install 'gluon_asymmnet[onnx]'"),
+        ("openvino", "OpenVINO (engine)", "pip install 'gluon_asymmnet[openvino]'"),
+    )
+    return [_import(*one)._replace(needed=False) for one in tried]
+
+
+def _import(module: str, title: str, mend: str) -> Finding:
+    """Import in a process of its own: a broken library may take its process down."""
+    through = f"from gluon_asymmnet._mxnet import {module}"
+    line = {"mxnet": through.replace("mxnet", "mx as mxnet"), "gluoncv": through}.get(
+        module, f"import {module}"
+    )
+    code = f"{line}; print(getattr({module}, '__version__', ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return Finding(False, f"{title}: {reason}", mend)
+    return Finding(True, f"{title} {done.stdout.strip()}")
+
+
+def _shadowing() -> Finding:
+    """MXNet's own folder on the path hides the standard library's ``operator``."""
+    shadow = [
+        p for p in sys.path if p and Path(p, "operator.py").exists() and Path(p, "gluon").exists()
+    ]
+    return Finding(
+        not shadow,
+        "no folder hides the standard library" if not shadow else f"{shadow[0]} hides modules",
+        "do not start Python inside MXNet's own folder",
+    )
+
+
+def _version(package: str):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    return _cpuinfo("model name") or platform.processor()
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    match = re.search(rf"^{key}\s*:\s*(.*)$", text, re.MULTILINE)
+    return match[1] if match else ""

@@ -1,0 +1,1 @@
+"""Parameter files: formats, layouts of names, conversion, loading."""

@@ -1,0 +1,298 @@
+"""Convert weights between the files and the names they are kept in.
+
+A format is a kind of file and the names in it (``layouts.FORMATS``).  All layouts hold the same
+arrays in the same order, so a conversion renames them and changes no bit; a network that comes
+back in the format it came from is the same file.
+
+What a file holds is read from the file: its kind from the first bytes, the layout from the names,
+the network from the shapes.  One thing it cannot say: whether channels are shuffled.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from gluon_asymmnet.arch import STEMS, WIDTHS, NetPlan, plan_net
+from gluon_asymmnet.data.constants import IMAGENET_CLASSES
+from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.models.registry import SPECS, Variant, get_spec, parse_name, variant_id
+from gluon_asymmnet.utils.atomic import NewFiles, naming
+from gluon_asymmnet.weights.layouts import FORMATS, LAYOUTS, differences, entries
+from gluon_asymmnet.weights.params_file import kind_of, read_params, write_params
+from gluon_asymmnet.weights.safetensors_file import read_safetensors, write_safetensors
+from gluon_asymmnet.weights.state_dict_file import read_state_dict, write_state_dict
+
+_RATES = (0, 1, 2)  # no other fits any width
+_COUNTER = ".num_batches_tracked"  # PyTorch's, beside each norm; unused at a fixed momentum
+_FLOATS = ("float16", "float32", "float64")
+
+
+class Weights(NamedTuple):
+    """The arrays of one network, as a file held them."""
+
+    layout: str
+    variant: Variant  # one of those with these arrays; MobileNetV3 shares some with rate 0
+    plan: NetPlan
+    classes: int
+    arrays: list  # np.ndarray, in the order that all layouts have
+
+
+class Conversion(NamedTuple):
+    """What was converted."""
+
+    source_layout: str
+    variant: Variant
+    classes: int
+    arrays: int
+    notes: tuple[str, ...]  # what a user of the result has to know; mostly empty
+
+
+def convert(
+    source,
+    out,
+    to: str,
+    *,
+    model: Optional[str] = None,
+    width: Optional[float] = None,
+    rate: Optional[int] = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Write the weights of ``source`` to ``out`` in the format ``to``, all or nothing.
+
+    Args:
+        source: a file in any of the formats.
+        out: the file to write; its folder must exist.
+        to: one of ``FORMATS``.
+        model, width, rate: the network, where its width is none of ``WIDTHS``; otherwise it is
+            found.
+        overwrite: replace ``out`` if it exists.
+
+    Raises:
+        InputError: an unknown format or model; ``out`` exists; PyTorch is needed and missing.
+        FormatError: ``source`` is damaged, or holds no network of ours; one line says how the
+            nearest one differs.
+        FileNotFoundError: ``source`` or the folder of ``out`` does not exist.
+    """
+    if to not in FORMATS:
+        raise InputError(f"unknown format {to!r}: expected one of {', '.join(FORMATS)}")
+    weights = read_weights(source, model=model, width=width, rate=rate)
+    layout = FORMATS[to].layout
+    wanted = entries(weights.plan, weights.classes, layout)
+    arrays = {e.name: array.reshape(e.shape) for e, array in zip(wanted, weights.arrays)}
+    notes = _notes(weights, layout)
+    with NewFiles(overwrite=overwrite) as files:
+        scratch = files.add(out)
+        with naming(Path(out), scratch):
+            _WRITERS[FORMATS[to].container](scratch, arrays)
+    return Conversion(weights.layout, weights.variant, weights.classes, len(arrays), notes)
+
+
+def read_weights(
+    path,
+    *,
+    model: Optional[str] = None,
+    width: Optional[float] = None,
+    rate: Optional[int] = None,
+) -> Weights:
+    """Read a file of any format and find out which network it holds.
+
+    Args and errors: as :func:`convert`.
+    """
+    candidates = list(_candidates(model, width, rate))
+    found = read_arrays(path)
+    layout = find_layout(path, found)
+    classes = classes_of(found, layout)
+    shapes = {name: array.shape for name, array in found.items()}
+
+    def distance(candidate) -> int:
+        return len(dict(entries(candidate[1], classes, layout)).items() ^ shapes.items())
+
+    variant, plan = min(candidates, key=distance)
+    try:
+        arrays = arrays_of(path, found, layout, plan, classes)
+    except FormatError as error:
+        if model is not None:
+            raise
+        raise FormatError(
+            f"{error}; it is the nearest known, {variant_id(variant)}: if the file holds one of "
+            f"another width, name it with --model"
+        ) from None
+    return Weights(layout, variant, plan, classes, arrays)
+
+
+def read_arrays(path) -> dict[str, np.ndarray]:
+    """Read the named arrays of a file of any kind, without PyTorch's batch counters."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file; a file of weights is needed")
+    with path.open("rb") as file:
+        kind = kind_of(file.read(512))
+    if kind not in _READERS:
+        raise FormatError(f"{path}: {kind}; expected a .params, .pt, .safetensors or .npz file")
+    arrays = _READERS[kind](path)
+    return {name: array for name, array in arrays.items() if not name.endswith(_COUNTER)}
+
+
+def find_layout(path, names) -> str:
+    """Return the layout that shares most names with the file; FormatError if none does."""
+    plan = plan_net(SPECS["asymmnet_large"])  # the other networks share most of its names
+    known = {layout: {e.name for e in entries(plan, layout=layout)} for layout in LAYOUTS}
+    shared = {layout: sum(name in of for name in names) for layout, of in known.items()}
+    layout = max(shared, key=shared.get)
+    if shared[layout] == 0 or 2 * shared[layout] < min(len(names), len(known[layout])):
+        raise FormatError(
+            f"{path}: not the weights of a network of ours: its names "
+            f"({next(iter(names), 'none')}, ...) are none of the layouts {', '.join(LAYOUTS)}"
+        )
+    return layout
+
+
+def arrays_of(
+    path, found: Mapping[str, np.ndarray], layout: str, plan: NetPlan, classes: int
+) -> list:
+    """Return the arrays of a network in their order; FormatError if the file has others."""
+    expected = dict(entries(plan, classes, layout))
+    problems = differences(expected, {name: array.shape for name, array in found.items()})
+    if problems:
+        raise FormatError(f"{path} ({layout} layout) does not fit the net: {problems}")
+    for name in expected:
+        if found[name].dtype.name not in _FLOATS:
+            raise FormatError(
+                f"{path}: {name} is {found[name].dtype}, expected one of {', '.join(_FLOATS)}"
+            )
+    return [found[name] for name in expected]
+
+
+# ------------------------------------------------------------------------------ which network
+
+
+def _candidates(
+    model: Optional[str], width: Optional[float], rate: Optional[int]
+) -> Iterator[tuple[Variant, NetPlan]]:
+    """Yield the networks a file may hold; those that are tied later count in this order."""
+    if model is not None:
+        variants = [parse_name(model, 1.0 if width is None else width, 1 if rate is None else rate)]
+    elif width is not None or rate is not None:
+        raise InputError("a width or rate goes with a model; name it, too")
+    else:
+        variants = [
+            Variant(name, w, r)
+            for name, spec in SPECS.items()
+            for w in WIDTHS
+            for r in (_RATES if spec.reuses else (0,))
+        ]
+    for variant in variants:
+        for stem in STEMS:
+            try:
+                yield variant, _plan(variant, stem)
+            except InputError:  # e.g. rate 2 at width 0.35
+                if model is not None:
+                    raise
+
+
+@functools.cache
+def _plan(variant: Variant, stem: str) -> NetPlan:
+    return plan_net(get_spec(variant.name), width=variant.width, rate=variant.rate, stem=stem)
+
+
+def classes_of(found: Mapping[str, np.ndarray], layout: str) -> int:
+    """Read the number of classes off the last array, the classifier's bias."""
+    last = entries(plan_net(SPECS["asymmnet_large"]), layout=layout)[-1].name
+    shape = found[last].shape if last in found else ()
+    return shape[0] if len(shape) == 1 else IMAGENET_CLASSES
+
+
+def _notes(weights: Weights, to_layout: str) -> tuple[str, ...]:
+    """Say where the authors' MXNet code and their port make different networks of a variant.
+
+    They differ in the first block alone, which the one decides with 16 channels at any width and
+    the other with those that arrive.
+    """
+    if (weights.layout == "torch") == (to_layout == "torch"):
+        return ()
+    released, port = (_plan(weights.variant, stem).blocks[0] for stem in ("authors", "scaled"))
+    which = variant_id(weights.variant)
+    if released.computed != port.computed:
+        if weights.plan.blocks[0].computed:
+            return (
+                f"{which}: the first block of these weights expands, as in the released MXNet "
+                f"code; that of the authors' PyTorch port does not, and cannot load them",
+            )
+        return (
+            f"{which}: the first block of these weights does not expand, as in the authors' "
+            f"PyTorch port; the released MXNet code cannot load them, ours does with stem=scaled",
+        )
+    if released.shortcut != port.shortcut:
+        return (
+            f"{which}: the first block has a shortcut in the authors' PyTorch port and none in "
+            f"their MXNet code, so the same weights give other logits; ours has it with "
+            f"stem=scaled",
+        )
+    return ()
+
+
+# ------------------------------------------------------------------------------ kinds of files
+
+
+def _read_npz(path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            _refuse_bomb(archive.zip)
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # a damaged archive fails in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FormatError(f"{path}: not a sound .npz file of plain arrays: {reason}") from None
+
+
+def _refuse_bomb(archive) -> None:
+    """Raise ValueError for more memory than the archive warrants, or what is no array.
+
+    Weights hardly compress; arrays of zeros do, a thousandfold, and small ones are let through.
+    """
+    members = archive.infolist()
+    packed = sum(member.compress_size for member in members)
+    if sum(member.file_size for member in members) > 64 * packed + (16 << 20):
+        raise ValueError(f"{packed} bytes would become more than 64 times as many")
+    for member in members:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = f"read_array_header_{'1_0' if version == (1, 0) else '2_0'}"
+            shape, _, dtype = getattr(np.lib.format, read)(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"an array is cut off: {member.file_size} bytes are there")
+
+
+def _write_npz(path, arrays: Mapping[str, np.ndarray]) -> None:
+    with open(path, "wb") as file:  # given a path, NumPy appends .npz to it
+        np.savez(file, **arrays)
+
+
+def _write_state_dict(path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write with the counters that PyTorch's norms have, so that strict loading succeeds."""
+    state = {}
+    for name, array in arrays.items():
+        state[name] = array
+        if name.endswith(".running_var"):
+            state[name.replace(".running_var", _COUNTER)] = np.zeros((), np.int64)
+    write_state_dict(path, state)
+
+
+_READERS = {  # by the kinds that kind_of tells apart; it knows no name for .params
+    None: read_params,
+    "a PyTorch file": read_state_dict,
+    "a PyTorch file (before 1.6)": read_state_dict,
+    "a safetensors file": read_safetensors,
+    "a NumPy .npz archive": _read_npz,
+}
+_WRITERS = {
+    "params": write_params,
+    "state_dict": _write_state_dict,
+    "safetensors": write_safetensors,
+    "npz": _write_npz,
+}

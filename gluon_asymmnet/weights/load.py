@@ -1,0 +1,157 @@
+"""Load parameter files of every layout into our net."""
+
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.arch import LARGE, plan_net
+from gluon_asymmnet.data.constants import IMAGENET_CLASSES
+from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.weights.layouts import differences, entries, exported_names
+from gluon_asymmnet.weights.params_file import read_params, strip_prefixes
+from gluon_asymmnet.weights.published import fetch
+
+_OUTPUT = ("output.weight", "output.bias")
+
+
+_GLUON_LAYOUTS = ("ours", "released", "published")
+
+
+def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = False) -> str:
+    """Read a Gluon parameter file into ``net``, whichever layout its names have.
+
+    Known are our own names, those of the authors' released code, those of the published
+    checkpoint (and GluonCV's MobileNetV3), and those of a symbol exported from this net.
+
+    Args:
+        net: a classifier of ours; initialised here where it is not.
+        path: the file.
+        ctx: device or devices for a net that is not initialised; the CPU by default.
+        skip_output: leave the classifier as it is, to fine-tune on other classes.
+
+    Returns: the name of the layout found.
+    Raises:
+        FormatError: if the file is damaged or holds another net; missing, unexpected and wrongly
+            shaped entries are listed apart.  The net is then unchanged.
+        FileNotFoundError: if there is no such file.
+    """
+    found = strip_prefixes(read_params(path))
+    layout, names = _recognise(net, found, path)
+    params = net._collect_params_with_prefix()
+    ours = dict(zip(_candidates(net)["ours"], names))
+    if skip_output:
+        dropped = [ours.pop(name) for name in _OUTPUT if name in ours]
+        found = {name: value for name, value in found.items() if name not in dropped}
+    _check(path, layout, {theirs: params[our].shape for our, theirs in ours.items()}, found)
+    for our, theirs in ours.items():
+        _set(params[our], found[theirs], ctx)
+    if skip_output:
+        for name in set(_OUTPUT) & set(params):
+            if params[name]._data is None:
+                params[name].initialize(ctx=ctx, default_init=mx.init.MSRAPrelu())
+    return layout
+
+
+def _recognise(net, found: dict[str, np.ndarray], path):
+    """Return the layout that shares most names with the file, and the net's names in it."""
+    candidates = _candidates(net)
+    shared = {layout: sum(n in found for n in names) for layout, names in candidates.items()}
+    layout = max(shared, key=shared.get)
+    if 2 * shared[layout] < min(len(found), len(candidates[layout])):
+        first = next(iter(found), "nothing")
+        raise FormatError(
+            f"{path}: not a parameter file of {net.prefix.rstrip('_')}: its names "
+            f"({first}, ...) are none of the layouts {', '.join(candidates)}"
+        )
+    return layout, candidates[layout]
+
+
+def _candidates(net) -> dict[str, list[str]]:
+    """Return the names of the net's arrays in each layout, its own first."""
+    if not hasattr(net, "plan"):
+        params = net._collect_params_with_prefix()
+        return {"ours": list(params), "exported": [p.name for p in params.values()]}
+    plan, classes = net.plan, net.output._channels
+    candidates = {
+        layout: [e.name for e in entries(plan, classes, layout)] for layout in _GLUON_LAYOUTS
+    }
+    candidates["exported"] = exported_names(net.prefix, plan, classes)
+    return candidates
+
+
+def _check(path, layout, expected: dict[str, tuple], found: dict[str, np.ndarray]) -> None:
+    problems = differences(expected, {name: array.shape for name, array in found.items()})
+    if problems:
+        raise FormatError(f"{path} ({layout} layout) does not fit the net: {problems}")
+
+
+def _set(param, value: np.ndarray, ctx) -> None:
+    if param._data is None:
+        param.initialize(init=mx.init.Zero(), ctx=ctx, force_reinit=True)
+    param.set_data(mx.nd.array(value, dtype=param.dtype))
+
+
+def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> None:
+    """Load the authors' published checkpoint, downloading it if it is not in the cache.
+
+    Args:
+        net: ``asymmnet_large`` at width 1 and rate 1; nothing else was published.
+        root: cache folder.
+        skip_output: leave the classifier as it is, to fine-tune on other classes.
+
+    Raises: InputError if ``net`` is another network; RunError if the download fails.
+    """
+    if getattr(net, "plan", None) != plan_net(LARGE):
+        raise InputError(
+            f"no published weights for {net.prefix.rstrip('_')}: only asymmnet_large at width 1.0 "
+            f"and rate 1, without shuffle, was published"
+        )
+    classes = net.output._channels
+    if classes != IMAGENET_CLASSES and not skip_output:
+        raise InputError(
+            f"the published weights have {IMAGENET_CLASSES} classes, the net {classes}: build it "
+            f"with classes={IMAGENET_CLASSES}, or load all but the classifier"
+        )
+    load_weights(net, fetch(root=root), ctx=ctx, skip_output=skip_output)
+
+
+def newest_weights(folder: Path) -> Path:
+    """The best, else the last, else the newest checkpoint's parameters of a run."""
+    candidates = [folder / "best.params", folder / "last.params"]
+    candidates += sorted(folder.glob("checkpoints/step-*/net.params"), reverse=True)
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise InputError(f"{folder}: the run has no weights yet; let it finish an epoch")
+
+
+def load_exact(net, path: Union[str, Path], *, ctx=None) -> None:
+    """Read a Gluon parameter file into any net of ours.
+
+    The arrays that ``net.constants`` names, a detector's anchors, are left as they are: they
+    follow from the net.
+
+    Args:
+        net: any block; initialised here where it is not.
+        ctx: device or devices for a net that is not initialised; the CPU by default.
+
+    Raises:
+        FormatError: if the file is damaged or holds another net; the net is then unchanged.
+        FileNotFoundError: if there is no such file.
+    """
+    found = strip_prefixes(read_params(path))
+    params = net._collect_params_with_prefix()
+    constants = getattr(net, "constants", ())
+    problems = differences(
+        {n: tuple(p.shape) for n, p in params.items() if n not in constants},
+        {n: array.shape for n, array in found.items() if n not in constants},
+    )
+    if problems:
+        raise FormatError(f"{path} does not fit {net.prefix.rstrip('_')}: {problems}")
+    for name, param in params.items():
+        if param._data is None:
+            param.initialize(init=None if name in constants else mx.init.Zero(), ctx=ctx)
+        if name not in constants:
+            param.set_data(mx.nd.array(found[name], dtype=param.dtype))

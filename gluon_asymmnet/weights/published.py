@@ -1,0 +1,109 @@
+"""The authors' published checkpoint: fetch it once, check it, keep it.
+
+A file is known by its git blob id, the SHA-1 that ``git hash-object FILE`` prints: it is the
+only thing the authors' repository says about the content.
+"""
+
+import hashlib
+import os
+import shlex
+from pathlib import Path
+
+from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.utils.download import Checksum, download
+from gluon_asymmnet.weights.params_file import kind_of
+
+URL = (
+    "https://raw.githubusercontent.com/Spark001/AsymmNet/main/"
+    "checkpoints/0.7542-imagenet-modifiedv3-358-best.params"
+)
+BLOB_ID = "a2ee7b4f3161cd32595a67c9ec9c64764b914f00"
+STATES_BLOB_ID = "365f92971e9886f9d190c977e9ee1ea407568dfe"  # the trainer states beside it
+
+_NAME = "0.7542-imagenet-modifiedv3-358-best"
+_MAX_BYTES = 1 << 30  # 40 times the checkpoint: an endless answer must not fill the disk
+
+
+def git_blob_id(path) -> str:
+    """The object id that git gives the content of a file: 40 hexadecimal digits.
+
+    Raises: OSError if the file cannot be read; RunError if it changes meanwhile.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        left = size
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            left -= len(chunk)
+    if left:
+        raise RunError(f"{path} changed while it was read")
+    return digest.hexdigest()
+
+
+def fetch(
+    *,
+    url: str = URL,
+    blob_id: str = BLOB_ID,
+    root=None,
+    source=None,
+    timeout_s: float = 30,
+    retries: int = 5,
+    lock_timeout_s: float = 600,
+    progress=None,
+) -> Path:
+    """Return the path of the published checkpoint, from the cache if it is there.
+
+    An interrupted download continues where it stopped, in this call and in the next.  Of
+    several processes that fetch at once, one downloads and the others wait for it.
+
+    Args:
+        url: an http, https or file address; redirects are followed.
+        blob_id: the git blob id that the file must have.
+        root: the folder to keep it in; otherwise ``$XDG_CACHE_HOME/gluon_asymmnet``, or
+            ``~/.cache/gluon_asymmnet``.
+        source: a local copy of the file, used instead of ``url`` and left as it is.
+        timeout_s: seconds without a byte after which an attempt is given up.
+        retries: further attempts in a row that may bring nothing new.
+        lock_timeout_s: seconds to wait for another process.
+        progress: called as ``progress(received, total)``, bytes; ``total`` may be None.
+
+    Raises:
+        InputError: an argument is wrong.
+        FileNotFoundError: there is no ``source``.
+        FormatError: the file has another blob id; it is never used.
+        RunError: the server refused, or the transfer could not be finished; what came is
+            kept, and the message says how to continue.
+    """
+    return download(
+        url,
+        _cache_folder(root) / f"{_NAME}-{blob_id[:8]}.params",
+        Checksum("git blob id", blob_id, git_blob_id, kind_of),
+        source=source,
+        timeout_s=timeout_s,
+        retries=retries,
+        lock_timeout_s=lock_timeout_s,
+        max_bytes=_MAX_BYTES,
+        what="a checkpoint",
+        resume=_command(url, blob_id, root),
+        progress=progress,
+    )
+
+
+def _cache_folder(root) -> Path:
+    if root is not None:
+        return Path(root).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification says to ignore a relative one
+        base = Path.home() / ".cache"
+    return Path(base) / "gluon_asymmnet"
+
+
+def _command(url: str, blob_id: str, root) -> str:
+    """The command line that continues this fetch."""
+    options = {"--url": (url, URL), "--blob-id": (blob_id, BLOB_ID), "--root": (root, None)}
+    words = ["asymmnet", "fetch", "published"]
+    for option, (value, default) in options.items():
+        if value != default:
+            words += [option, os.fspath(value)]
+    return shlex.join(words)

@@ -1,0 +1,237 @@
+"""Tables in the documents, made from data: ``python -m tools.tables`` rewrites them."""
+
+import json
+import re
+from pathlib import Path
+
+from benchmarks import nets, scaling, targets
+from benchmarks import scaling_model as model
+from examples import decomposition_report as decomposition
+from gluon_asymmnet.models.complexity import count
+from gluon_asymmnet.models.registry import plan_model
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.zoo import cost_of
+
+_ROOT = Path(__file__).parent.parent
+AUTHORS_STEP = 2048 / 4050  # seconds: their log, 8 GPUs, 2,048 images a step
+_WIDTHS = (0.5, 1.0)
+_MEASURED = _ROOT / "benchmarks/measured.json"
+# what README compares: contender of the benchmark -> how it is called there
+_COMPARED = {
+    "plain": "the authors' net, MXNet",
+    "optimized": "MXNet, `optimize_for_inference()`",
+    "torch_channels_last": "PyTorch, channels last",
+    "onnxruntime": "ONNX Runtime",
+    "onnxruntime_int8": "ONNX Runtime, int8",
+    "openvino_f32": "OpenVINO, f32",
+    "openvino_int8": "OpenVINO, int8",
+    "openvino_bf16": "OpenVINO, bf16",
+}
+
+
+def counts_table() -> str:
+    """Return the rows of README's table of models."""
+    rows = ["| model | width | parameters | multiply-adds |", "| --- | --- | --- | --- |"]
+    for name in ("asymmnet_large", "asymmnet_small", "mobilenetv3_large", "mobilenetv3_small"):
+        for width in _WIDTHS if name.startswith("asymm") else (1.0,):
+            cost = count(plan_model(name, width=width)[1])
+            rows.append(f"| `{name}` | {width} | {cost.parameters:,} | {cost.macs / 1e6:.1f}M |")
+    return "\n".join(rows)
+
+
+def targets_table() -> str:
+    """Return what was wanted of speed and memory beside what was measured."""
+    rows = json.loads(_MEASURED.read_text())["rows"]
+    return targets.table(rows, cost_of("asymmnet_large").macs)
+
+
+def related_table() -> str:
+    """Return every net with a count from outside, and whether ours is equal to it."""
+    lines = [
+        "| net | classes, pixels | parameters | multiply-adds | expected | by | |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in json.loads((_ROOT / "docs/data/counts.json").read_text()):
+        cost = cost_of(
+            row["model"], width=row["width"], rate=row.get("rate", 1), classes=row["classes"],
+            input_size=row["size"],
+        )  # fmt: skip
+        name = f"`{row['model']}` {row['width']}" + (
+            f", r = {row['rate']}" if "rate" in row else ""
+        )
+        lines.append(
+            f"| {name} | {row['classes']}, {row['size']} | {cost.parameters:,} | "
+            f"{cost.macs / 1e6:.2f}M | {_expected(row)} | {row['source']} | "
+            f"{'; '.join(filter(None, (_verdict(row, cost), row.get('note'))))} |"
+        )
+    return "\n".join(lines)
+
+
+def _expected(row: dict) -> str:
+    counts = [f"{row['parameters']:,}" if row["parameters"] else ""]
+    counts.append(f"{row['megamacs']}M" if row["megamacs"] else "")
+    return ", ".join(filter(None, counts))
+
+
+def _verdict(row: dict, cost) -> str:
+    """Return whether the counts are the expected ones, these to as many digits as they have."""
+    macs = row["megamacs"]
+    equal = []
+    if row["parameters"]:
+        equal.append(cost.parameters == row["parameters"])
+    if macs:
+        equal.append(f"{cost.macs / 1e6:.{len(macs.partition('.')[2])}f}" == macs)
+    return ("equal" if all(equal) else "not equal") if equal else ""
+
+
+def compared_table() -> str:
+    """Return the nets of the line side by side."""
+    return nets.table(json.loads((_ROOT / "benchmarks/nets.json").read_text())["rows"])
+
+
+def fuzzing_table() -> str:
+    """Return the rows of the last fuzzing campaign."""
+    report = json.loads((_ROOT / "docs/data/fuzzing.json").read_text())
+    rows = [
+        "| parser | inputs | accepted | refused | crashes | hangs | peak memory |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in report["results"].items():
+        counts = [found[key] for key in ("inputs", "accepted", "refused", "crashes", "hangs")]
+        shown = " | ".join(f"{count:,}" for count in counts)
+        rows.append(f"| {name}: {found['parser']} | {shown} | {found['peak_bytes'] / 1e6:.2f} MB |")
+    rows.append(f"\nPython {report['python']}, seed {report['seed']}.")
+    return "\n".join(rows)
+
+
+def speed_table(measured=_MEASURED) -> str:
+    """Return the rows of README's table of speed: each contender at its best thread count."""
+    rows = json.loads(Path(measured).read_text())["rows"]
+    case = {"kind": "infer", "model": "asymmnet_large", "width": 1.0, "size": 224}
+    best: dict = {}
+    for row in rows:
+        if "median" in row and all(row[k] == v for k, v in case.items()):
+            key = row["name"], row["batch"]
+            best[key] = min(row["median"], best.get(key, row["median"]))
+    lines = ["| AsymmNet-Large, 224 x 224 | batch 1, ms | times | batch 32, images/s | times |",
+             "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    for name, title in _COMPARED.items():
+        if {(name, 1), (name, 32)} <= best.keys():
+            one, many = best[name, 1], best[name, 32]
+            lines.append(
+                f"| {title} | {1e3 * one:.1f} | {best['plain', 1] / one:.1f} | {32 / many:.0f} | "
+                f"{best['plain', 32] / many:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def demo_table() -> str:
+    """Return the rows of the detector's demo, from each backbone."""
+    rows = ["| backbone | epochs | engine | mAP, original pixels | in resized ones |",
+            "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    for name in ("digits", "random"):
+        found = json.loads((_ROOT / f"benchmarks/demo-ssd-{name}.json").read_text())
+        for engine, one in found["engines"].items():
+            rows.append(
+                f"| {name} | {found['epochs']} | {engine} | {one['mAP']:.4f} | "
+                f"{one['mAP_resized']:.4f} |"
+            )
+    return "\n".join(rows)
+
+
+def scaling_table() -> str:
+    """Return the rows of the last scaling benchmark."""
+    return scaling.table(json.loads((_ROOT / "benchmarks/scaling.json").read_text())["rows"])
+
+
+def weak_table() -> str:
+    """Return what the model of docs/scaling.md predicts where each machine keeps its batch."""
+    return model.weak_table(AUTHORS_STEP, model.gradient_bytes())
+
+
+def strong_table() -> str:
+    """Return what it predicts where the global batch stays."""
+    return model.strong_table(AUTHORS_STEP, model.gradient_bytes())
+
+
+def _decomposition(table):
+    return lambda: table(json.loads((_ROOT / "docs/data/decomposition.json").read_text()))
+
+
+def proposals_table() -> str:
+    """Return what the optimizer proposes in docs/optimizer.md, stage by stage."""
+    parts = []
+    for found in _optimizer()["proposals"]:
+        rows = [
+            f"`asymmnet optimize {found['command']}`: value {found['value'][0]:.1f} -> "
+            f"{found['value'][1]:.1f} bits\n",
+            "| stage | before | after | volume | multiply-adds | parameters |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        total = {"units": ("", ""), "volume": (), **found}
+        for number, stage in enumerate((*found["stages"], total)):
+            name = "net" if stage is total else number
+            volume, macs, parameters = (
+                " -> ".join(f"{n:,.0f}" for n in stage[key])
+                for key in ("volume", "macs", "parameters")
+            )
+            units = " | ".join(stage["units"])
+            rows.append(f"| {name} | {units} | {volume} | {macs} | {parameters} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def trained_table() -> str:
+    """Return how the optimizer's proposals learn beside their originals."""
+    rows = [
+        "| net | multiply-adds | parameters | top-1, % | mean |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for run in _optimizer()["runs"]:
+        top1 = [100 * one for one in run["top1"]]
+        shown = ", ".join(f"{one:.1f}" for one in top1)
+        mean = sum(top1) / len(top1)
+        rows.append(
+            f"| {run['net']} | {run['macs']:,} | {run['parameters']:,} | {shown} | {mean:.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def _optimizer() -> dict:
+    return json.loads((_ROOT / "docs/data/optimizer.json").read_text())
+
+
+TABLES = {
+    "README.md": {"counts": counts_table, "speed": speed_table},
+    "docs/voc.md": {"demo": demo_table},
+    "docs/decomposition.md": {
+        "nets": _decomposition(decomposition.nets_table),
+        "accuracy": _decomposition(decomposition.accuracy_table),
+        "layers": _decomposition(decomposition.layers_table),
+    },
+    "docs/fuzzing.md": {"fuzzing": fuzzing_table},
+    "docs/related.md": {"counts": related_table, "compared": compared_table},
+    "docs/speed.md": {"targets": targets_table},
+    "docs/optimizer.md": {"proposals": proposals_table, "trained": trained_table},
+    "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
+}
+
+
+def updated(text: str, tables: dict) -> str:
+    """Return ``text`` with the lines between ``<!-- name: ... -->`` and ``<!-- /name -->`` anew."""
+    for name, make in tables.items():
+        pattern = rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)"
+        text, found = re.subn(pattern, lambda m: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL)  # noqa: B023
+        if found != 1:
+            raise ValueError(f"the text has {found} places for the table {name!r}, expected 1")
+    return text
+
+
+def main() -> None:
+    """Rewrite the tables of every document."""
+    for document, tables in TABLES.items():
+        write_text(_ROOT / document, updated((_ROOT / document).read_text(), tables))
+
+
+if __name__ == "__main__":
+    main()
