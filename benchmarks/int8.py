@@ -21,6 +21,7 @@ from gluon_asymmnet.models.registry import parse_name
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.doctor import environment
 from gluon_asymmnet.utils.extras import installed
+from tools.markdown import markdown_table
 
 ENGINES = ("onnxruntime", "openvino")
 _CROPS = 64  # that calibrate, and as many to judge on
@@ -71,7 +72,6 @@ def measure(
 
 def _quantise(model, images, unseen, engine: str, threads: int, validation) -> dict:
     from gluon_asymmnet.export.int8.quantize import MAX_LOSS, export_int8, signal_to_noise
-
     from gluon_asymmnet.predict import Predictor
 
     print(f"int8: {model.card.model} for {engine}", file=sys.stderr, flush=True)
@@ -138,15 +138,8 @@ def document(found: dict) -> str:
         f"Times the speed of the same engine's float32, in turn; the target is {target}. Made by "
         f"`benchmark.py int8`.\n",
         f"## The demo's network ({found['digits'][0]['model']}), 449 held-out digits\n",
-        "| engine | top-1, f32 | top-1, int8 | loses, points | agreement | speed, batch 1 | "
-        "batch 32 | in float |\n| --- | --- | --- | --- | --- | --- | --- | --- |",
+        _digits_table(found["digits"]),
     ]
-    for row in found["digits"]:
-        score = row["score"]
-        parts.append(
-            f"| {row['engine']} | {100 * row['float_top1']:.2f} % | {100 * score['top1']:.2f} % | "
-            f"{score['loss']:.2f} | {100 * score['agreement']:.1f} % | {_speeds_and_kept(row)} |"
-        )
     unseen = found["photographs"][0]["unseen"]["images"]
     parts += [
         f"\n## Random weights ({found['photographs'][0]['model']}), crops of two photographs\n",
@@ -154,31 +147,52 @@ def document(found: dict) -> str:
         f"statistics those of the crops: the figures show what the arithmetic does to the logits, "
         f"not what it costs on ImageNet; with classes that lie this close together the share that "
         f"keeps its best class is pessimistic. What stays in float was chosen by speed alone.\n",
-        "| engine | SQNR, dB | cosine | same best class | speed, batch 1 | batch 32 | in float |\n"
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        _photographs_table(found["photographs"]),
     ]
-    for row in found["photographs"]:
-        new = row["unseen"]
-        parts.append(
-            f"| {row['engine']} | {new['sqnr']:.1f} | {new['cosine']:.4f} | "
-            f"{100 * new['agreement']:.1f} % | {_speeds_and_kept(row)} |"
-        )
     for kind, title in (("digits", "The demo's network"), ("photographs", "Random weights")):
         parts += [f"\n## {title}: what leaving one part in float wins\n", _sensitivity(found[kind])]
     return "\n".join(parts) + "\n"
 
 
-def _speeds_and_kept(row: dict) -> str:
-    speeds = " | ".join(f"{row['speeds'][batch]:.2f}" for batch in ("1", "32"))
-    return f"{speeds} | {', '.join(row['kept_in_float']) or 'nothing'}"
+_SPEEDS_AND_KEPT = ("speed, batch 1", "batch 32", "in float")
+
+
+def _digits_table(rows: list) -> str:
+    head = ("engine", "top-1, f32", "top-1, int8", "loses, points", "agreement", *_SPEEDS_AND_KEPT)
+    lines = []
+    for row in rows:
+        score = row["score"]
+        lines.append((
+            row["engine"], f"{100 * row['float_top1']:.2f} %", f"{100 * score['top1']:.2f} %",
+            f"{score['loss']:.2f}", f"{100 * score['agreement']:.1f} %", *_speeds_and_kept(row),
+        ))  # fmt: skip
+    return markdown_table(head, lines)
+
+
+def _photographs_table(rows: list) -> str:
+    lines = []
+    for row in rows:
+        new = row["unseen"]
+        lines.append((
+            row["engine"], f"{new['sqnr']:.1f}", f"{new['cosine']:.4f}",
+            f"{100 * new['agreement']:.1f} %", *_speeds_and_kept(row),
+        ))  # fmt: skip
+    head = ("engine", "SQNR, dB", "cosine", "same best class", *_SPEEDS_AND_KEPT)
+    return markdown_table(head, lines)
+
+
+def _speeds_and_kept(row: dict) -> tuple[str, ...]:
+    speeds = (f"{row['speeds'][batch]:.2f}" for batch in ("1", "32"))
+    return *speeds, ", ".join(row["kept_in_float"]) or "nothing"
 
 
 def _sensitivity(rows: list) -> str:
-    head = " | ".join(f"{row['engine']}: dB | times f32" for row in rows)
-    lines = [f"| in float | {head} |", "| --- |" + " --- | --- |" * len(rows)]
-    cells = lambda scores: " | ".join(f"{s['sqnr']:.1f} | {s['speed']:.2f}" for s in scores)  # noqa: E731
-    lines.append(f"| nothing | {cells([row['all_in_8_bits'] for row in rows])} |")
+    scores = {"nothing": [row["all_in_8_bits"] for row in rows]}
     for part in rows[0]["only_this_part_in_float"]:
-        scores = [row["only_this_part_in_float"][part] for row in rows]
-        lines.append(f"| {part} | {cells(scores)} |")
-    return "\n".join(lines)
+        scores[part] = [row["only_this_part_in_float"][part] for row in rows]
+    head, lines = ["in float"], [[part] for part in scores]
+    for number, row in enumerate(rows):
+        head += [f"{row['engine']}: dB", "times f32"]
+        for line, of_part in zip(lines, scores.values()):
+            line += [f"{of_part[number]['sqnr']:.1f}", f"{of_part[number]['speed']:.2f}"]
+    return markdown_table(head, lines)

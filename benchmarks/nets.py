@@ -17,6 +17,7 @@ from benchmarks.contenders import Case
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.models.registry import parse_name, variant_id
 from gluon_asymmnet.zoo import cost_of
+from tools.markdown import markdown_table
 
 
 class Compared(NamedTuple):
@@ -114,15 +115,12 @@ def _trained(net: Compared, digits, folder: Path, epochs: int) -> dict:
 
 def table(rows: list[dict]) -> str:
     """Return the table of what ``compare_nets`` measured."""
+    head = ("net", "parameters", "multiply-adds", "MXNet, ms", "ONNX Runtime, ms", "OpenVINO, ms",
+            "digits, top-1")  # fmt: skip
     lines = [
-        "| net | parameters | multiply-adds | MXNet, ms | ONNX Runtime, ms | OpenVINO, ms | "
-        "digits, top-1 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        lines.append(
-            f"| `{row['model']}` {row['width']} | {row['parameters']:,} | {row['macs'] / 1e6:.1f}M "
-            f"| {row['mxnet_ms']:.1f} | {row['onnxruntime_ms']:.1f} | {row['openvino_ms']:.1f} | "
-            f"{'none' if row['top1'] is None else format(row['top1'], '.2%')} |"
-        )
-    return "\n".join(lines)
+        (f"`{row['model']}` {row['width']}", f"{row['parameters']:,}", f"{row['macs'] / 1e6:.1f}M",
+         *(f"{row[f'{engine}_ms']:.1f}" for engine in _ENGINES),
+         "none" if row["top1"] is None else f"{row['top1']:.2%}")
+        for row in rows
+    ]  # fmt: skip
+    return markdown_table(head, lines)

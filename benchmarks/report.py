@@ -1,15 +1,16 @@
-"""The tables that ``benchmark.py`` makes of what was measured."""
+"""The tables that ``benchmark.py`` makes of its measurements."""
 
-from typing import Callable
+from collections.abc import Callable, Sequence
 
 from gluon_asymmnet.zoo import cost_of
+from tools.markdown import markdown_table
 
 _MATMUL_OPERATIONS = 2 * 2048**3
-_AHEAD = 20  # times the speed of training that the input has to reach
+_WANTED_RATIO = 20  # reading has to be this many times as fast as training
 
 
 def table(rows: list) -> str:
-    """Return a table per case of what was measured."""
+    """Return a table for each case in ``rows``."""
     parts, key = [], ("kind", "model", "width", "size", "batch", "threads")
     for case in dict.fromkeys(tuple(row[k] for k in key) for row in rows):
         found = [row for row in rows if tuple(row[k] for k in key) == case]
@@ -18,9 +19,9 @@ def table(rows: list) -> str:
 
 
 def document(measured: dict) -> str:
-    """Return the page of what ``write`` wrote as JSON."""
+    """Return the page made from the JSON that ``suite.write`` writes."""
     return (
-        f"# Measured\n\n{machine_line(measured['machine'])} One process per contender, in turn, "
+        f"# Measured\n\n{machine_line(measured['machine'])} One process per candidate, in turn, "
         f"round by round.\n\n{table(measured['rows'])}\n"
     )
 
@@ -35,25 +36,22 @@ def machine_line(machine: dict) -> str:
     )
 
 
-def _title(case: dict, what: str) -> str:
+def _table(
+    case: dict, subject: str, head: Sequence, rows: list, cells: Callable[[dict], tuple], end=()
+) -> str:
+    """Return a title and a table with a line per row; those left out give the reason."""
     threads = f"{case['threads']} thread{'s' if case['threads'] > 1 else ''}"
-    return (
-        f"**{what}: {case['model']} {case['width']}, {case['size']} px, batch {case['batch']}, "
+    title = (
+        f"**{subject}: {case['model']} {case['width']}, {case['size']} px, batch {case['batch']}, "
         f"{threads}**"
     )
-
-
-def _lines(title: str, head: str, rows: list, cells: Callable[[dict], str]) -> list[str]:
-    """Return a title, a head and a line per row; those left out say why."""
-    columns = head.count("|") - 1
-    lines = [title, "", head, "|" + " --- |" * columns]
-    for row in rows:
-        if "left_out" in row:
-            reason = row["left_out"].replace("|", "/")
-            lines.append(f"| {row['name']} | left out: {reason} |" + " |" * (columns - 2))
-        else:
-            lines.append(f"| {row['name']} | {cells(row)} |")
-    return lines
+    lines = [
+        (row["name"], "left out: " + row["left_out"].replace("|", "/"))
+        if "left_out" in row
+        else (row["name"], *cells(row))
+        for row in rows
+    ]
+    return f"{title}\n\n{markdown_table(head, [*lines, *end])}"
 
 
 def _named(rows: list, *names: str) -> dict:
@@ -65,34 +63,29 @@ def _named(rows: list, *names: str) -> dict:
 def _speed_table(case: dict, rows: list) -> str:
     product = next((r for r in rows if r["name"] == "matmul" and "left_out" not in r), None)
     rows = [r for r in rows if r["name"] != "matmul"]
-    limit = 0.0
+    limit, end = 0.0, []
     if product:
         macs = cost_of(case["model"], width=case["width"], input_size=case["size"]).macs
         limit = 2 * macs * case["batch"] * product["median"] / _MATMUL_OPERATIONS
+        end = [("(limit: multiply-adds at a matrix product's speed)", f"{1e3 * limit:.2f}")]
 
-    def cells(row) -> str:
-        share = f"{limit / row['median']:.2f}" if limit else ""
+    def cells(row) -> tuple:
         return (
-            f"{1e3 * row['median']:.2f} | {1e3 * row['p95']:.2f} | "
-            f"{case['batch'] / row['median']:.1f} | {row['beside'] / row['median']:.2f} | "
-            f"{row['peak_mb']:.0f} | {share}"
-        )
+            f"{1e3 * row['median']:.2f}", f"{1e3 * row['p95']:.2f}",
+            f"{case['batch'] / row['median']:.1f}", f"{row['beside'] / row['median']:.2f}",
+            f"{row['peak_mb']:.0f}", f"{limit / row['median']:.2f}" if limit else "",
+        )  # fmt: skip
 
-    head = "| contender | ms, median | p95 | images/s | times plain | peak MB | of the limit |"
-    lines = _lines(_title(case, case["kind"]), head, rows, cells)
-    if limit:
-        lines.append(f"| (limit: multiply-adds at a matrix product's speed) | {1e3 * limit:.2f} |"
-                     " | | | | |")  # fmt: skip
-    return "\n".join(lines)
+    head = ("candidate", "ms, median", "p95", "images/s", "times plain", "peak MB", "of the limit")
+    return _table(case, case["kind"], head, rows, cells, end)
 
 
 def _memory_table(case: dict, rows: list) -> str:
-    def cells(row) -> str:
+    def cells(row) -> tuple:
         plain = _named([r for r in rows if r["of"] == row["of"]], "plain", "train_plain")
-        return f"{row['of']} | {row['peak_mb']:.0f} | {row['peak_mb'] / plain['peak_mb']:.2f}"
+        return row["of"], f"{row['peak_mb']:.0f}", f"{row['peak_mb'] / plain['peak_mb']:.2f}"
 
-    head = "| contender | does | peak MB | of plain's |"
-    return "\n".join(_lines(_title(case, "memory"), head, rows, cells))
+    return _table(case, "memory", ("candidate", "does", "peak MB", "of plain's"), rows, cells)
 
 
 def _input_table(case: dict, rows: list) -> str:
@@ -101,45 +94,44 @@ def _input_table(case: dict, rows: list) -> str:
 
     trained = next((rate(r) for r in rows if r["name"] == "train_task" and "images" in r), 0.0)
 
-    def cells(row) -> str:
+    def cells(row) -> tuple:
         if not trained or row["name"] == "train_task":
-            return f"{rate(row):.0f} | | "
-        enough = "yes" if rate(row) >= _AHEAD * trained else "no"
-        return f"{rate(row):.0f} | {rate(row) / trained:.1f} | {enough}"
+            return (f"{rate(row):.0f}",)
+        enough = "yes" if rate(row) >= _WANTED_RATIO * trained else "no"
+        return f"{rate(row):.0f}", f"{rate(row) / trained:.1f}", enough
 
-    head = f"| reader | images/s | times training | at least {_AHEAD} times |"
-    title = _title(case, f"input, {rows[0]['data']}")
-    return "\n".join(_lines(title, head, rows, cells))
+    head = ("reader", "images/s", "times training", f"at least {_WANTED_RATIO} times")
+    return _table(case, f"input, {rows[0]['data']}", head, rows, cells)
 
 
 def _picture_table(case: dict, rows: list) -> str:
-    """Preprocessing's share of an answer."""
     prepare = _named(rows, "prepare")["median"]
 
-    def cells(row) -> str:
+    def cells(row) -> tuple:
         share = "" if row["name"] == "prepare" else f"{100 * prepare / row['median']:.0f} %"
-        return f"{1e3 * row['median']:.2f} | {1e3 * row['p95']:.2f} | {share}"
+        return f"{1e3 * row['median']:.2f}", f"{1e3 * row['p95']:.2f}", share
 
-    head = "| from a JPEG of 500x375 | ms, median | p95 | preprocessing's share |"
-    return "\n".join(_lines(_title(case, "one picture"), head, rows, cells))
+    head = ("from a JPEG of 500x375", "ms, median", "p95", "preprocessing's share")
+    return _table(case, "one picture", head, rows, cells)
 
 
 def _startup_table(case: dict, rows: list) -> str:
-    head = "| process | s, median | p95 |"
-    cells = lambda row: f"{row['median']:.2f} | {row['p95']:.2f}"  # noqa: E731
-    return "\n".join(_lines(_title(case, "whole processes"), head, rows, cells))
+    def cells(row) -> tuple:
+        return f"{row['median']:.2f}", f"{row['p95']:.2f}"
+
+    return _table(case, "whole processes", ("process", "s, median", "p95"), rows, cells)
 
 
 def _shift_table(case: dict, rows: list) -> str:
     first = next(row["name"] for row in rows if "left_out" not in row)
 
-    def cells(row) -> str:
+    def cells(row) -> tuple:
         faster = row["beside"] / row["median"]
-        return f"{1e3 * row['median']:.3f} | {1e3 * row['p95']:.3f} | {faster:.2f}"
+        return f"{1e3 * row['median']:.3f}", f"{1e3 * row['p95']:.3f}", f"{faster:.2f}"
 
-    head = f"| primitive | ms, median | p95 | times as fast as {first} |"
+    head = ("operator", "ms, median", "p95", f"times as fast as {first}")
     shape = " x ".join(map(str, rows[0]["shape"]))
-    return "\n".join(_lines(_title(case, f"shift, {shape}"), head, rows, cells))
+    return _table(case, f"shift, {shape}", head, rows, cells)
 
 
 _TABLES = {

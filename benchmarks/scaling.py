@@ -17,6 +17,7 @@ from typing import NamedTuple
 from benchmarks import ROOT
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.utils.atomic import write_text
+from tools.markdown import markdown_table
 
 
 class Case(NamedTuple):
@@ -111,18 +112,16 @@ def table(rows: list[dict]) -> str:
         f"**{case['model']} {case['width']}, {case['size']} px, {case['batch']} images and one "
         f"thread per worker, {case['engine']}**"
     )
-    head = (
-        "| workers | ms a step | without exchange | exchange alone | images/s | efficiency | load |"
-    )
-    lines = [title, "", head, "| --- | --- | --- | --- | --- | --- | --- |"]
-    for row in rows:
-        lines.append(
-            f"| {row['workers']} | {1e3 * row['step']:.0f} | {1e3 * row['compute']:.0f} | "
-            f"{1e3 * row['exchange'] if row['workers'] > 1 else 0:.0f} | "
-            f"{row['workers'] * row['batch'] / row['step']:.1f} | "
-            f"{one['step'] / row['step']:.2f} | {row['load']} |"
-        )
-    return "\n".join(lines)
+    head = ("workers", "ms a step", "without exchange", "exchange alone", "images/s", "efficiency",
+            "load")  # fmt: skip
+    lines = [
+        (row["workers"], f"{1e3 * row['step']:.0f}", f"{1e3 * row['compute']:.0f}",
+         f"{1e3 * row['exchange'] if row['workers'] > 1 else 0:.0f}",
+         f"{row['workers'] * row['batch'] / row['step']:.1f}",
+         f"{one['step'] / row['step']:.2f}", row["load"])
+        for row in rows
+    ]  # fmt: skip
+    return f"{title}\n\n{markdown_table(head, lines)}"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ Source of the ring: Patarasuk and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002.
 
 from typing import NamedTuple
 
+from gluon_asymmnet.zoo import cost_of
+from tools.markdown import markdown_table
+
 LATENCY = 50e-6  # seconds of a message, a usual figure for TCP in one data centre
 MESSAGE = 10e-6  # seconds to take in or send one of many; assumed
 
@@ -68,8 +71,6 @@ def efficiency(compute: float, exchange: float) -> float:
 
 def gradient_bytes(model: str = "asymmnet_large", width: float = 1.0) -> int:
     """Return the size of a model's gradients in single precision."""
-    from gluon_asymmnet.zoo import cost_of
-
     return 4 * cost_of(model, width=width).parameters
 
 
@@ -84,16 +85,12 @@ def strong_table(compute: float, size: float) -> str:
 
 
 def _table(compute_of, size: float, links) -> str:
-    lines = [
-        f"| machines | link, Gbit/s | {' | '.join(EXCHANGES)} |",
-        "| --- | --- |" + " --- |" * len(EXCHANGES),
-    ]
+    rows = []
     for machines in MACHINES:
         for link in links:
             found = (
                 efficiency(compute_of(machines), seconds(machines, size, link))
                 for seconds in EXCHANGES.values()
             )
-            cells = " | ".join(f"{value:.2f}" for value in found)
-            lines.append(f"| {machines} | {link.gigabits:g} | {cells} |")
-    return "\n".join(lines)
+            rows.append((machines, f"{link.gigabits:g}", *(f"{value:.2f}" for value in found)))
+    return markdown_table(("machines", "link, Gbit/s", *EXCHANGES), rows)

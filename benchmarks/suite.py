@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from benchmarks import contenders as c
 from benchmarks import deployed, photographs, primitives, processes, readers
@@ -18,6 +17,7 @@ from benchmarks.contenders import Case
 from benchmarks.report import document
 from gluon_asymmnet.data.digits import TRAIN_IMAGES, write_digits
 from gluon_asymmnet.data.images import encode
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import described
 from gluon_asymmnet.export.parity import sample_images

@@ -6,6 +6,8 @@ Ratios within one race; "best" is the better of the numbers of threads.
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
+from tools.markdown import markdown_table
+
 _LARGE = {"model": "asymmnet_large", "width": 1.0, "size": 224}
 
 
@@ -95,12 +97,10 @@ def _reading(rows: list[dict]) -> Optional[float]:
 
 def table(rows: list[dict], macs: int) -> str:
     """Return the table of targets."""
-    lines = ["| | wanted | measured | |", "| --- | --- | --- | --- |"]
+    lines = []
     for target in targets(rows, macs):
         sign = "at most" if target.at_most else "at least"
         found = "not measured" if target.found is None else f"{target.found:.2f}"
-        lines.append(
-            f"| {target.what} | {sign} {target.wanted:g} | {found} | "
-            f"{'met' if target.met else 'not met'} |"
-        )
-    return "\n".join(lines)
+        met = "met" if target.met else "not met"
+        lines.append((target.what, f"{sign} {target.wanted:g}", found, met))
+    return markdown_table(("", "wanted", "measured", ""), lines)

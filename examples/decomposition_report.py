@@ -2,39 +2,40 @@
 
 from collections.abc import Mapping
 
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG  # no display, no global state
+from matplotlib.figure import Figure
+
 from gluon_asymmnet.utils.atomic import new_file
+from tools.markdown import markdown_table
 
 
 def layers_table(found: Mapping) -> str:
     """Return the rows of the layers' error on held-out images."""
-    multipliers = found["layers"]["multipliers"]
-    lines = _head(multipliers)
-    for name, errors in found["layers"]["methods"].items():
-        lines.append(f"| {name} | {' | '.join(f'{e:.3f}' for e in errors['held_out'])} |")
-    return "\n".join(lines)
+    layers = found["layers"]
+    rows = [
+        (name, *(f"{error:.3f}" for error in errors["held_out"]))
+        for name, errors in layers["methods"].items()
+    ]
+    return markdown_table(("m", *layers["multipliers"]), rows)
 
 
 def nets_table(found: Mapping) -> str:
     """Return the rows of the whole nets with one depthwise filter per channel."""
     net, plain = found["net"], found["plain"]
-    lines = [
-        "| net | parameters | MMACs | MACs saved | top-1 | after tuning |",
-        "| --- | --- | --- | --- | --- | --- |",
-        _row("regular, before", net, net),
-    ]
-    for row in found["nets"]:
-        if row["multiplier"] == 1:
-            lines.append(_row(row["name"], row, net))
-    lines.append(_row(f"plain, {plain['epochs']} epochs from nothing", plain, net))
-    return "\n".join(lines)
+    rows = [_row("regular, before", net, net)]
+    rows += [_row(row["name"], row, net) for row in found["nets"] if row["multiplier"] == 1]
+    rows.append(_row(f"plain, {plain['epochs']} epochs from scratch", plain, net))
+    head = ("net", "parameters", "MMACs", "MACs saved", "top-1", "after tuning")
+    return markdown_table(head, rows)
 
 
-def _row(name: str, row: Mapping, net: Mapping) -> str:
-    tuned = f"{100 * row['tuned']:.2f} %" if "tuned" in row else ""
+def _row(name: str, row: Mapping, net: Mapping) -> tuple[str, ...]:
     return (
-        f"| {name} | {row['parameters']:,} | {row['macs'] / 1e6:.2f} | "
-        f"{100 * (1 - row['macs'] / net['macs']):.0f} % | {100 * row['top1']:.2f} % | {tuned} |"
-    )
+        name, f"{row['parameters']:,}", f"{row['macs'] / 1e6:.2f}",
+        f"{100 * (1 - row['macs'] / net['macs']):.0f} %", f"{100 * row['top1']:.2f} %",
+        f"{100 * row['tuned']:.2f} %" if "tuned" in row else "",
+    )  # fmt: skip
 
 
 def accuracy_table(found: Mapping) -> str:
@@ -42,23 +43,15 @@ def accuracy_table(found: Mapping) -> str:
     nets = [row for row in found["nets"] if row["name"] != "asymmetric, merged"]
     multipliers = sorted({row["multiplier"] for row in nets})
     top1 = {(row["name"], row["multiplier"]): row["top1"] for row in nets}
-    lines = _head(multipliers)
-    for name in dict.fromkeys(row["name"] for row in nets):
-        shown = " | ".join(f"{100 * top1[name, m]:.1f} %" for m in multipliers)
-        lines.append(f"| {name} | {shown} |")
-    return "\n".join(lines)
-
-
-def _head(multipliers) -> list[str]:
-    return [f"| m | {' | '.join(map(str, multipliers))} |", "| --- |" + " --- |" * len(multipliers)]
+    rows = [
+        (name, *(f"{100 * top1[name, m]:.1f} %" for m in multipliers))
+        for name in dict.fromkeys(row["name"] for row in nets)
+    ]
+    return markdown_table(("m", *multipliers), rows)
 
 
 def draw(found: Mapping, path) -> None:
     """Draw the error of layers, and the accuracy of nets before and after tuning, as SVG."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # no display, no global state
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasSVG(figure)
     errors, accuracy, tuned = figure.subplots(1, 3)

@@ -11,6 +11,7 @@ from gluon_asymmnet.models.complexity import count
 from gluon_asymmnet.models.registry import plan_model
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.zoo import cost_of
+from tools.markdown import markdown_table
 
 _ROOT = Path(__file__).parent.parent
 AUTHORS_STEP = 2048 / 4050  # seconds: their log, 8 GPUs, 2,048 images a step
@@ -31,12 +32,12 @@ _COMPARED = {
 
 def counts_table() -> str:
     """Return the rows of README's table of models."""
-    rows = ["| model | width | parameters | multiply-adds |", "| --- | --- | --- | --- |"]
+    rows = []
     for name in ("asymmnet_large", "asymmnet_small", "mobilenetv3_large", "mobilenetv3_small"):
         for width in _WIDTHS if name.startswith("asymm") else (1.0,):
             cost = count(plan_model(name, width=width)[1])
-            rows.append(f"| `{name}` | {width} | {cost.parameters:,} | {cost.macs / 1e6:.1f}M |")
-    return "\n".join(rows)
+            rows.append((f"`{name}`", width, f"{cost.parameters:,}", f"{cost.macs / 1e6:.1f}M"))
+    return markdown_table(("model", "width", "parameters", "multiply-adds"), rows)
 
 
 def targets_table() -> str:
@@ -47,10 +48,7 @@ def targets_table() -> str:
 
 def related_table() -> str:
     """Return every net with a count from outside, and whether ours is equal to it."""
-    lines = [
-        "| net | classes, pixels | parameters | multiply-adds | expected | by | |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for row in json.loads((_ROOT / "docs/data/counts.json").read_text()):
         cost = cost_of(
             row["model"], width=row["width"], rate=row.get("rate", 1), classes=row["classes"],
@@ -59,12 +57,13 @@ def related_table() -> str:
         name = f"`{row['model']}` {row['width']}" + (
             f", r = {row['rate']}" if "rate" in row else ""
         )
-        lines.append(
-            f"| {name} | {row['classes']}, {row['size']} | {cost.parameters:,} | "
-            f"{cost.macs / 1e6:.2f}M | {_expected(row)} | {row['source']} | "
-            f"{'; '.join(filter(None, (_verdict(row, cost), row.get('note'))))} |"
-        )
-    return "\n".join(lines)
+        rows.append((
+            name, f"{row['classes']}, {row['size']}", f"{cost.parameters:,}",
+            f"{cost.macs / 1e6:.2f}M", _expected(row), row["source"],
+            "; ".join(filter(None, (_verdict(row, cost), row.get("note")))),
+        ))  # fmt: skip
+    head = ("net", "classes, pixels", "parameters", "multiply-adds", "expected", "by", "")
+    return markdown_table(head, rows)
 
 
 def _expected(row: dict) -> str:
@@ -92,16 +91,13 @@ def compared_table() -> str:
 def fuzzing_table() -> str:
     """Return the rows of the last fuzzing campaign."""
     report = json.loads((_ROOT / "docs/data/fuzzing.json").read_text())
-    rows = [
-        "| parser | inputs | accepted | refused | crashes | hangs | peak memory |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    counted, rows = ("inputs", "accepted", "refused", "crashes", "hangs"), []
     for name, found in report["results"].items():
-        counts = [found[key] for key in ("inputs", "accepted", "refused", "crashes", "hangs")]
-        shown = " | ".join(f"{count:,}" for count in counts)
-        rows.append(f"| {name}: {found['parser']} | {shown} | {found['peak_bytes'] / 1e6:.2f} MB |")
-    rows.append(f"\nPython {report['python']}, seed {report['seed']}.")
-    return "\n".join(rows)
+        counts = [f"{found[key]:,}" for key in counted]
+        peak = f"{found['peak_bytes'] / 1e6:.2f} MB"
+        rows.append((f"{name}: {found['parser']}", *counts, peak))
+    table = markdown_table(("parser", *counted, "peak memory"), rows)
+    return f"{table}\n\nPython {report['python']}, seed {report['seed']}."
 
 
 def speed_table(measured=_MEASURED) -> str:
@@ -113,30 +109,28 @@ def speed_table(measured=_MEASURED) -> str:
         if "median" in row and all(row[k] == v for k, v in case.items()):
             key = row["name"], row["batch"]
             best[key] = min(row["median"], best.get(key, row["median"]))
-    lines = ["| AsymmNet-Large, 224 x 224 | batch 1, ms | times | batch 32, images/s | times |",
-             "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    lines = []
     for name, title in _COMPARED.items():
         if {(name, 1), (name, 32)} <= best.keys():
             one, many = best[name, 1], best[name, 32]
-            lines.append(
-                f"| {title} | {1e3 * one:.1f} | {best['plain', 1] / one:.1f} | {32 / many:.0f} | "
-                f"{best['plain', 32] / many:.1f} |"
-            )
-    return "\n".join(lines)
+            lines.append((
+                title, f"{1e3 * one:.1f}", f"{best['plain', 1] / one:.1f}", f"{32 / many:.0f}",
+                f"{best['plain', 32] / many:.1f}",
+            ))  # fmt: skip
+    head = ("AsymmNet-Large, 224 x 224", "batch 1, ms", "times", "batch 32, images/s", "times")
+    return markdown_table(head, lines)
 
 
 def demo_table() -> str:
     """Return the rows of the detector's demo, from each backbone."""
-    rows = ["| backbone | epochs | engine | mAP, original pixels | in resized ones |",
-            "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    rows = []
     for name in ("digits", "random"):
         found = json.loads((_ROOT / f"benchmarks/demo-ssd-{name}.json").read_text())
         for engine, one in found["engines"].items():
-            rows.append(
-                f"| {name} | {found['epochs']} | {engine} | {one['mAP']:.4f} | "
-                f"{one['mAP_resized']:.4f} |"
-            )
-    return "\n".join(rows)
+            scores = (f"{one['mAP']:.4f}", f"{one['mAP_resized']:.4f}")
+            rows.append((name, found["epochs"], engine, *scores))
+    head = ("backbone", "epochs", "engine", "mAP, original pixels", "in resized ones")
+    return markdown_table(head, rows)
 
 
 def scaling_table() -> str:
@@ -162,39 +156,33 @@ def proposals_table() -> str:
     """Return what the optimizer proposes in docs/optimizer.md, stage by stage."""
     parts = []
     for found in _optimizer()["proposals"]:
-        rows = [
-            f"`asymmnet optimize {found['command']}`: value {found['value'][0]:.1f} -> "
-            f"{found['value'][1]:.1f} bits\n",
-            "| stage | before | after | volume | multiply-adds | parameters |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
+        before, after = found["value"]
+        title = f"`asymmnet optimize {found['command']}`: value {before:.1f} -> {after:.1f} bits"
+        rows = []
         total = {"units": ("", ""), "volume": (), **found}
         for number, stage in enumerate((*found["stages"], total)):
             name = "net" if stage is total else number
-            volume, macs, parameters = (
+            changes = (
                 " -> ".join(f"{n:,.0f}" for n in stage[key])
                 for key in ("volume", "macs", "parameters")
             )
-            units = " | ".join(stage["units"])
-            rows.append(f"| {name} | {units} | {volume} | {macs} | {parameters} |")
-        parts.append("\n".join(rows))
+            rows.append((name, *stage["units"], *changes))
+        head = ("stage", "before", "after", "volume", "multiply-adds", "parameters")
+        parts += [title, markdown_table(head, rows)]
     return "\n\n".join(parts)
 
 
 def trained_table() -> str:
     """Return how the optimizer's proposals learn beside their originals."""
-    rows = [
-        "| net | multiply-adds | parameters | top-1, % | mean |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for run in _optimizer()["runs"]:
         top1 = [100 * one for one in run["top1"]]
         shown = ", ".join(f"{one:.1f}" for one in top1)
         mean = sum(top1) / len(top1)
         rows.append(
-            f"| {run['net']} | {run['macs']:,} | {run['parameters']:,} | {shown} | {mean:.1f} |"
+            (run["net"], f"{run['macs']:,}", f"{run['parameters']:,}", shown, f"{mean:.1f}")
         )
-    return "\n".join(rows)
+    return markdown_table(("net", "multiply-adds", "parameters", "top-1, %", "mean"), rows)
 
 
 def _optimizer() -> dict:

@@ -4,6 +4,7 @@ import collections
 
 from tests.faults.kills import Outcome
 from tests.faults.watch import PHASES
+from tools.markdown import markdown_table
 
 
 def summary(outcomes: list[Outcome], environment: dict, settings: dict) -> dict:
@@ -46,26 +47,33 @@ def document(found: dict) -> str:
         "",
         "The phase is read from what the dead process left, not from where it was aimed.",
         "",
-        f"| phase | {' | '.join(subjects)} | survived |",
-        f"| --- |{' --- |' * (len(subjects) + 1)}",
-    ]
-    for phase in PHASES:
-        hit = [row for row in kills if row["phase"] == phase]
-        counts = [_total([r for r in hit if r["subject"] == s]) for s in subjects]
-        lines.append(
-            f"| {phase} | {' | '.join(map(str, counts))} | {_survived(hit)} of {_total(hit)} |"
-        )
-    lines += ["", "## Others", "", "| fault | what | run | survived |", "| --- | --- | --- | --- |"]
-    for row in others:
-        lines.append(
-            f"| {row['kind']} | {row['phase']} | {row['subject']} | "
-            f"{row['survived']} of {row['injected']} |"
-        )
+        markdown_table(("phase", *subjects, "survived"), _kill_rows(kills, subjects)),
+        "",
+        "## Others",
+        "",
+        markdown_table(
+            ("fault", "what", "run", "survived"),
+            [
+                (row["kind"], row["phase"], row["subject"],
+                 f"{row['survived']} of {row['injected']}")
+                for row in others
+            ],
+        ),
+    ]  # fmt: skip
     if found["problems"]:
         lines += ["", "## Not survived", ""]
         lines += [f"- {p['kind']}, {p['phase']}, {p['subject']}: {p['problem']}"
                   for p in found["problems"]]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _kill_rows(kills: list[dict], subjects: list[str]) -> list[tuple]:
+    rows = []
+    for phase in PHASES:
+        hit = [row for row in kills if row["phase"] == phase]
+        counts = [_total([r for r in hit if r["subject"] == s]) for s in subjects]
+        rows.append((phase, *counts, f"{_survived(hit)} of {_total(hit)}"))
+    return rows
 
 
 def _total(rows) -> int:

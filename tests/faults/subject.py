@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
 from gluon_asymmnet.data.records.recordio import RecordFile
 from gluon_asymmnet.data.records.writer import RecordWriter
-
 from gluon_asymmnet.train.checkpoint_files import find_damage, list_checkpoints
 from gluon_asymmnet.weights.params_file import read_params
 
