@@ -1,46 +1,50 @@
 """Command line of ``benchmark.py``."""
 
+import argparse
+import json
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "bench", help="measure speed and memory side by side", description=DESCRIPTION
-    )
-    add_flags(parser)
-    parser.set_defaults(run=run)
+from benchmarks import int8, nets, report, scaling, suite
+from gluon_asymmnet.cli import guarded
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.doctor import environment
 
-
-DESCRIPTION = """\
-Measure contenders in turn, round by round, each in a process of its own: the net as the authors
-wrote it, ours in each form, engine and precision, GluonCV's MobileNetV3, PyTorch.
+_DESCRIPTION = """\
+Time candidates in turn, round by round, each in a process of its own: AsymmNet as the authors wrote
+it, ours in each layout, engine and precision, GluonCV's MobileNetV3, PyTorch.
 
   infer    inference: time, speed, peak memory, share of the arithmetic limit
   train    a training step, likewise
   input    the record reader and the whole input pipeline alone, beside training
-  startup  whole processes to the first answer; preprocessing's share of the answer to a picture
+  startup  whole processes until the first result; preprocessing's share of classifying an image
   memory   peak memory of inference and training alone, quickly
-  shift    AddressNet's shifts beside channel shuffle and sum, on its maps; --models have no say
-  int8     accuracy and speed of 8 bits on the demo's digits (--run, --digits) and on photographs
-  scaling  training by several processes of this machine (--workers, --engine)
+  shift    AddressNet's shifts beside channel shuffle and sum; ignores --models
+  int8     accuracy and speed of int8 on the demo's digits (--run, --digits) and on photographs
+  scaling  training with several processes on this machine (--workers, --engine)
   nets     AsymmNet beside the related nets: size, speed per engine, accuracy on the digits after
            --epochs: about half an hour
-  all      infer, train, input and startup, memory among the figures of the first two: about half
-           an hour on two idle processors
+  all      infer, train, input and startup; about half an hour on two idle processors
 
-Needs the extras onnx, openvino, torch, int8 and demo; what cannot be built is left out, and the
-table says why. The machine should be idle.
+Needs the extras onnx, openvino, torch, int8 and demo; a candidate that cannot be built is left out,
+and the table gives the reason.  The machine should be idle.
 """
-_PARTS = {"infer": "infer", "train": "train", "input": "inputs", "startup": "startup",
-          "memory": "memory", "shift": "shift"}  # what -> function of bench.suite  # fmt: skip
+_PARTS = {"infer": suite.infer, "train": suite.train, "input": suite.inputs,
+          "startup": suite.startup, "memory": suite.memory, "shift": suite.shift}  # fmt: skip
 _ALL = ("infer", "train", "input", "startup")
 _BATCHES = {"train": "32", "startup": "1"}  # default where it is not 1,32
 
 
-def add_flags(parser) -> None:
-    """Add the settings; also used by ``benchmark.py``."""
-    import argparse
+def main(argv=None) -> int:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    _add_flags(parser)
+    args = parser.parse_args(argv)
+    return guarded(lambda: _run(args), parser.prog)
 
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+def _add_flags(parser) -> None:
     parser.add_argument("what", choices=(*_PARTS, "int8", "scaling", "nets", "all"))
     parser.add_argument(
         "--models", default="asymmnet_large",
@@ -52,67 +56,58 @@ def add_flags(parser) -> None:
     parser.add_argument("--sizes", default="224", help="pixels (default 224)")
     parser.add_argument("--threads", default="1,2", help="(default 1,2)")
     parser.add_argument("--rounds", type=int, default=7, help="(default 7)")
-    parser.add_argument("--only", default="", help="names of contenders, comma-separated")
+    parser.add_argument("--only", default="", help="names of candidates, comma-separated")
     parser.add_argument("--out", default="", help="write OUT.json and OUT.md")
     demo = parser.add_argument_group("int8")
     demo.add_argument(
         "--run", dest="run_directory", default="demo/runs/custom/asymmnet_small_demo",
-        help="of the demo (default %(default)s, where make demo puts it)",
+        help="run directory of the demo (default %(default)s, where make demo puts it)",
     )  # fmt: skip
     demo.add_argument(
-        "--digits", default="demo/digits", help="train.rec and val.rec (default %(default)s)"
-    )
-    nets = parser.add_argument_group("nets")
-    nets.add_argument("--epochs", type=int, default=15, help="on the digits (default 15)")
-    together = parser.add_argument_group("scaling")
-    together.add_argument("--workers", default="1,2", help="numbers of processes")
-    together.add_argument("--engine", choices=("kvstore", "horovod"), default="kvstore",
-                          help="what adds up the gradients")  # fmt: skip
+        "--digits", default="demo/digits",
+        help="folder with train.rec and val.rec (default %(default)s)",
+    )  # fmt: skip
+    compared = parser.add_argument_group("nets")
+    compared.add_argument("--epochs", type=int, default=15, help="on the digits (default 15)")
+    workers = parser.add_argument_group("scaling")
+    workers.add_argument("--workers", default="1,2", help="numbers of processes (default 1,2)")
+    workers.add_argument("--engine", choices=("kvstore", "horovod"), default="kvstore",
+                         help="sums the gradients (default kvstore)")  # fmt: skip
 
 
-def run(args) -> int:
-    """Measure and print the tables."""
+def _run(args) -> int:
     if args.rounds < 1:
-        from gluon_asymmnet.errors import InputError
-
         raise InputError(f"--rounds must be at least 1, got {args.rounds}")
     others = {"int8": _run_int8, "scaling": _run_scaling, "nets": _run_nets}
-    return others.get(args.what, _run_parts)(args)
+    print(others.get(args.what, _run_parts)(args))
+    return 0
 
 
-def _run_parts(args) -> int:
-    from benchmarks import report, suite
-
+def _run_parts(args) -> str:
     rows = []
-    for what in _ALL if args.what == "all" else (args.what,):
-        batches = args.batches or _BATCHES.get(what, "1,32")
+    for part in _ALL if args.what == "all" else (args.what,):
+        batches = args.batches or _BATCHES.get(part, "1,32")
         plan = suite.Plan(
             models=args.models.split(","), widths=_numbers("--widths", args.widths, float),
             batches=_numbers("--batches", batches, int), sizes=_numbers("--sizes", args.sizes, int),
             threads=_numbers("--threads", args.threads, int), rounds=args.rounds,
             only=[name for name in args.only.split(",") if name],
         )  # fmt: skip
-        rows += getattr(suite, _PARTS[what])(plan)
+        rows += _PARTS[part](plan)
         if args.out:
-            suite.write(rows, args.out)  # after each part: a long run may be cut
-    print(report.table(rows))
-    return 0
+            suite.write(rows, args.out)  # after each part: a long run may be interrupted
+    return report.table(rows)
 
 
-def _run_int8(args) -> int:
-    from benchmarks import int8
-
+def _run_int8(args) -> str:
     threads = _numbers("--threads", args.threads, int)
     for found in int8.measure(args.run_directory, args.digits, threads=max(threads)):
         if args.out:
             int8.write(found, args.out)
-    print(int8.document(found))
-    return 0
+    return int8.document(found)
 
 
-def _run_scaling(args) -> int:
-    from benchmarks import scaling
-
+def _run_scaling(args) -> str:
     case = scaling.Case(
         args.models, _numbers("--widths", args.widths, float)[0],
         _numbers("--batches", args.batches or "32", int)[0],
@@ -120,35 +115,24 @@ def _run_scaling(args) -> int:
     )  # fmt: skip
     rows = scaling.scaling(case, _numbers("--workers", args.workers, int))
     _write(rows, args.out)
-    print(scaling.table(rows))
-    return 0
+    return scaling.table(rows)
 
 
-def _run_nets(args) -> int:
-    from benchmarks import nets
-
+def _run_nets(args) -> str:
     threads = max(_numbers("--threads", args.threads, int))
     for rows in nets.compare_nets(threads=threads, rounds=args.rounds, epochs=args.epochs):
         _write(rows, args.out)
-    print(nets.table(rows))
-    return 0
+    return nets.table(rows)
 
 
 def _write(rows: list, out: str) -> None:
-    """Write ``OUT.json``, with the machine, if it is named."""
-    import json
-
-    from gluon_asymmnet.utils.atomic import write_text
-    from gluon_asymmnet.utils.doctor import environment
-
+    """Write ``OUT.json``, with the machine, if ``--out`` is given."""
     if out:
         measured = {"machine": environment(), "rows": rows}
         write_text(f"{out}.json", json.dumps(measured, indent=1) + "\n")
 
 
-def _numbers(flag: str, text: str, kind):
-    from gluon_asymmnet.errors import InputError
-
+def _numbers(flag: str, text: str, kind) -> list:
     try:
         values = [kind(part) for part in text.split(",")]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Measure contenders in turn, round by round, each in a process of its own."""
+"""Time candidates in turn, round by round, each in a process of its own."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ import tempfile
 from typing import NamedTuple, Optional
 
 from benchmarks import ROOT
-from benchmarks.contenders import Case, environment
+from benchmarks.candidates import Case, environment
 from gluon_asymmnet.errors import RunError
 
 
@@ -27,31 +27,31 @@ class Timing(NamedTuple):
 
 
 def compare(names, case: Case, *, rounds: int, calls: int) -> list:
-    """Return a ``Timing`` per contender that could be built, in the order given.
+    """Return a ``Timing`` for each candidate that could be built, in the given order.
 
     Raises: RunError if none could be built.
     """
-    return race([(name, case) for name in names], rounds=rounds, calls=calls)[0]
+    return compare_cases([(name, case) for name in names], rounds=rounds, calls=calls)[0]
 
 
-def race(contenders, *, rounds: int, calls: int) -> tuple[list, dict[str, str]]:
-    """Return a ``Timing`` per ``(name, Case)`` that could be built, and why others could not.
+def compare_cases(candidates, *, rounds: int, calls: int) -> tuple[list, dict[str, str]]:
+    """Time each ``(name, Case)``; return the timings, and the error of those not built, by name.
 
-    A round times ``calls`` calls of each contender in turn.  Those whose turn it is not are
-    stopped (SIGSTOP): some libraries spin while they wait.
+    A round times ``calls`` calls of each candidate in turn.  The others are stopped (SIGSTOP)
+    meanwhile: some libraries spin while they wait.
 
     Raises: RunError if none could be built.
     """
     workers, left_out = [], {}
     try:
-        for name, case in contenders:
+        for name, case in candidates:
             try:
                 workers.append(_Worker(name, case))
             except _BuildError as error:
                 left_out[name] = str(error)
                 print(f"left out: {name}: {error}", file=sys.stderr)
         if not workers:
-            raise RunError(f"no contender of {', '.join(n for n, _ in contenders)} could be built")
+            raise RunError(f"no candidate of {', '.join(n for n, _ in candidates)} could be built")
         for _ in range(rounds):
             for worker in workers:
                 worker.measure(calls)
@@ -62,14 +62,14 @@ def race(contenders, *, rounds: int, calls: int) -> tuple[list, dict[str, str]]:
 
 
 class _BuildError(Exception):
-    """What a contender said before it ended."""
+    """The last line that a candidate printed before it exited."""
 
 
 class _Worker:
-    """A contender in its process, stopped between its turns."""
+    """A candidate's process, stopped between its turns."""
 
     def __init__(self, name: str, case: Case):
-        """Start it and wait for its first call; raise _BuildError with its last words."""
+        """Start the process and wait for its first call.  Raises: _BuildError."""
         # A file, not a pipe: nobody reads it, and MXNet without oneDNN says more than a pipe holds.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
@@ -115,8 +115,8 @@ class _Worker:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise RunError(
-                f"{self.name} was ended by the system, as where memory is short: all contenders "
-                f"are held at once; name fewer with --only"
+                f"the process of {self.name} was killed, probably for lack of memory: all "
+                f"candidates run at once; name fewer with --only"
             ) from None
 
     def _answer(self) -> Optional[dict]:

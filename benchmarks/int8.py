@@ -1,10 +1,10 @@
-"""What 8 bits cost and win: the table of ``benchmarks/int8``.
+"""Accuracy and speed of int8: the page ``benchmarks/int8.md``.
 
-Two networks per engine.  The demo's, on its held-out digits: accuracy.  AsymmNet-Large with random
-weights, on crops of scikit-learn's two photographs: how far the arithmetic moves the logits at 224
-pixels, and the speed.  Its normalisation statistics are those of the crops, so its activations
-have the scale of a trained net's; its classes mean nothing and lie close together, so the share
-that keeps its best class is a pessimistic figure.  It is no substitute for ImageNet.
+Two nets per engine.  The demo's net gives the accuracy on its held-out digits.  AsymmNet-Large with
+random weights, on crops of two photographs, gives the speed and the change of the logits at 224
+pixels.  Its normalisation statistics are those of the crops, so its activations have the scale of a
+trained net's.  Its classes lie close together, so the share of images that keep their best class is
+pessimistic, and no substitute for a measurement on ImageNet.
 """
 
 import json
@@ -24,10 +24,10 @@ from gluon_asymmnet.utils.extras import installed
 from tools.markdown import markdown_table
 
 ENGINES = ("onnxruntime", "openvino")
-_CROPS = 64  # that calibrate, and as many to judge on
-_DIGITS = 128  # that calibrate
-_ANY = 101.0  # points: where classes mean nothing, speed alone decides what stays in float
-_STATISTICS = 16  # crops whose statistics the random network gets
+_CROPS = 64  # for calibration, and as many for evaluation
+_DIGITS = 128  # for calibration
+_ANY_LOSS = 101.0  # points: with random weights speed alone decides what stays in float
+_STATISTICS = 16  # crops that give the random net its normalisation statistics
 
 
 def measure(
@@ -40,14 +40,14 @@ def measure(
     crops: int = _CROPS,
     engines=ENGINES,
 ) -> Iterator[dict]:
-    """Quantise both networks; yield what was found after each engine, for it takes minutes.
+    """Quantise both nets; yield the results after each engine, which takes minutes.
 
     Without NNCF, OpenVINO is left out.
 
     Args:
         run: the demo's run directory.
         digits: the folder with its ``train.rec`` and ``val.rec``.
-        name: of the network with random weights.
+        name: model of the net with random weights.
         size: its input, pixels.
     """
     from gluon_asymmnet.data.sources import open_source
@@ -79,7 +79,7 @@ def _quantise(model, images, unseen, engine: str, threads: int, validation) -> d
         out = Path(scratch) / "int8"
         report = export_int8(
             model, out, images, engine=engine, validation=validation, threads=threads,
-            max_loss=MAX_LOSS if validation else _ANY,
+            max_loss=MAX_LOSS if validation else _ANY_LOSS,
             progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
         )  # fmt: skip
         found = json.loads(report.json())
@@ -102,7 +102,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def random_model(name: str, size: int, crops: int):
-    """Return a network with random weights, and ``2 * crops`` preprocessed crops."""
+    """Return a net with random weights, and ``2 * crops`` preprocessed crops."""
     from gluon_asymmnet import get_model
     from gluon_asymmnet._mxnet import mx
     from gluon_asymmnet.card import Card
@@ -117,7 +117,7 @@ def random_model(name: str, size: int, crops: int):
     net.initialize(mx.init.MSRAPrelu())
     with mx.autograd.record():
         logits = net(mx.nd.array(images[:_STATISTICS]))
-    logits.backward()  # it is the backward pass that stores them
+    logits.backward()  # the backward pass stores the statistics
     mx.nd.waitall()
     net.hybridize(static_alloc=True, static_shape=True)
     return SavedModel(card, net, Path("random.params")), images
@@ -130,7 +130,7 @@ def write(found: dict, out: str) -> None:
 
 
 def document(found: dict) -> str:
-    """Return the page of what ``measure`` found."""
+    """Return the page made from the results of ``measure``."""
     target = found["digits"][0]["target_speed"]
     parts = [
         "# 8 bits\n",

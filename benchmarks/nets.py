@@ -1,7 +1,6 @@
-"""The nets of this line of work side by side: size, speed per engine, accuracy on the digits.
+"""Compare AsymmNet with other small nets: size, speed per engine, accuracy on the digits.
 
-At about 60 and 220 million multiply-adds; the width is the one that comes nearest, of DiCENet's
-nine the nearest.
+At about 60 and 220 million multiply-adds; each net has the width that comes nearest.
 """
 
 import json
@@ -12,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.compare import race
-from benchmarks.contenders import Case
+from benchmarks.candidates import Case
+from benchmarks.compare import compare_cases
+from benchmarks.suite import export
+from gluon_asymmnet.data.digits import write_digits
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.models.registry import parse_name, variant_id
 from gluon_asymmnet.zoo import cost_of
@@ -23,7 +24,7 @@ from tools.markdown import markdown_table
 class Compared(NamedTuple):
     """A net in the comparison."""
 
-    budget: int  # multiply-adds it is to have, about, in millions
+    budget: int  # millions of multiply-adds, about
     model: str
     width: float
 
@@ -49,16 +50,14 @@ _ENGINES = {"mxnet": "hybrid", "onnxruntime": "onnxruntime", "openvino": "openvi
 def compare_nets(
     nets: Sequence[Compared] = NETS, *, threads: int, rounds: int, epochs: int
 ) -> Iterator[list[dict]]:
-    """Measure every net; yield the rows known after each: a long run may be cut.
+    """Measure every net; yield the rows after each, so that a long run may be interrupted.
 
     Args:
-        threads: of every engine; training has one, so that it repeats.
-        epochs: of the demo's recipe, on the digits.
+        threads: of every engine; training has one, so that it is repeatable.
+        epochs: of training on the digits by the demo's recipe.
 
     Raises: RunError if a net cannot be exported or run.
     """
-    from gluon_asymmnet.data.digits import write_digits
-
     with tempfile.TemporaryDirectory() as folder:
         speed = _latencies(nets, Path(folder), threads, rounds)
         digits, rows = write_digits(Path(folder) / "digits"), []
@@ -73,9 +72,7 @@ def _counts(net: Compared) -> dict:
 
 
 def _latencies(nets, folder: Path, threads: int, rounds: int) -> list[dict]:
-    """Return milliseconds for one image of 224 pixels, by engine, all nets of an engine in turn."""
-    from benchmarks.suite import export
-
+    """Return milliseconds for one image of 224 pixels, by engine; nets are timed in turn."""
     cases = []
     for number, net in enumerate(nets):
         out = folder / str(number)
@@ -83,7 +80,7 @@ def _latencies(nets, folder: Path, threads: int, rounds: int) -> list[dict]:
         export(cases[-1], out)
     found: list[dict] = [{} for _ in nets]
     for engine, name in _ENGINES.items():
-        timings, left_out = race([(name, case) for case in cases], rounds=rounds, calls=10)
+        timings, left_out = compare_cases([(name, case) for case in cases], rounds=rounds, calls=10)
         if left_out:
             raise RunError(f"{engine} could not be measured: {'; '.join(left_out.values())}")
         for row, timing in zip(found, timings):
@@ -92,7 +89,7 @@ def _latencies(nets, folder: Path, threads: int, rounds: int) -> list[dict]:
 
 
 def _trained(net: Compared, digits, folder: Path, epochs: int) -> dict:
-    """Train a net by the demo's recipe; return top-1 of its last weights, or why it has none."""
+    """Train a net by the demo's recipe; return the last top-1, or None and the error."""
     name = variant_id(parse_name(net.model, net.width))
     print(f"training {name}", file=sys.stderr, flush=True)
     runs = folder / "runs"
@@ -114,7 +111,7 @@ def _trained(net: Compared, digits, folder: Path, epochs: int) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-    """Return the table of what ``compare_nets`` measured."""
+    """Return the table of ``compare_nets``."""
     head = ("net", "parameters", "multiply-adds", "MXNet, ms", "ONNX Runtime, ms", "OpenVINO, ms",
             "digits, top-1")  # fmt: skip
     lines = [

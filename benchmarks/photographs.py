@@ -1,4 +1,4 @@
-"""Photographs that need no download, for what random pixels cannot stand for."""
+"""scikit-learn's two photographs, where random pixels would not do."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.transforms import Augmentation, training_image
 from gluon_asymmnet.errors import InputError
 
-IMAGENET_SIZE = (375, 500)  # height and width of the commonest picture of ImageNet, pixels
+IMAGENET_SIZE = (375, 500)  # the most frequent height and width in ImageNet, pixels
 
 
 def photographs() -> list[np.ndarray]:
@@ -21,7 +21,7 @@ def photographs() -> list[np.ndarray]:
 
 
 def crops(count: int, size: int, normalize) -> np.ndarray:
-    """Return ``(count, 3, size, size)`` float32, random crops of them, normalised."""
+    """Return normalised random crops, ``(count, 3, size, size)`` float32."""
     photos, rng = photographs(), np.random.default_rng(0)
     how = Augmentation(jitter=0.0, pca_noise=0.0)
     return np.stack(
@@ -30,7 +30,7 @@ def crops(count: int, size: int, normalize) -> np.ndarray:
 
 
 def jpegs(count: int, size: tuple[int, int] = IMAGENET_SIZE) -> list[bytes]:
-    """Return encoded parts of them of ``size`` (height, width) pixels, quality 95."""
+    """Return random parts of ``size`` (height, width) pixels as JPEG, quality 95."""
     photos, rng, (height, width) = photographs(), np.random.default_rng(0), size
     encoded = []
     for i in range(count):

@@ -1,11 +1,8 @@
-"""Contenders that read training data: one call is an epoch over ``case.folder/train.rec``.
-
-The net is not there: what counts is how many images a second come out.
-"""
+"""Candidates that read training data without a net; a call is an epoch of ``train.rec``."""
 
 from pathlib import Path
 
-from benchmarks.contenders import Call, Case
+from benchmarks.candidates import Call, Case
 
 
 def _records(case: Case) -> tuple[str, str]:
@@ -17,7 +14,7 @@ def _drained(batches) -> int:
 
 
 def read_records(case: Case) -> Call:
-    """The record reader alone: bytes and label of every record, checked."""
+    """The record reader alone: the checked bytes and label of every record."""
     from gluon_asymmnet.data.sources import open_source
 
     source = open_source(rec=_records(case)[0])
@@ -36,7 +33,7 @@ def input_opencv(case: Case) -> Call:
 
 
 def input_record_iter(case: Case) -> Call:
-    """``--data-backend mxnet``: the authors' ImageRecordIter, rebuilt as for every epoch."""
+    """``--data-backend mxnet``: ImageRecordIter, built anew as for every epoch."""
     from gluon_asymmnet.data.loader import RecordIterInput
     from gluon_asymmnet.data.sources import open_source
 
@@ -52,4 +49,4 @@ def input_record_iter(case: Case) -> Call:
 
 
 INPUT = (read_records, input_opencv, input_record_iter)
-CONTENDERS = {function.__name__: function for function in INPUT}
+CANDIDATES = {function.__name__: function for function in INPUT}

@@ -1,8 +1,8 @@
-"""Training by 1, 2, ... workers on this machine: images a second, efficiency, communication apart.
+"""Training with 1, 2, ... workers on this machine: speed, efficiency and communication.
 
-Each number of workers is a run of ``asymmnet launch`` in which every worker has the same batch, one
-thread and real steps.  In turn, round by round, a worker times whole steps, the same steps without
-the exchange, and the exchange alone.
+Each number of workers is a run of ``asymmnet launch``; every worker has the same batch and one
+thread.  In turn, round by round, a worker times whole steps, the same steps without the exchange of
+gradients, and the exchange alone.
 """
 
 import json
@@ -14,14 +14,18 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from benchmarks import ROOT
+from benchmarks.suite import noise, write_records
+from gluon_asymmnet.distributed.launch import Plan, launch
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.utils.atomic import write_text
 from tools.markdown import markdown_table
 
 
 class Case(NamedTuple):
-    """What every worker does."""
+    """The work of every worker."""
 
     model: str
     width: float
@@ -32,13 +36,10 @@ class Case(NamedTuple):
 
 
 def scaling(case: Case, numbers) -> list[dict]:
-    """Measure each number of workers; return a row for each.
+    """Measure each number of workers; return one row each.
 
     Raises: RunError if a run fails.
     """
-    from benchmarks.suite import noise, write_records
-    from gluon_asymmnet.distributed.launch import Plan, launch
-
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_records(Path(folder), noise(case.batch * max(numbers)))
@@ -55,9 +56,7 @@ def scaling(case: Case, numbers) -> list[dict]:
 
 
 def _measure(case: Case, folder: str, out: str) -> None:
-    """One worker's part."""
-    import numpy as np
-
+    """Time one worker; worker 0 writes the means of all to ``out``."""
     from gluon_asymmnet.distributed.join import joined
     from gluon_asymmnet.distributed.workers import ALONE
     from gluon_asymmnet.train.classifier_config import ClassifierConfig
@@ -106,7 +105,7 @@ def _measure(case: Case, folder: str, out: str) -> None:
 
 
 def table(rows: list[dict]) -> str:
-    """Return the table of what ``scaling`` measured."""
+    """Return the table of ``scaling``."""
     case, one = rows[0], next((r for r in rows if r["workers"] == 1), rows[0])
     title = (
         f"**{case['model']} {case['width']}, {case['size']} px, {case['batch']} images and one "

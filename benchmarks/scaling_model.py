@@ -1,4 +1,4 @@
-"""What many machines would give: a step's computing plus its exchange, which do not overlap here.
+"""Predicted efficiency on many machines: computation plus exchange, without overlap.
 
 ``G`` bytes of gradients, ``n`` machines, links of ``B`` bytes a second in each direction.
 
@@ -16,11 +16,11 @@ from gluon_asymmnet.zoo import cost_of
 from tools.markdown import markdown_table
 
 LATENCY = 50e-6  # seconds of a message, a usual figure for TCP in one data centre
-MESSAGE = 10e-6  # seconds to take in or send one of many; assumed
+MESSAGE = 10e-6  # seconds to receive or send one of many; assumed
 
 
 class Link(NamedTuple):
-    """What connects the machines."""
+    """A network link."""
 
     gigabits: float  # per second
 
@@ -37,8 +37,8 @@ def kvstore_seconds(
 
     Args:
         size: bytes.
-        pushed: share of the bytes that is pushed; 1/16 with 2-bit compression, which leaves what is
-            pulled as it is.
+        pushed: share of the bytes that is pushed; 1/16 with 2-bit compression, which does not
+            reduce what is pulled.
     """
     if machines == 1:
         return 0.0
@@ -65,7 +65,7 @@ LINKS = (Link(1), Link(10), Link(100))
 
 
 def efficiency(compute: float, exchange: float) -> float:
-    """Return the share of a step that computes; both in seconds."""
+    """Return the share of a step spent on computation; arguments in seconds."""
     return compute / (compute + exchange)
 
 

@@ -1,4 +1,4 @@
-"""What ``benchmark.py`` measures."""
+"""The parts of ``benchmark.py``: each builds files, times candidates and returns rows."""
 
 import dataclasses
 import itertools
@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import contenders as c
-from benchmarks import deployed, photographs, primitives, processes, readers
-from benchmarks.compare import Timing, race
-from benchmarks.contenders import Case
+from benchmarks import candidates as c
+from benchmarks import exported, photographs, readers, shifts
+from benchmarks.candidates import Case
+from benchmarks.compare import Timing, compare_cases
 from benchmarks.report import document
+from benchmarks.startup import time_processes
 from gluon_asymmnet.data.digits import TRAIN_IMAGES, write_digits
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.writer import RecordWriter
@@ -26,12 +27,12 @@ from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.doctor import environment
 
 _PHOTOGRAPHS = 256  # records of an epoch
-_TRAINERS = 3  # held at once beside the one they are compared with
+_TRAINERS = 3  # training processes at once, beside the reference
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to measure; the defaults are those of the committed figures."""
+    """Cases to measure; the defaults are those of the committed results."""
 
     models: Sequence[str] = ("asymmnet_large",)
     widths: Sequence[float] = (1.0,)
@@ -39,10 +40,10 @@ class Plan:
     sizes: Sequence[int] = (224,)
     threads: Sequence[int] = (1, 2)
     rounds: int = 7
-    only: Sequence[str] = ()  # names of contenders; empty: all
+    only: Sequence[str] = ()  # names of candidates; empty: all
 
     def cases(self):
-        """Return every combination; a model's name may carry its width."""
+        """Return every combination; a model name may include its width."""
         every = itertools.product(self.models, self.widths, self.sizes, self.batches, self.threads)
         cases = []
         for name, width, size, batch, threads in every:
@@ -52,17 +53,17 @@ class Plan:
 
 
 def infer(plan: Plan) -> list:
-    """Measure inference; return a row per case and contender."""
+    """Measure inference; return a row per case and candidate."""
     rows = []
     for case in plan.cases():
         with tempfile.TemporaryDirectory() as folder:
             case = case._replace(folder=_export(case, folder))
-            rows += _rows("infer", case, (*c.INFER, *deployed.INFER, c.matmul), plan)
+            rows += _rows("infer", case, (*c.INFER, *exported.INFER, c.matmul), plan)
     return rows
 
 
 def train(plan: Plan) -> list:
-    """Measure training steps; return a row per case and contender."""
+    """Measure training steps; return a row per case and candidate."""
     rows = []
     for case in plan.cases():
         with tempfile.TemporaryDirectory() as folder:
@@ -72,10 +73,10 @@ def train(plan: Plan) -> list:
 
 
 def inputs(plan: Plan) -> list:
-    """Measure the input pipeline alone, beside training; return a row per data, threads, reader.
+    """Measure the input pipeline alone and a training step; return a row per data and reader.
 
-    Models, widths, batches and sizes are those of two recipes: AsymmNet-Large on pictures as
-    ImageNet has them, and the demo.
+    Models, widths, batches and sizes are those of two recipes: AsymmNet-Large on images of
+    ImageNet's size, and the demo.
     """
     rows = []
     for threads in plan.threads:
@@ -98,7 +99,7 @@ def _input_rows(data: str, images: int, case: Case, plan: Plan) -> list:
 
 
 def startup(plan: Plan) -> list:
-    """Measure whole processes, and the share of preprocessing in the answer to one picture."""
+    """Measure whole processes, and preprocessing's share of the time to classify an image."""
     rows = []
     for case in plan.cases():
         if case.batch != 1:
@@ -107,16 +108,16 @@ def startup(plan: Plan) -> list:
             case = case._replace(folder=_export(case, folder))
             picture = Path(folder) / "picture.jpg"
             picture.write_bytes(photographs.jpegs(1)[0])
-            rows += _rows("picture", case, deployed.PICTURES, plan)
+            rows += _rows("picture", case, exported.PICTURES, plan)
             rows += [
                 {"kind": "startup", **_settings(case), **_rounded(timing)}
-                for timing in processes.startup(case, picture, rounds=plan.rounds, only=plan.only)
+                for timing in time_processes(case, picture, rounds=plan.rounds, only=plan.only)
             ]
     return rows
 
 
 def memory(plan: Plan) -> list:
-    """Measure the peak of resident memory of inference and of training, a process each."""
+    """Measure peak resident memory of inference and of training."""
     short = dataclasses.replace(plan, rounds=1)
     rows = [row for row in infer(short) if row["name"] != "matmul"]
     rows += train(dataclasses.replace(short, batches=[max(plan.batches)]))
@@ -124,17 +125,17 @@ def memory(plan: Plan) -> list:
 
 
 def shift(plan: Plan) -> list:
-    """Measure AddressNet's primitives; return a row per size, batch, threads and primitive."""
+    """Measure AddressNet's shifts; return a row per size, batch, threads and operator."""
     rows = []
     for size, batch, threads in itertools.product(plan.sizes, plan.batches, plan.threads):
         case = Case("addressnet", 1.0, batch, size, threads)
-        found = _rows("shift", case, primitives.SHIFT, plan)
-        rows += [{**row, "shape": primitives.map_shape(case)} for row in found]
+        found = _rows("shift", case, shifts.SHIFT, plan)
+        rows += [{**row, "shape": shifts.map_shape(case)} for row in found]
     return rows
 
 
-def _rows(kind: str, case: Case, contenders, plan: Plan) -> list:
-    names = [f.__name__ for f in contenders if not plan.only or f.__name__ in plan.only]
+def _rows(kind: str, case: Case, candidates, plan: Plan) -> list:
+    names = [f.__name__ for f in candidates if not plan.only or f.__name__ in plan.only]
     if not names:
         return []
     calls = 1 if kind in ("train", "input") or case.batch > 8 else 10
@@ -142,7 +143,9 @@ def _rows(kind: str, case: Case, contenders, plan: Plan) -> list:
     print(f"{title}: {', '.join(names)}", file=sys.stderr, flush=True)
     rows = []
     for group in _groups(kind, names):
-        timings, left_out = race([(name, case) for name in group], rounds=plan.rounds, calls=calls)
+        timings, left_out = compare_cases(
+            [(name, case) for name in group], rounds=plan.rounds, calls=calls
+        )
         row = {"kind": kind, **_settings(case), "beside": round(timings[0].median, 6)}
         again = {row["name"] for row in rows}
         rows += [{**row, **_rounded(timing)} for timing in timings if timing.name not in again]
@@ -155,7 +158,10 @@ def _rows(kind: str, case: Case, contenders, plan: Plan) -> list:
 
 
 def _groups(kind: str, names: list[str]) -> list[list[str]]:
-    """Return who races together: all, but of trainers, of gigabytes each, few and the first."""
+    """Return the names timed together: all; trainers need gigabytes each, so a few of those.
+
+    The first, the reference, is in every group.
+    """
     first, others = names[:1], names[1:]
     if kind != "train" or not others:
         return [names]
@@ -171,7 +177,7 @@ def _rounded(timing: Timing) -> dict:
 
 
 def export(case: Case, out: Path):
-    """Write the exported files of a case's net to the folder ``out``; return the net, opened."""
+    """Export a case's net with random weights to the folder ``out``; return the saved model."""
     from gluon_asymmnet import get_model
     from gluon_asymmnet._mxnet import mx
     from gluon_asymmnet.card import Card
@@ -190,8 +196,8 @@ def export(case: Case, out: Path):
 
 
 def _export(case: Case, folder: str) -> str:
-    """Write the exported files the engines need, and MXNet's own ONNX file of the plain net."""
-    from benchmarks.plain import plain_copy
+    """Write every engine's files, and MXNet's own ONNX file of the authors' net."""
+    from benchmarks.authors_net import plain_copy
     from gluon_asymmnet._mxnet import mx
 
     out = Path(folder) / "exported"
@@ -210,7 +216,7 @@ def _export(case: Case, folder: str) -> str:
 
 
 def _export_int8(model, exported: Path) -> None:
-    """Write 8-bit files beside; for speed, so on made-up pictures and without a search."""
+    """Write int8 files beside ``exported``, for speed alone: random images and no search."""
     from gluon_asymmnet.export.int8.quantizers import SQUEEZE_EXCITE, quantizer_of
 
     images = sample_images(16, model.card.input_size)
@@ -227,7 +233,7 @@ def _export_int8(model, exported: Path) -> None:
 
 
 def noise(count: int) -> list[bytes]:
-    """Return small JPEGs of noise."""
+    """Return JPEG files of noise, 64 x 64 pixels."""
     rng = np.random.default_rng(0)
     return [encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(count)]
 

@@ -1,6 +1,6 @@
-"""What the project set out to reach in speed, beside what was measured.
+"""Speed and memory targets beside the measured values.
 
-Ratios within one race; "best" is the better of the numbers of threads.
+A ratio is between candidates timed in turn; "best" is over the numbers of threads.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ _LARGE = {"model": "asymmnet_large", "width": 1.0, "size": 224}
 
 
 class Target(NamedTuple):
-    """A figure that was wanted, and the one that was found."""
+    """A target and the measured value; None if it was not measured."""
 
-    what: str
+    title: str
     wanted: float
     found: Optional[float]
     at_most: bool = False
 
     @property
     def met(self) -> bool:
-        """Whether it was reached."""
+        """Whether the target is reached."""
         if self.found is None:
             return False
         return self.found <= self.wanted if self.at_most else self.found >= self.wanted
@@ -37,7 +37,7 @@ class _Rows:
         ]
 
     def value(self, name: str, key: str = "median", **case) -> Optional[float]:
-        """Return the smallest figure of a contender over what ``case`` leaves open."""
+        """Return the smallest value of a candidate's rows that match ``case``."""
         found = [
             row[key]
             for row in self.rows
@@ -46,13 +46,13 @@ class _Rows:
         return min(found, default=None)
 
     def times(self, name: str, other: str, key: str = "median", **case) -> Optional[float]:
-        """Return the other's figure over a contender's."""
+        """Return the value of ``other`` over that of ``name``."""
         one, two = self.value(name, key, **case), self.value(other, key, **case)
         return two / one if one and two else None
 
 
 def targets(rows: list[dict], macs: int) -> Iterator[Target]:
-    """Yield the targets of AsymmNet-Large; ``macs`` are its multiply-adds."""
+    """Yield the targets of AsymmNet-Large, which has ``macs`` multiply-adds."""
     infer = _Rows(rows, "infer", **_LARGE)
     for batch in (1, 32):
         found = infer.times("optimized", "plain", batch=batch)
@@ -77,7 +77,7 @@ def targets(rows: list[dict], macs: int) -> Iterator[Target]:
         yield Target(f"`{name}`: peak memory, of plain's, batch 32", 1, times, at_most=True)
     for threads in (1, 2):
         read = _Rows(rows, "input", data="JPEG 500x375", threads=threads)
-        found = _reading(read.rows)
+        found = _reading_ratio(read.rows)
         yield Target(f"reader on {threads} thread(s): times the speed of training", 20, found)
     picture = _Rows(rows, "picture", **_LARGE, **two)
     for name in ("classify_onnxruntime", "classify_openvino"):
@@ -87,8 +87,8 @@ def targets(rows: list[dict], macs: int) -> Iterator[Target]:
     yield Target("`asymmnet --help`, seconds", 0.3, started, at_most=True)
 
 
-def _reading(rows: list[dict]) -> Optional[float]:
-    """Return images a second of the reader over those of training."""
+def _reading_ratio(rows: list[dict]) -> Optional[float]:
+    """Return the reader's images per second over those of training."""
     speed = {row["name"]: row["images"] / row["median"] for row in rows}
     if not {"input_opencv", "train_task"} <= set(speed):
         return None
@@ -102,5 +102,5 @@ def table(rows: list[dict], macs: int) -> str:
         sign = "at most" if target.at_most else "at least"
         found = "not measured" if target.found is None else f"{target.found:.2f}"
         met = "met" if target.met else "not met"
-        lines.append((target.what, f"{sign} {target.wanted:g}", found, met))
+        lines.append((target.title, f"{sign} {target.wanted:g}", found, met))
     return markdown_table(("", "wanted", "measured", ""), lines)

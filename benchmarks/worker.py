@@ -1,6 +1,6 @@
-"""A contender's process: builds it, then times calls when it is told to.
+"""A candidate's process: build it, then time calls on request.
 
-Reads lines from standard input: a number of calls to time, or ``quit``; answers in JSON lines.
+Each line on standard input is a number of calls to time, or ``quit``; each answer is a JSON line.
 """
 
 import json
@@ -10,21 +10,21 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Serve one contender: ``worker.py NAME CASE-AS-JSON``."""
+    """Serve one candidate.  Arguments: its name, the ``Case`` as JSON."""
     begun = time.perf_counter()
-    from benchmarks import contenders, deployed, primitives, readers
+    from benchmarks import candidates, exported, readers, shifts
 
-    parts = (contenders, deployed, readers, primitives)
-    all_of_them = {name: made for part in parts for name, made in part.CONTENDERS.items()}
-    call = all_of_them[sys.argv[1]](contenders.Case(**json.loads(sys.argv[2])))
+    parts = (candidates, exported, readers, shifts)
+    builders = {name: build for part in parts for name, build in part.CANDIDATES.items()}
+    call = builders[sys.argv[1]](candidates.Case(**json.loads(sys.argv[2])))
     call()
-    _say({"ready_s": time.perf_counter() - begun})
+    _answer({"ready_s": time.perf_counter() - begun})
     for line in sys.stdin:
         if line.strip() == "quit":
             break
-        call()  # caches are cold after another contender's turn
-        _say({"seconds": [_timed(call) for _ in range(int(line))]})
-    _say({"peak_mb": _peak_mb()})
+        call()  # caches are cold after another candidate's turn
+        _answer({"seconds": [_timed(call) for _ in range(int(line))]})
+    _answer({"peak_mb": _peak_mb()})
 
 
 def _peak_mb() -> float:
@@ -41,7 +41,7 @@ def _timed(call) -> float:
     return time.perf_counter() - begun
 
 
-def _say(message: dict) -> None:
+def _answer(message: dict) -> None:
     # To the real standard output; libraries may print into sys.stdout.
     sys.__stdout__.write("\n@" + json.dumps(message) + "\n")
     sys.__stdout__.flush()

@@ -20,7 +20,7 @@ WIDTH = 0.5
 IMAGES = 256  # of the training set, that are sampled
 _REFINED = {"sweeps": 2, "joint": True}
 # name -> method and settings.  Of the layers alone: those of ``LAYERS``.
-CONTENDERS = {
+METHODS = {
     "weight-svd": ("weight-svd", {}),
     "data-svd": ("data-svd", {}),
     "sequential": ("sequential", {}),
@@ -81,7 +81,7 @@ def _measure(weights: Path, digits, folder: Path) -> dict:
         "nets": [],
     }  # fmt: skip
     print("4. whole nets, decomposed and trained on", flush=True)
-    for name, (method, settings) in CONTENDERS.items():
+    for name, (method, settings) in METHODS.items():
         for multiplier in MULTIPLIERS:
             row = _decomposed(model, digits, folder, name, method, multiplier, settings)
             found["nets"].append(row)

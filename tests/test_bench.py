@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import deployed, int8, photographs, primitives, processes, readers, suite
+from benchmarks import exported, int8, photographs, readers, shifts, startup, suite
+from benchmarks.candidates import CANDIDATES, Case
 from benchmarks.compare import compare
-from benchmarks.contenders import CONTENDERS, Case
 from benchmarks.report import table
 from benchmarks.suite import Plan
 from gluon_asymmnet.data.images import image_info
@@ -17,7 +17,7 @@ from tests.conftest import ROOT, run_python
 from tests.random_nets import random_model
 
 
-def test_contenders_take_turns_in_processes_of_their_own(capfd):
+def test_candidates_take_turns_in_processes_of_their_own(capfd):
     case = Case("asymmnet_small", 0.35, 2, 32, threads=1)
     found = compare(["plain", "hybrid", "optimized", "onnxruntime"], case, rounds=2, calls=3)
     assert [t.name for t in found] == ["plain", "hybrid", "optimized"]
@@ -44,8 +44,8 @@ def test_table_by_hand():
     assert f"| {limit:.2f} |" in text
 
 
-def test_every_contender_says_what_it_is():
-    for held in (CONTENDERS, deployed.CONTENDERS, primitives.CONTENDERS, readers.CONTENDERS):
+def test_every_candidate_says_what_it_is():
+    for held in (CANDIDATES, exported.CANDIDATES, shifts.CANDIDATES, readers.CANDIDATES):
         assert all(function.__doc__ for function in held.values())
 
 
@@ -70,7 +70,7 @@ CASE = {"kind": "infer", "model": "asymmnet_large", "width": 1.0, "batch": 32, "
         "threads": 2, "p95": 0.02, "beside": 0.01}  # fmt: skip
 
 
-def test_a_contender_that_could_not_be_built_says_why():
+def test_a_candidate_that_could_not_be_built_says_why():
     rows = [{**CASE, "name": "plain", "median": 0.01, "peak_mb": 1.0},
             {**CASE, "name": "torch_compiled", "left_out": "no a|b compiler"}]  # fmt: skip
     lines = table(rows).splitlines()
@@ -131,10 +131,10 @@ def test_shift_table_by_hand():
     assert "| add | 16.000 | 20.000 | 2.50 |" in text
 
 
-@pytest.mark.parametrize("primitive", primitives.SHIFT)
+@pytest.mark.parametrize("primitive", shifts.SHIFT)
 def test_primitives_make_maps_of_one_shape(primitive):
     case = Case("addressnet", 1.0, 2, 20)
-    assert primitives.map_shape(case) == (2, 384, 3, 3)
+    assert shifts.map_shape(case) == (2, 384, 3, 3)
     primitive(case)()
 
 
@@ -191,7 +191,7 @@ def test_startup_and_pictures():
 
 def test_whole_processes_that_fail_are_an_error(tmp_path):
     with pytest.raises(RunError, match="first_answer_openvino ended with status 1: "):
-        processes.startup(Case(folder=str(tmp_path / "none")), tmp_path / "a.jpg", rounds=1,
+        startup.time_processes(Case(folder=str(tmp_path / "none")), tmp_path / "a.jpg", rounds=1,
                           only=("first_answer_openvino",))  # fmt: skip
 
 

@@ -418,7 +418,7 @@ def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch)
     monkeypatch.setattr(demo_decomposition, "EPOCHS", 3)
     monkeypatch.setattr(demo_decomposition, "TUNING", 1)
     monkeypatch.setattr(demo_decomposition, "MULTIPLIERS", (1,))
-    monkeypatch.setattr(demo_decomposition, "CONTENDERS", {"sequential": ("sequential", {})})
+    monkeypatch.setattr(demo_decomposition, "METHODS", {"sequential": ("sequential", {})})
     for _ in range(2):
         assert demo_decomposition.main([str(tmp_path), "--out", str(tmp_path / "docs")]) == 0
     found = json.loads((tmp_path / "docs/data/decomposition.json").read_text())

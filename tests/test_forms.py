@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.plain import plain_copy
+from benchmarks.authors_net import plain_copy
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.asymmnet import inference_form

@@ -8,7 +8,7 @@ CASE = {"model": "asymmnet_large", "width": 1.0, "size": 224, "batch": 1, "threa
 
 
 def found(rows, macs=2048**3):
-    return {target.what: target for target in targets.targets(rows, macs)}
+    return {target.title: target for target in targets.targets(rows, macs)}
 
 
 def test_ratios_are_of_the_better_number_of_threads():

@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parent.parent
 AUTHORS_STEP = 2048 / 4050  # seconds: their log, 8 GPUs, 2,048 images a step
 _WIDTHS = (0.5, 1.0)
 _MEASURED = _ROOT / "benchmarks/measured.json"
-# what README compares: contender of the benchmark -> how it is called there
+# compared in README: candidate of the benchmark -> its title there
 _COMPARED = {
     "plain": "the authors' net, MXNet",
     "optimized": "MXNet, `optimize_for_inference()`",
@@ -101,7 +101,7 @@ def fuzzing_table() -> str:
 
 
 def speed_table(measured=_MEASURED) -> str:
-    """Return the rows of README's table of speed: each contender at its best thread count."""
+    """Return the rows of README's table of speed: each candidate at its best thread count."""
     rows = json.loads(Path(measured).read_text())["rows"]
     case = {"kind": "infer", "model": "asymmnet_large", "width": 1.0, "size": 224}
     best: dict = {}

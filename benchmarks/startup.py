@@ -1,4 +1,4 @@
-"""Whole processes, from the shell's call to the end: what a user waits for."""
+"""Time whole processes, from the start of Python to its exit."""
 
 import statistics
 import subprocess
@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.candidates import Case, environment
 from benchmarks.compare import Timing
-from benchmarks.contenders import Case, environment
 from gluon_asymmnet.errors import RunError
 
 _ANSWER = (
@@ -17,7 +17,7 @@ _ANSWER = (
 
 
 def commands(case: Case, picture: Path) -> dict[str, list[str]]:
-    """Return what is started, by name: arguments of Python."""
+    """Return the arguments of Python for each process, by name."""
     answer = {
         f"first_answer_{engine}": ["-c", _ANSWER, case.folder, engine, str(case.threads), picture]
         for engine in ("openvino", "onnxruntime", "mxnet")
@@ -25,8 +25,8 @@ def commands(case: Case, picture: Path) -> dict[str, list[str]]:
     return {"python": ["-c", "pass"], "help": ["-m", "gluon_asymmnet", "--help"], **answer}
 
 
-def startup(case: Case, picture: Path, *, rounds: int, only=()) -> list[Timing]:
-    """Time every command once per round, in turn; the files are in the disk's cache.
+def time_processes(case: Case, picture: Path, *, rounds: int, only=()) -> list[Timing]:
+    """Time every process once per round, in turn, with its files in the disk cache.
 
     Raises: RunError if one fails.
     """

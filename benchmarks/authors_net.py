@@ -1,7 +1,7 @@
-"""The net as the authors wrote it: the reference of every measurement.
+"""AsymmNet with the authors' operators, the reference of every measurement.
 
-Same arrays in the same order as ours; hard-swish from a clip, pooling operators, joins along
-axis 1.  Source: the graph of the released ``models/asymmnet.py`` at the published settings.
+Its parameters are those of ours, in the same order; hard-swish is a clip, and concatenation and
+pooling are plain operators.  Source: the graph of the released ``models/asymmnet.py``.
 """
 
 from gluon_asymmnet._mxnet import mx
@@ -78,7 +78,7 @@ class PlainNet(mx.gluon.HybridBlock):
 
 
 def plain_copy(net, sample) -> PlainNet:
-    """Return the plain net with the arrays of ``net``; ``sample`` is an input, to fix shapes."""
+    """Return the authors' net with the parameters of ``net``; ``sample`` is any input batch."""
     plain = PlainNet(net.plan, net.output._channels)
     plain.initialize()
     plain(sample)

@@ -1,6 +1,7 @@
-"""What is measured: each contender builds a function that does one call and waits for its end.
+"""Nets and engines to compare; each function here builds one candidate and returns its call.
 
-A contender is built in a process of its own, by ``worker.py``.
+A call waits for its result.  ``worker.py`` builds each candidate in a process of its own, so the
+libraries are imported where they are used: one that is not measured must not add to the memory.
 """
 
 import os
@@ -15,14 +16,14 @@ Call = Callable[[], object]
 
 
 class Case(NamedTuple):
-    """One thing to measure."""
+    """A net, its input and the number of threads."""
 
     model: str = "asymmnet_large"
     width: float = 1.0
     batch: int = 1
     size: int = 224  # pixels
     threads: int = 1
-    folder: str = ""  # exported files of this model
+    folder: str = ""  # with the exported files or the records
 
 
 def _images(case: Case) -> np.ndarray:
@@ -32,7 +33,7 @@ def _images(case: Case) -> np.ndarray:
 
 
 def _labels(case: Case) -> np.ndarray:
-    # Real ones, not constants: with constant labels the gradients vanish and steps get faster.
+    # Not constant: with constant labels the gradients vanish and steps get faster.
     return np.random.default_rng(0).integers(0, 1000, case.batch).astype(np.float32)
 
 
@@ -53,7 +54,7 @@ def _mxnet_call(mx, net, images) -> Call:
 
 def plain(case: Case) -> Call:
     """The net as the authors wrote it, hybridized with static memory and shapes."""
-    from benchmarks.plain import plain_copy
+    from benchmarks.authors_net import plain_copy
 
     mx, net = _mxnet_net(case)
     net = plain_copy(net, mx.nd.array(_images(case)))
@@ -62,7 +63,7 @@ def plain(case: Case) -> Call:
 
 
 def plain_settings(case: Case) -> Call:
-    """The same, in a process with the variables that our programs set."""
+    """The same, with the environment variables that our programs set."""
     return plain(case)
 
 
@@ -145,7 +146,7 @@ def onnxruntime(case: Case) -> Call:
 
 
 def onnxruntime_stock(case: Case) -> Call:
-    """ONNX Runtime on what MXNet's own exporter writes of the plain net."""
+    """ONNX Runtime on the authors' net as MXNet's own exporter writes it."""
     import onnxruntime as library
 
     options = library.SessionOptions()
@@ -192,15 +193,15 @@ def _mxnet_train(mx, net, case: Case, optimizer=None) -> Call:
 
 
 def train_plain(case: Case) -> Call:
-    """Plain net, oneDNN off: the only way in which it trains."""
-    from benchmarks.plain import plain_copy
+    """The authors' net without oneDNN, with which its backward pass fails."""
+    from benchmarks.authors_net import plain_copy
 
     mx, net = _mxnet_net(case)
     return _mxnet_train(mx, plain_copy(net, mx.nd.array(_images(case))), case)
 
 
 def train_plain_settings(case: Case) -> Call:
-    """The same, in a process with the variables that our programs set."""
+    """The same, with the environment variables that our programs set."""
     return train_plain(case)
 
 
@@ -214,7 +215,7 @@ def train_ours(case: Case) -> Call:
 
 
 def train_untuned(case: Case) -> Call:
-    """Our net in its plain form."""
+    """Our net without the oneDNN layouts."""
     mx, net = _mxnet_net(case)
     return _mxnet_train(mx, net, case)
 
@@ -278,9 +279,9 @@ TRAIN = (
     train_plain, train_plain_settings, train_untuned, train_ours, train_task, train_torch_eager,
     train_torch_channels_last,
 )  # fmt: skip
-CONTENDERS = {function.__name__: function for function in (*INFER, *TRAIN, matmul)}
+CANDIDATES = {function.__name__: function for function in (*INFER, *TRAIN, matmul)}
 
-# Variables a contender's process is started with.  Our programs set SETTINGS for themselves.
+# Environment variables of a candidate's process.  Our programs set SETTINGS themselves.
 _ONEDNN_OFF = {"MXNET_MKLDNN_ENABLED": "0"}
 ENVIRONMENT = {
     "optimized": SETTINGS,
@@ -293,6 +294,6 @@ ENVIRONMENT = {
 
 
 def environment(name: str, threads: int) -> dict:
-    """Return the variables of a contender's process: threads of every library, and its own."""
+    """Return the environment of a candidate's process, with the threads of every library."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**os.environ, **dict.fromkeys(names, str(threads)), **ENVIRONMENT.get(name, {})}

@@ -1,23 +1,23 @@
-"""AddressNet's shifts beside what they stand for, on the maps of its second stage.
+"""Candidates: AddressNet's shifts and the operators they replace, forward and hybridized.
 
-The operators alone, hybridized, forward; see ``nn.shift`` for why they copy.
+The feature maps are those of its second stage.  ``nn.shift`` says why the shifts copy.
 """
 
 import numpy as np
 
-from benchmarks.contenders import Call, Case
+from benchmarks.candidates import Call, Case
 
 CHANNELS, STRIDE = 384, 8  # between the 1 x 1 convolutions of AddressNet's second stage
 
 
 def map_shape(case: Case) -> tuple[int, int, int, int]:
-    """Return the shape of what a primitive makes."""
+    """Return the shape of the output, ``(N, C, H, W)``."""
     side = -(-case.size // STRIDE)
     return case.batch, CHANNELS, side, side
 
 
 def _call(case: Case, make, *channels: int) -> Call:
-    """Build ``make(mx)`` and return its call on a map for each of the channel counts."""
+    """Build ``make(mx)``; return its call on feature maps with these numbers of channels."""
     from gluon_asymmnet._mxnet import mx
 
     batch, _, *sides = map_shape(case)
@@ -57,7 +57,7 @@ def address_shift_zero(case: Case) -> Call:
 
 
 def add(case: Case) -> Call:
-    """The sum of shortcut and branch, then ReLU."""
+    """Sum of shortcut and branch, then ReLU."""
     return _call(
         case, lambda mx: mx.gluon.nn.HybridLambda(lambda F, x, y: F.relu(x + y)),
         CHANNELS, CHANNELS,
@@ -65,7 +65,7 @@ def add(case: Case) -> Call:
 
 
 def shortcut_shift(case: Case) -> Call:
-    """The join of shortcut and branch, of half as many channels each, then ReLU."""
+    """Concatenation of shortcut and branch, of half as many channels each, then ReLU."""
     from gluon_asymmnet.nn.shift import ShortcutShift
 
     return _call(case, lambda mx: ShortcutShift(), CHANNELS // 2, CHANNELS // 2)
@@ -74,4 +74,4 @@ def shortcut_shift(case: Case) -> Call:
 SHIFT = (
     channel_shuffle, channel_shift, address_shift_flat, address_shift_zero, add, shortcut_shift,
 )  # fmt: skip
-CONTENDERS = {function.__name__: function for function in SHIFT}
+CANDIDATES = {function.__name__: function for function in SHIFT}

@@ -1,11 +1,11 @@
-"""Contenders that start from files: engines' variants, and pictures instead of arrays.
+"""Candidates that read files: int8 engines, and classification of a JPEG file.
 
-``case.folder`` is an exported folder; ``picture.jpg`` lies beside it, as do ``int8-<engine>``.
+``case.folder`` is an exported folder; ``picture.jpg`` and ``int8-<engine>/`` are beside it.
 """
 
 from pathlib import Path
 
-from benchmarks.contenders import Call, Case, _images
+from benchmarks.candidates import Call, Case, _images
 
 
 def _predictor(case: Case, engine: str, folder=None):
@@ -31,7 +31,7 @@ def openvino_int8(case: Case) -> Call:
 
 
 def onnxruntime_spinning(case: Case) -> Call:
-    """ONNX Runtime as it comes: its threads spin while they wait, ours do not."""
+    """ONNX Runtime with its defaults: threads spin while they wait, which we turn off."""
     import onnxruntime as library
 
     options = library.SessionOptions()
@@ -43,7 +43,7 @@ def onnxruntime_spinning(case: Case) -> Call:
 
 
 def prepare(case: Case) -> Call:
-    """From a JPEG file to network input: read, decode, resize, crop, normalise."""
+    """Preprocessing alone: read a JPEG file, decode, resize, crop, normalise."""
     from gluon_asymmnet.card import CARD_FILE, read_card
     from gluon_asymmnet.predict.pictures import read_picture
 
@@ -62,20 +62,20 @@ def _picture(case: Case) -> Path:
 
 
 def classify_mxnet(case: Case) -> Call:
-    """From a JPEG file to the likeliest classes, by MXNet."""
+    """Classify a JPEG file with MXNet."""
     return _classify(case, "mxnet")
 
 
 def classify_onnxruntime(case: Case) -> Call:
-    """From a JPEG file to the likeliest classes, by ONNX Runtime."""
+    """Classify a JPEG file with ONNX Runtime."""
     return _classify(case, "onnxruntime")
 
 
 def classify_openvino(case: Case) -> Call:
-    """From a JPEG file to the likeliest classes, by OpenVINO."""
+    """Classify a JPEG file with OpenVINO."""
     return _classify(case, "openvino")
 
 
 INFER = (onnxruntime_spinning, onnxruntime_int8, openvino_int8)
 PICTURES = (prepare, classify_mxnet, classify_onnxruntime, classify_openvino)
-CONTENDERS = {function.__name__: function for function in (*INFER, *PICTURES)}
+CANDIDATES = {function.__name__: function for function in (*INFER, *PICTURES)}
