@@ -1,11 +1,11 @@
 import cv2
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.recordio import RecordFile
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.data.images import decode, encode
+from gluon_asymmnet.data.records.recordio import RecordFile
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.transforms import (
     Augmentation,
     Normalization,

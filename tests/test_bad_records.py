@@ -7,9 +7,6 @@ import struct
 
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, pack
-from gluon_asymmnet.data.records.repair import repair
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet.cli.records import add_parser
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
@@ -18,6 +15,9 @@ from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.loader import RecordIterInput, ThreadedInput, epoch_order
 from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, pack
+from gluon_asymmnet.data.records.repair import repair
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.train.classifier_config import ClassifierConfig

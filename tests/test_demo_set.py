@@ -5,12 +5,12 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.recordio import RecordFile
 from sklearn.datasets import load_digits
 
 from gluon_asymmnet.data import digits as demo
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records.recordio import RecordFile
 from gluon_asymmnet.errors import InputError
 
 

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from gluon_asymmnet.export.onnx.graph import OnnxForm
 from sklearn.datasets import load_sample_image
 
 from gluon_asymmnet import DetectorPredictor, Predictor
@@ -28,6 +27,7 @@ from gluon_asymmnet.evaluation.detection import detect
 from gluon_asymmnet.evaluation.drawing import SHOWN_FROM
 from gluon_asymmnet.export.bundle import FORMATS, export_all
 from gluon_asymmnet.export.onnx import detector_graph
+from gluon_asymmnet.export.onnx.graph import OnnxForm
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.models.ssd_spec import DETECTORS, detector_layers

@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet.cli import voc as voc_command
 from gluon_asymmnet.data.boxes.coco import coco_to_voc
 from gluon_asymmnet.data.boxes.records import DetectionList, DetectionRecords
 from gluon_asymmnet.data.boxes.voc import VOCSource, check
 from gluon_asymmnet.data.images import encode, image_info
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 
 WIDTH, HEIGHT = 40, 30

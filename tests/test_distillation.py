@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from gluon_asymmnet.export.onnx.export import export_onnx
 
 from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.card import read_card
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.onnx.export import export_onnx
 from gluon_asymmnet.export.openvino import export_openvino
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.saved import open_model

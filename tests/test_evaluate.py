@@ -3,11 +3,11 @@ import json
 import cv2
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.data.images import encode
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.data.transforms import Preprocessing
 from gluon_asymmnet.errors import FormatError, InputError, RunError

@@ -5,8 +5,6 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from gluon_asymmnet.export.onnx.export import export_onnx, to_onnx, write_onnx
-from gluon_asymmnet.export.onnx.graph import OnnxForm, build_graph
 
 from gluon_asymmnet.arch import plan_net
 from gluon_asymmnet.card import Card, read_card
@@ -14,6 +12,8 @@ from gluon_asymmnet.data.constants import IMAGENET_MEAN
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export.bundle import export_all
 from gluon_asymmnet.export.folder import plan_of
+from gluon_asymmnet.export.onnx.export import export_onnx, to_onnx, write_onnx
+from gluon_asymmnet.export.onnx.graph import OnnxForm, build_graph
 from gluon_asymmnet.export.openvino import export_openvino
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol

@@ -9,8 +9,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.recordio import MAGIC
 
+from gluon_asymmnet.data.records.recordio import MAGIC
 from tests.conftest import ROOT, run_python
 from tests.fuzz.broken import BROKEN
 from tests.fuzz.targets import REFUSALS, TARGETS, input_of

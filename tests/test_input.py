@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.loader import RecordIterInput, Shard, ThreadedInput, epoch_order
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
 from gluon_asymmnet.data.transforms import Augmentation
 from gluon_asymmnet.errors import FormatError, InputError

@@ -7,11 +7,6 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from gluon_asymmnet.export.int8.onnx import measure_ranges, quantized
-from gluon_asymmnet.export.int8.quantize import export_int8, signal_to_noise, speed_ratio
-from gluon_asymmnet.export.int8.quantizers import SQUEEZE_EXCITE, NncfQuantizer, parts_of
-from gluon_asymmnet.export.int8.search import Score, search
-from gluon_asymmnet.export.onnx.export import to_onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gluon_asymmnet.card import read_card
@@ -19,6 +14,11 @@ from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate
+from gluon_asymmnet.export.int8.onnx import measure_ranges, quantized
+from gluon_asymmnet.export.int8.quantize import export_int8, signal_to_noise, speed_ratio
+from gluon_asymmnet.export.int8.quantizers import SQUEEZE_EXCITE, NncfQuantizer, parts_of
+from gluon_asymmnet.export.int8.search import Score, search
+from gluon_asymmnet.export.onnx.export import to_onnx
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.predict.engines import OnnxRuntime

@@ -6,15 +6,15 @@ from collections import Counter
 import numpy as np
 import onnxruntime
 import pytest
+
+from gluon_asymmnet._mxnet import gluoncv, mx
+from gluon_asymmnet.card import Card
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.onnx.builder import build_symbol_graph, walk
 from gluon_asymmnet.export.onnx.export import to_onnx
 from gluon_asymmnet.export.onnx.graph import OUTPUT, OnnxForm, to_model
 from gluon_asymmnet.export.onnx.operators import HARD_SWISH, OPERATORS
 from gluon_asymmnet.export.onnx.trace import trace
-
-from gluon_asymmnet._mxnet import gluoncv, mx
-from gluon_asymmnet.card import Card
-from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.openvino import save_ir
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.models.asymmnet import inference_form

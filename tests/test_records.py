@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.recordio import MAGIC, MAX_PAYLOAD, RecordFile, pack, unpack
-from gluon_asymmnet.data.records.writer import RecordWriter
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +22,8 @@ from gluon_asymmnet.data import images
 from gluon_asymmnet.data.class_names import class_names_path, read_class_names
 from gluon_asymmnet.data.images import decode, encode, image_info
 from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records.recordio import MAGIC, MAX_PAYLOAD, RecordFile, pack, unpack
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 
 QUICK = settings(

@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet.cli.records import add_parser
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 
 

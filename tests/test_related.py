@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from gluon_asymmnet.export.onnx.export import export_onnx
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.bundle import FORMATS, export_all
+from gluon_asymmnet.export.onnx.export import export_onnx
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.models.registry import RELATED

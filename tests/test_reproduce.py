@@ -7,7 +7,6 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import LARGE, plan_net
@@ -15,6 +14,7 @@ from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.images import encode
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.evaluation.classification import Evaluation, evaluate
 from gluon_asymmnet.evaluation.published import (

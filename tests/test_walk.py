@@ -4,12 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from gluon_asymmnet.data.records.writer import RecordWriter
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.cli import walk_flags
 from gluon_asymmnet.cli.walk_flags import add_walk_flags, check_walk_flags, report_walk
 from gluon_asymmnet.data.images import encode
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import Evaluation
 from gluon_asymmnet.evaluation.published import BATCH_SIZE, PUBLISHED, Pass, readings, walk

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, frame, pack
-from gluon_asymmnet.data.records.repair import repair
 
 from gluon_asymmnet.card import Card, parse_card, read_card
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
@@ -36,6 +34,8 @@ from gluon_asymmnet.data.boxes.voc_xml import (
 from gluon_asymmnet.data.class_names import load_class_names, name_lines
 from gluon_asymmnet.data.images import decode, encode, image_info
 from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, frame, pack
+from gluon_asymmnet.data.records.repair import repair
 from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import FAMILIES, find_related, plan_model

@@ -31,8 +31,8 @@ from gluon_asymmnet.data.records.recordio import (
     swallowed,
     unpack,
 )
-from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.records.verify import label_fault
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.parallel import Progress, ordered, silent, threads_or_default
 
