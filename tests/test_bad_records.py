@@ -14,7 +14,7 @@ from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.loader import RecordIterInput, ThreadedInput, epoch_order
-from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records import verify
 from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, pack
 from gluon_asymmnet.data.records.repair import repair
 from gluon_asymmnet.data.records.writer import RecordWriter
@@ -71,7 +71,7 @@ def check(rec, lost, tmp_path, places=1, **kwargs):
         for i, key in enumerate(keys):
             n = KEYS.index(key)
             assert found.payload(i) == pack(key, n % 4, image(9 * n))
-    assert records.verify(out) == (len(keys), [])
+    assert verify.verify(out) == (len(keys), [])
     listed = [int(x.split("\t")[0]) for x in out.with_suffix(".lst").read_text().splitlines()]
     assert listed == keys
     assert {n: (tmp_path / n).read_bytes() for n in before if not n.startswith("clean")} == {

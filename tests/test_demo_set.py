@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from gluon_asymmnet.data import digits as demo
 from gluon_asymmnet.data.images import decode
-from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records import stats, verify
 from gluon_asymmnet.data.records.recordio import RecordFile
 from gluon_asymmnet.errors import InputError
 
@@ -21,7 +21,7 @@ def digits(tmp_path_factory):
 
 def test_numbers(digits):
     """Per digit a quarter of scikit-learn's counts, rounded up or down."""
-    counts = {part: records.stats(digits.root / f"{part}.rec") for part in ("train", "val")}
+    counts = {part: stats.stats(digits.root / f"{part}.rec") for part in ("train", "val")}
     assert counts["train"].records == 1348
     assert counts["val"].records == 449
     everything = np.array([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
@@ -51,7 +51,7 @@ def test_files_are_jpegs_of_the_digits(digits):
 
 
 def test_records_are_the_files(digits):
-    assert records.verify(digits.train) == (1348, [])
+    assert verify.verify(digits.train) == (1348, [])
     lines = (digits.root / "val.lst").read_text().splitlines()
     with RecordFile(digits.val) as file:
         for i in (0, 200, 448):
@@ -94,7 +94,7 @@ def test_nothing_is_left_after_an_exception(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "build", full)
+    monkeypatch.setattr(demo.build, "build", full)
     with pytest.raises(OSError, match="No space left"):
         demo.write_digits(tmp_path / "a" / "digits")
     assert list((tmp_path / "a").iterdir()) == []

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gluon_asymmnet.data import images
 from gluon_asymmnet.data.class_names import class_names_path, read_class_names
 from gluon_asymmnet.data.images import decode, encode, image_info
-from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records import build, stats, verify
 from gluon_asymmnet.data.records.recordio import MAGIC, MAX_PAYLOAD, RecordFile, pack, unpack
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
@@ -271,7 +271,7 @@ def test_index_that_does_not_fit(rec, index, message):
     with pytest.raises(FormatError, match=message) as error:
         RecordFile(rec)
     assert "\n" not in str(error.value)
-    assert records.verify(rec).bad[0].position is None
+    assert verify.verify(rec).bad[0].position is None
 
 
 @pytest.mark.parametrize("drop", [0, 2, 5])
@@ -307,7 +307,7 @@ def test_truncated_file(rec):
     rec.with_suffix(".idx").unlink()
     with pytest.raises(FormatError, match=r"six.rec: record 5 at byte \d+: the piece at byte"):
         RecordFile(rec)
-    report = records.verify(rec)
+    report = verify.verify(rec)
     assert report.records == 5
     assert [bad.position for bad in report.bad] == [None]
 
@@ -360,7 +360,7 @@ def test_random_damage_is_reported_and_nothing_else(tmp_path, data):
                 file.label(i)
     except FormatError as error:
         assert "\n" not in str(error)
-    records.verify(rec, threads=1)
+    verify.verify(rec, threads=1)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
@@ -602,7 +602,7 @@ def read_all(prefix):
 
 def test_build(tree, tmp_path):
     seen = []
-    report = records.build(tree, tmp_path / "t", progress=lambda *done: seen.append(done))
+    report = build.build(tree, tmp_path / "t", progress=lambda *done: seen.append(done))
     assert report == (5, ["ant", "bee", "cat"], [], 1)
     assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
     found = read_all(tmp_path / "t")
@@ -616,11 +616,11 @@ def test_build(tree, tmp_path):
         "3\t1.000000\tbee/2.Png\n4\t2.000000\tcat/x.jpg\n"
     )
     assert read_class_names(tmp_path / "t.rec") == ["ant", "bee", "cat"]
-    assert records.verify(tmp_path / "t.rec") == (5, [])
+    assert verify.verify(tmp_path / "t.rec") == (5, [])
 
 
 def test_build_png_is_exact(tree, tmp_path):
-    records.build(tree, tmp_path / "t", encoding=".png")
+    build.build(tree, tmp_path / "t", encoding=".png")
     found = read_all(tmp_path / "t")
     assert {image_info(r.image).format for r in found} == {"png"}
     np.testing.assert_array_equal(decode(found[0].image), decode(jpeg(0)))
@@ -629,12 +629,12 @@ def test_build_png_is_exact(tree, tmp_path):
 
 @pytest.mark.parametrize("resize, expected", [(12, (16, 12)), (48, (64, 48))])
 def test_build_resizes_the_shorter_side(tree, tmp_path, resize, expected):
-    records.build(tree, tmp_path / "t", resize=resize)
+    build.build(tree, tmp_path / "t", resize=resize)
     assert {image_info(r.image)[1:3] for r in read_all(tmp_path / "t")} == {expected}
 
 
 def test_build_keeps_bytes_of_images_that_fit_already(tree, tmp_path):
-    records.build(tree, tmp_path / "t", resize=24)
+    build.build(tree, tmp_path / "t", resize=24)
     assert read_all(tmp_path / "t")[0].image == jpeg(0)
 
 
@@ -642,7 +642,7 @@ def test_build_does_not_depend_on_threads(tree, tmp_path):
     for i in range(40):
         (tree / "ant" / f"more{i}.jpg").write_bytes(jpeg(i, height=8 + 8 * (i % 5)))
     for threads in (1, 7):
-        records.build(tree, tmp_path / f"t{threads}", resize=9, shuffle_seed=3, threads=threads)
+        build.build(tree, tmp_path / f"t{threads}", resize=9, shuffle_seed=3, threads=threads)
     for suffix in ("rec", "idx", "lst", "classes.txt"):
         one, seven = (tmp_path / f"t{threads}.{suffix}" for threads in (1, 7))
         assert one.read_bytes() == seven.read_bytes()
@@ -652,20 +652,20 @@ def test_build_does_not_depend_on_threads(tree, tmp_path):
 
 def test_build_with_classes_given(tree, tmp_path):
     shutil.rmtree(tree / "ant")
-    report = records.build(tree, tmp_path / "val", classes=["ant", "bee", "cat", "dog"])
+    report = build.build(tree, tmp_path / "val", classes=["ant", "bee", "cat", "dog"])
     assert [r.label for r in read_all(tmp_path / "val")] == [1, 1, 2]
     assert report.classes == ["ant", "bee", "cat", "dog"]
     with pytest.raises(InputError, match="folder 'bee' is none of the 1 classes given"):
-        records.build(tree, tmp_path / "other", classes=["cat"])
+        build.build(tree, tmp_path / "other", classes=["cat"])
 
 
 def test_build_names_a_bad_image(tree, tmp_path):
     (tree / "bee" / "1.JPEG").write_bytes(jpeg(2)[:-9])
     before = sorted(tmp_path.iterdir())
     with pytest.raises(FormatError, match=r"bee/1\.JPEG: truncated JPEG: its end marker is miss"):
-        records.build(tree, tmp_path / "t")
+        build.build(tree, tmp_path / "t")
     assert sorted(tmp_path.iterdir()) == before
-    report = records.build(tree, tmp_path / "t", skip_bad=True)
+    report = build.build(tree, tmp_path / "t", skip_bad=True)
     assert report.skipped == [("bee/1.JPEG", "truncated JPEG: its end marker is missing")]
     assert [(r.key, r.label) for r in read_all(tmp_path / "t")] == [(0, 0), (1, 0), (2, 1), (3, 2)]
 
@@ -674,29 +674,29 @@ def test_build_all_bad(tmp_path):
     (tmp_path / "tree" / "a").mkdir(parents=True)
     (tmp_path / "tree" / "a" / "1.jpg").write_bytes(b"no")
     with pytest.raises(InputError, match="none of the 1 images is readable"):
-        records.build(tmp_path / "tree", tmp_path / "t", skip_bad=True)
+        build.build(tmp_path / "tree", tmp_path / "t", skip_bad=True)
     assert [p.name for p in tmp_path.iterdir()] == ["tree"]
 
 
 def test_build_wrong_trees(tree, tmp_path):
     expected = "expected one folder per class"
     with pytest.raises(FileNotFoundError, match=f"none: no such folder; {expected}"):
-        records.build(tmp_path / "none", tmp_path / "t")
+        build.build(tmp_path / "none", tmp_path / "t")
     with pytest.raises(InputError, match=f"x.jpg: is a file; {expected}"):
-        records.build(tree / "cat" / "x.jpg", tmp_path / "t")
+        build.build(tree / "cat" / "x.jpg", tmp_path / "t")
     with pytest.raises(InputError, match=f"1 images in no class folder, e.g. x.jpg; {expected}"):
-        records.build(tree / "cat", tmp_path / "t")
+        build.build(tree / "cat", tmp_path / "t")
     with pytest.raises(InputError, match=f"holds the folder 'ant'; {expected}"):
-        records.build(tmp_path, tmp_path / "t")
+        build.build(tmp_path, tmp_path / "t")
     (tmp_path / "hollow").mkdir()
     with pytest.raises(InputError, match=f"hollow: no class folders; {expected}"):
-        records.build(tmp_path / "hollow", tmp_path / "t")
+        build.build(tmp_path / "hollow", tmp_path / "t")
     (tmp_path / "hollow" / "a").mkdir()
     with pytest.raises(InputError, match=f"no JPEG or PNG in its 1 class folders; {expected}"):
-        records.build(tmp_path / "hollow", tmp_path / "t")
+        build.build(tmp_path / "hollow", tmp_path / "t")
     (tmp_path / "hollow" / "a" / "tab\t.jpg").touch()
     with pytest.raises(InputError, match="holds a tab or a line break; rename it"):
-        records.build(tmp_path / "hollow", tmp_path / "t")
+        build.build(tmp_path / "hollow", tmp_path / "t")
 
 
 @pytest.mark.parametrize(
@@ -711,14 +711,14 @@ def test_build_wrong_trees(tree, tmp_path):
 )
 def test_build_wrong_options(tree, tmp_path, option, message):
     with pytest.raises(InputError, match=message):
-        records.build(tree, tmp_path / "t", **option)
+        build.build(tree, tmp_path / "t", **option)
     assert [p.name for p in tmp_path.iterdir()] == ["tree"]
 
 
 def test_build_never_overwrites(tree, tmp_path):
     (tmp_path / "t.lst").write_text("precious")
     with pytest.raises(InputError, match=r"t\.lst exists"):
-        records.build(tree, tmp_path / "t")
+        build.build(tree, tmp_path / "t")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.lst", "tree"]
 
 
@@ -740,7 +740,7 @@ def test_verify_lists_every_kind_of_bad_record(tmp_path):
         writer.write_payload(9, b"tiny")
         writer.write(10, 0, jpeg())
     seen = []
-    report = records.verify(rec, classes=3, progress=lambda *done: seen.append(done))
+    report = verify.verify(rec, classes=3, progress=lambda *done: seen.append(done))
     assert report.records == 11
     assert seen[-1] == (11, 11)
     assert [(bad.position, bad.key) for bad in report.bad] == [
@@ -753,23 +753,23 @@ def test_verify_lists_every_kind_of_bad_record(tmp_path):
     assert reasons[4] == "the label is 3, expected a whole number from 0 below 3"
     assert reasons[8].startswith("the header claims 60000 x 60000 pixels")
     assert reasons[9].startswith("the record holds 4 bytes")
-    assert [bad.key for bad in records.verify(rec).bad] == [1, 2, 3, 5, 7, 8, 9]  # no bound
+    assert [bad.key for bad in verify.verify(rec).bad] == [1, 2, 3, 5, 7, 8, 9]  # no bound
     with pytest.raises(InputError, match="classes must be at least 1, got 0"):
-        records.verify(rec, classes=0)
+        verify.verify(rec, classes=0)
 
 
 def test_verify_takes_the_number_of_classes_from_the_names(rec):
     class_names_path(rec).write_text("a\nb\n")
-    assert [bad.key for bad in records.verify(rec).bad] == [12, 15]
+    assert [bad.key for bad in verify.verify(rec).bad] == [12, 15]
     class_names_path(rec).write_bytes(b"\xff\xfe")
-    assert "is not UTF-8 text" in records.verify(rec).bad[0].reason
+    assert "is not UTF-8 text" in verify.verify(rec).bad[0].reason
 
 
 def test_verify_damage_inside(rec):
     with RecordFile(rec) as file:
         third = int(file._offsets[2])
     edit(rec, **{f"at{third}": b"XXXX"})
-    report = records.verify(rec)
+    report = verify.verify(rec)
     assert report.records == 6
     assert [bad.position for bad in report.bad] == [None, 2]
 
@@ -781,7 +781,7 @@ def test_stats(tmp_path):
         writer.write(2, 2, png(np.zeros((50, 40), np.uint8)))
         writer.write(3, [1, 2], jpeg(height=30, width=20))
     class_names_path(tmp_path / "a.rec").write_text("ant\nbee\n")
-    assert records.stats(tmp_path / "a.rec") == records.Stats(
+    assert stats.stats(tmp_path / "a.rec") == stats.Stats(
         records=4,
         bytes=(tmp_path / "a.rec").stat().st_size,
         classes=[(0, "ant", 1), (1, "bee", 0), (2, None, 2)],
@@ -797,7 +797,7 @@ def test_stats_names_a_damaged_record(tmp_path):
     with RecordWriter(tmp_path / "a.rec") as writer:
         writer.write(5, 0, b"GIF89a..")
     with pytest.raises(FormatError, match=r"record 0 \(key 5\) at byte 0: neither JPEG nor PNG"):
-        records.stats(tmp_path / "a.rec")
+        stats.stats(tmp_path / "a.rec")
 
 
 def test_class_names(tmp_path):
@@ -823,7 +823,7 @@ def test_allocate_keeps_the_fractions(counts, fraction):
     labels = np.repeat(np.arange(len(counts)), counts)
     if len(labels) * fraction < 1:
         return
-    train, val = records.allocate(labels, [1 - fraction, fraction])
+    train, val = stats.allocate(labels, [1 - fraction, fraction])
     assert sorted([*train, *val]) == list(range(len(labels)))
     assert abs(len(val) - fraction * len(labels)) <= 1
     for label, count in enumerate(counts):
@@ -842,28 +842,28 @@ def test_allocate_keeps_the_fractions(counts, fraction):
 )
 def test_allocate_wrong_fractions(fractions, message):
     with pytest.raises(InputError, match=message):
-        records.allocate([0] * 6, fractions)
+        stats.allocate([0] * 6, fractions)
 
 
 def test_split(rec, tmp_path):
     class_names_path(rec).write_text("a\nb\nc\n")
     source = {r.key: r for r in read_all(rec.with_suffix(""))}
     parts = {tmp_path / "x": 0.5, tmp_path / "y": 0.5}
-    assert list(records.split(rec, parts, seed=1).values()) == [3, 3]
+    assert list(stats.split(rec, parts, seed=1).values()) == [3, 3]
     x, y = read_all(tmp_path / "x"), read_all(tmp_path / "y")
     assert sorted(r.label for r in x) == sorted(r.label for r in y) == [0, 1, 2]
     assert {r.key: r for r in [*x, *y]} == source
     assert [r.key for r in x] == sorted(r.key for r in x)
     assert read_class_names(tmp_path / "y.rec") == ["a", "b", "c"]
     with pytest.raises(InputError, match=r"x\.rec exists"):
-        records.split(rec, parts)
+        stats.split(rec, parts)
 
 
 def test_split_is_all_or_nothing(rec, tmp_path):
     (tmp_path / "y.rec").write_text("precious")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"y\.rec exists"):
-        records.split(rec, {tmp_path / "x": 0.5, tmp_path / "y": 0.5})
+        stats.split(rec, {tmp_path / "x": 0.5, tmp_path / "y": 0.5})
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -873,5 +873,5 @@ def test_split_several_labels(tmp_path):
             writer.write(i, [i, i], jpeg())
     parts = {tmp_path / "x": 0.75, tmp_path / "y": 0.25}
     with pytest.raises(InputError, match=r"has several labels, .* split without stratifying"):
-        records.split(tmp_path / "a.rec", parts)
-    assert list(records.split(tmp_path / "a.rec", parts, stratified=False).values()) == [3, 1]
+        stats.split(tmp_path / "a.rec", parts)
+    assert list(stats.split(tmp_path / "a.rec", parts, stratified=False).values()) == [3, 1]

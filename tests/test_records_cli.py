@@ -10,7 +10,7 @@ import pytest
 
 from gluon_asymmnet.cli.records import add_parser
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records import stats
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 
@@ -79,9 +79,9 @@ def test_build_options(tree, tmp_path, capsys):
         "skipped bee/0.jpg: neither JPEG nor PNG: it starts with 64616d61676564",
         "ignored 1 files that are not named .jpg, .jpeg or .png",
     ]
-    stats = records.stats(tmp_path / "x.rec")
-    assert stats.classes == [(0, "bee", 3), (1, "ant", 4)]
-    assert (stats.width.most, stats.height.most, stats.formats) == (8, 4, {"png": 7})
+    found = stats.stats(tmp_path / "x.rec")
+    assert found.classes == [(0, "bee", 3), (1, "ant", 4)]
+    assert (found.width.most, found.height.most, found.formats) == (8, 4, {"png": 7})
     with pytest.raises(FileNotFoundError, match=r"no\.txt: no such class name file"):
         run("build", tree, tmp_path / "y", "--classes", tmp_path / "no.txt")
 

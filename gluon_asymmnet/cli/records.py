@@ -178,10 +178,10 @@ def _write_json(path: str, result: dict) -> None:
 
 def _build(args: argparse.Namespace) -> int:
     from gluon_asymmnet.data.class_names import load_class_names
-    from gluon_asymmnet.data.records.build import build as records
+    from gluon_asymmnet.data.records import build
 
     with progress_bar("packing", scaled=False) as progress:
-        report = records.build(
+        report = build.build(
             args.folder,
             args.prefix,
             resize=args.resize,
@@ -203,10 +203,10 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.records.build import build as records
+    from gluon_asymmnet.data.records import verify
 
     with progress_bar("verifying", scaled=False) as progress:
-        report = records.verify(
+        report = verify.verify(
             args.rec, args.idx, classes=args.classes, threads=args.threads, progress=progress
         )
     for position, key, reason in report.bad:
@@ -240,10 +240,10 @@ def _repair(args: argparse.Namespace) -> int:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.records.build import build as records
+    from gluon_asymmnet.data.records import stats
 
     with progress_bar("reading", scaled=False) as progress:
-        found = records.stats(args.rec, args.idx, progress=progress)
+        found = stats.stats(args.rec, args.idx, progress=progress)
     print(f"{args.rec}: {found.records} records, {found.bytes:,} bytes")
     for side in ("width", "height"):
         least, median, most = getattr(found, side)
@@ -267,13 +267,13 @@ def _counts(counts: dict) -> str:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.records.build import build as records
+    from gluon_asymmnet.data.records import stats
     from gluon_asymmnet.errors import InputError
 
     parts = dict(args.parts)
     if len(parts) < len(args.parts):
         raise InputError(f"each prefix may be named once, got {[p for p, _ in args.parts]}")
-    counts = records.split(
+    counts = stats.split(
         args.rec,
         parts,
         idx=args.idx,

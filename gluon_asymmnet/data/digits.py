@@ -12,7 +12,7 @@ import numpy as np
 
 from gluon_asymmnet.data.class_names import read_class_names
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records import build, stats
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.utils.atomic import new_folder
@@ -96,7 +96,7 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write(out: Path, digits: np.ndarray, labels: np.ndarray, size: int, seed: int) -> None:
-    parts = records.allocate(labels, [1 - VAL_FRACTION, VAL_FRACTION], seed=seed)
+    parts = stats.allocate(labels, [1 - VAL_FRACTION, VAL_FRACTION], seed=seed)
     for (name, count), positions in zip(_SPLITS.items(), parts):
         if len(positions) != count:
             raise RunError(
@@ -108,7 +108,7 @@ def _write(out: Path, digits: np.ndarray, labels: np.ndarray, size: int, seed: i
         for i in positions:
             path = out / "images" / name / str(labels[i]) / f"{i:04d}.jpg"
             path.write_bytes(encode(_picture(digits[i], size)))
-        records.build(
+        build.build(
             out / "images" / name, out / name, shuffle_seed=seed if name == "train" else None
         )
     manifest = {"source": "scikit-learn load_digits", "size": size, "seed": seed, **_SPLITS}

@@ -33,7 +33,7 @@ from gluon_asymmnet.data.boxes.voc_xml import (
 )
 from gluon_asymmnet.data.class_names import load_class_names, name_lines
 from gluon_asymmnet.data.images import decode, encode, image_info
-from gluon_asymmnet.data.records.build import build as records
+from gluon_asymmnet.data.records import verify
 from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, frame, pack
 from gluon_asymmnet.data.records.repair import repair
 from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
@@ -117,14 +117,14 @@ def read_records(folder, data):
 def read_and_repair(folder, data):
     """``verify`` and ``repair`` cope with any content, and what is repaired is sound."""
     rec = write_records(folder, data)
-    report = records.verify(rec, threads=1)
+    report = verify.verify(rec, threads=1)
     try:
         kept = repair(rec, folder / "b.rec", threads=1)
     except InputError:
         assert report.bad, "a sound file was refused"
         raise
     assert report.bad or not kept.dropped  # where padding alone is cut off, nothing is lost
-    assert records.verify(folder / "b.rec", threads=1) == (kept.records, [])
+    assert verify.verify(folder / "b.rec", threads=1) == (kept.records, [])
 
 
 INDEX = b"7\t0\n3\t%d\n5\t%d\n9\t%d\n"
@@ -503,7 +503,7 @@ def config_seeds(kind):
 TARGETS = {
     "recordio": Target("`RecordFile`", record_seeds, damaged_records, read_records, 20_000),
     "repair": Target(
-        "`records.verify`, `repair`", record_seeds, damaged_records, read_and_repair, 20_000
+        "`verify.verify`, `repair`", record_seeds, damaged_records, read_and_repair, 20_000
     ),
     "idx": Target("the index of `RecordFile`", lambda: [indexed()[1]], damaged_index, read_index),
     "image": Target(

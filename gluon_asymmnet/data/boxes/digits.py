@@ -13,8 +13,8 @@ from gluon_asymmnet.data.boxes.voc import CLASSES_FILE
 from gluon_asymmnet.data.boxes.voc_xml import VOCObject, annotation_xml
 from gluon_asymmnet.data.class_names import name_lines
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.records.build import build as records
 from gluon_asymmnet.data.records.recordio import PathLike
+from gluon_asymmnet.data.records.stats import allocate
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.utils.atomic import new_folder
 
@@ -75,7 +75,7 @@ def write_digits_voc(
     out = Path(out)
     cells, labels = demo.read_digits()
     fractions = [1 - demo.VAL_FRACTION, demo.VAL_FRACTION]
-    parts = records.allocate(labels, fractions, seed=0)
+    parts = allocate(labels, fractions, seed=0)
     with new_folder(out) as scratch:
         folder = scratch / FOLDER
         for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
