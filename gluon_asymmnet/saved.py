@@ -60,9 +60,8 @@ class SavedDetector(NamedTuple):
         return tuple(output.asnumpy() for output in self.net(mx.nd.array(images)))
 
     def raw(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Map ``(n, 3, S, S)`` float32 to the outputs of ``export.detector_graph``."""
-        scores, boxes = self.net.raw()(mx.nd.array(images))
-        return scores.asnumpy()[..., 1:], boxes.asnumpy()
+        """Map ``(n, 3, S, S)`` float32 to scores and boxes of all anchors, as ``RawSSD``."""
+        return tuple(output.asnumpy() for output in self.net.raw()(mx.nd.array(images)))
 
 
 AnyModel = Union[SavedModel, SavedDetector]

@@ -18,8 +18,9 @@ from gluon_asymmnet.export.onnx.trace import trace
 from gluon_asymmnet.export.openvino import save_ir
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.models.asymmnet import inference_form
+from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.utils.extras import load_extra
-from tests.random_nets import random_model, settle
+from tests.random_nets import random_detector, random_model, settle
 
 SIDE = 6
 
@@ -218,7 +219,7 @@ def test_an_operator_alone(case):
     expected = {n: net(mx.nd.array(images[:n])).asnumpy() for n in (3, 1)}
     for opset in (13, 17):
         form = OnnxForm(opset)
-        graph, shape = walk(net, SIDE, form)
+        graph, (shape,) = walk(net, SIDE, form)
         assert shape == (None, *expected[1].shape[1:])
         model = to_model(graph, {OUTPUT: list(shape[1:])}, card, form).SerializeToString()
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -244,6 +245,13 @@ def run(model, images):
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     return session.run(None, {"data": images})[0]
+
+
+def run_all(model, images):
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"data": images})
 
 
 def kinds(model):
@@ -314,6 +322,26 @@ def test_asymmnet_walked_is_asymmnet_planned(tmp_path, form):
     assert weights[0] == weights[1]
     images = sample_images(3, 32, seed=5)
     np.testing.assert_allclose(run(walked, images), run(planned, images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [OnnxForm(13), OnnxForm(17), OnnxForm(13, hard_swish="clip")])
+@pytest.mark.parametrize(
+    "name", ["ssd_300_asymmnet_small_0.35_custom", "ssdlite_320_asymmnet_large_0.35_custom"]
+)
+def test_the_detector_walked_is_the_detector_planned(tmp_path, name, form):
+    images = sample_images(2, int(name.split("_")[1]), seed=5)
+    made = open_saved(random_detector(tmp_path / "run", name, images))
+    planned, walked = to_onnx(made, form), build_symbol_graph(made.net.raw(), made.card, form)
+    reshaped = {"Flatten": 0, "Reshape": 0}  # the walked one flattens maps before it joins them
+    assert {**kinds(planned), **reshaped} == {**kinds(walked), **reshaped}
+    weights = [
+        sorted(w.raw_data for w in model.graph.initializer if len(w.dims) == 4)
+        for model in (planned, walked)
+    ]
+    assert weights[0] == weights[1]
+    assert planned.graph.output == walked.graph.output
+    for a, b in zip(*(run_all(model, images) for model in (walked, planned))):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
 
 
 def test_the_inference_form_is_walked_too(tmp_path):
@@ -401,7 +429,7 @@ def test_what_onnx_cannot_say(case):
 def test_networks_that_are_no_classifiers():
     with pytest.raises(InputError, match=r"gives \(None, 3, 6, 6\), expected logits \(batch, 5\)"):
         build_symbol_graph(Alone(call("exp")), Card(classes=5, input_size=SIDE))
-    with pytest.raises(InputError, match="more than one output cannot be traced"):
+    with pytest.raises(InputError, match="the network gives 2 outputs, expected 1"):
         walk(Alone(lambda F, x: [x, F.exp(x)]), SIDE, OnnxForm())
     dense = Alone(call("FullyConnected", "w", num_hidden=4, no_bias=True), w=(4, 108))
     with pytest.raises(InputError, match=r"does not take images \(2, 3, 7, 7\): .*\[4,108\]"):

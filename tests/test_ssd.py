@@ -192,15 +192,15 @@ def test_raw_heads_are_the_logits_and_offsets_decoded():
         logits, offsets = (v.asnumpy().astype(np.float64) for v in net.heads(nd, x))
     scores, boxes = (v.asnumpy() for v in net.raw()(x))
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(scores, shares, rtol=1e-4)
+    np.testing.assert_allclose(scores, shares[..., 1:], rtol=1e-4)
     np.testing.assert_allclose(boxes, decode(offsets, anchors(net.spec)), rtol=1e-4, atol=1e-2)
     assert set(net.raw().collect_params()) == set(net.collect_params())
 
 
 def slow_suppression(scores, boxes, threshold, top, kept):
     """One picture: every class on its own, from the highest score down."""
-    rows = [(s, c, tuple(b)) for c in range(scores.shape[1] - 1)
-            for s, b in zip(scores[:, c + 1], boxes) if s > 0.01]  # fmt: skip
+    rows = [(s, c, tuple(b)) for c in range(scores.shape[1])
+            for s, b in zip(scores[:, c], boxes) if s > 0.01]  # fmt: skip
     rows = sorted(rows, key=lambda row: -row[0])[:top]
     left = []
     for score, label, box in rows:

@@ -249,7 +249,7 @@ class SSD(mx.gluon.HybridBlock):
 
     def _suppressed(self, F, scores, corners):
         """Suppress per class.  Every class has a row for every box, ``(N, classes * A, 6)``."""
-        scores = F.transpose(F.slice_axis(scores, axis=-1, begin=1, end=None), (0, 2, 1))
+        scores = F.transpose(scores, (0, 2, 1))
         numbers = F.reshape(F.arange(self.num_classes), shape=(1, -1, 1))
         kept = scores > LEAST_SCORE
         ids = (F.broadcast_add(F.zeros_like(scores), numbers) + 1) * kept - 1
@@ -302,8 +302,8 @@ class SSD(mx.gluon.HybridBlock):
 class RawSSD(mx.gluon.HybridBlock):
     """A detector without suppression; it shares the detector's parameters.
 
-    Shapes: ``(N, 3, size, size)`` -> scores ``(N, A, classes + 1)``, background first, and corners
-    ``(N, A, 4)`` in pixels.
+    Shapes: ``(N, 3, size, size)`` -> scores ``(N, A, classes)``, without the background's, and
+    corners ``(N, A, 4)`` in pixels.
 
     Suppression is left to the caller: exported to ONNX by MXNet it would go over all classes at
     once, with only a warning.
@@ -319,8 +319,9 @@ class RawSSD(mx.gluon.HybridBlock):
 
 
 def decode(F, logits, offsets, anchors):
-    """Return scores ``(N, A, classes + 1)`` and corners ``(N, A, 4)``, single precision.
+    """Return scores ``(N, A, classes)`` and corners ``(N, A, 4)``, single precision.
 
+    The scores are the softmax's over classes and background, without that of the background.
     Undoes ``targets.encode`` in arithmetic that every engine knows.
     """
     offsets = F.cast(offsets, "float32")
@@ -328,11 +329,13 @@ def decode(F, logits, offsets, anchors):
         (F.slice_axis(v, axis=-1, begin=0, end=2), F.slice_axis(v, axis=-1, begin=2, end=4))
         for v in (anchors, offsets)
     )
-    centre = F.broadcast_add(F.broadcast_mul(shift * VARIANCES[0], size), centre)
+    # factors on the side of the anchors: exporters compute those products in advance
+    centre = F.broadcast_add(F.broadcast_mul(shift, size * VARIANCES[0]), centre)
     growth = F.minimum(growth * VARIANCES[2], MOST_GROWTH)
-    half = F.broadcast_mul(F.exp(growth), size) / 2
+    half = F.broadcast_mul(F.exp(growth), size / 2)
     corners = F.concat(centre - half, centre + half, dim=-1)
-    return F.softmax(F.cast(logits, "float32"), axis=-1), corners
+    scores = F.softmax(F.cast(logits, "float32"), axis=-1)
+    return F.slice_axis(scores, axis=-1, begin=1, end=None), corners
 
 
 def checked_classes(classes: Sequence[str]) -> list[str]:

@@ -5,11 +5,13 @@ no choice.  What becomes of each operator stands in ``onnx_operators`` and ``onn
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Optional
 
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import DETECTOR, Card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.onnx.context import Operator, value_of
+from gluon_asymmnet.export.onnx.detector_graph import BOXES, SCORES
 from gluon_asymmnet.export.onnx.graph import OUTPUT, Graph, OnnxForm, to_model
 from gluon_asymmnet.export.onnx.layers import norm_arrays
 from gluon_asymmnet.export.onnx.operators import HARD_SWISH, is_hard_sigmoid, write
@@ -34,15 +36,24 @@ def build_symbol_graph(net, card: Card, form: Optional[OnnxForm] = None):
     """
     onnx, form = load_extra("onnx"), form or OnnxForm()
     form.check(onnx.IR_VERSION)
-    graph, shape = walk(net, card.input_size, form)
+    if card.kind == DETECTOR:
+        graph, shapes = walk(net, card.input_size, form, (SCORES, BOXES))
+        return to_model(
+            graph, {n: list(s[1:]) for n, s in zip((SCORES, BOXES), shapes)}, card, form
+        )
+    graph, (shape,) = walk(net, card.input_size, form)
     if shape != (None, card.classes):
         raise InputError(f"the network gives {shape}, expected logits (batch, {card.classes})")
     return to_model(graph, {OUTPUT: [card.classes]}, card, form)
 
 
-def walk(net, input_size: int, form: OnnxForm) -> tuple[Graph, Shape]:
-    """Return the graph of a network with any one output, and that output's shape."""
-    traced = trace(net, input_size, reserved=[OUTPUT])
+def walk(
+    net, input_size: int, form: OnnxForm, names: Sequence[str] = (OUTPUT,)
+) -> tuple[Graph, list[Shape]]:
+    """Return the graph of a network, and the shapes of its outputs, which get these names."""
+    traced = trace(net, input_size, reserved=names)
+    if len(traced.outputs) != len(names):
+        raise InputError(f"the network gives {len(traced.outputs)} outputs, expected {len(names)}")
     join_hard_swishes(traced)
     fold_norms(traced)
     graph = Graph(form)
@@ -51,8 +62,9 @@ def walk(net, input_size: int, form: OnnxForm) -> tuple[Graph, Shape]:
     for number in traced.live:
         outputs = write(Operator(graph, traced, number, tensors))
         tensors.update({(number, i): name for i, name in enumerate(outputs)})
-    graph.rename(tensors[traced.output], OUTPUT)
-    return graph, traced.shapes[traced.output]
+    for entry, name in zip(traced.outputs, names):
+        graph.rename(tensors[entry], name)
+    return graph, [traced.shapes[entry] for entry in traced.outputs]
 
 
 def fold_norms(traced: Trace) -> None:
@@ -98,4 +110,4 @@ def join_hard_swishes(traced: Trace) -> None:
 def _readers(traced: Trace) -> Counter:
     """Count how often each result is read."""
     read = [entry for number in traced.live for entry in traced.nodes[number].inputs]
-    return Counter([*read, traced.output])
+    return Counter([*read, *traced.outputs])

@@ -27,18 +27,18 @@ class TracedNode(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A network of one input and one output."""
+    """A network of one input."""
 
     nodes: list[TracedNode]  # each after those it reads
-    output: Entry
+    outputs: tuple[Entry, ...]
     shapes: dict[Entry, Shape]
     # all that does not depend on the input: parameters, and what is computed from them alone
     arrays: dict[Entry, np.ndarray]
 
     @property
     def live(self) -> list[int]:
-        """The operators that depend on the input and that the output depends on."""
-        needed, last = set(), [self.output[0]]
+        """The operators that depend on the input and that an output depends on."""
+        needed, last = set(), [number for number, _ in self.outputs]
         while last:
             number = last.pop()
             if number in needed or self.nodes[number].op == VARIABLE:
@@ -55,15 +55,13 @@ def trace(net, input_size: int, reserved: Sequence[str] = ()) -> Trace:
         net: a HybridBlock or SymbolBlock with its parameters.
         reserved: names that no node may have.
 
-    Raises: InputError for more than one output, or if the network does not take such pictures, or
-        not in any number.
+    Raises: InputError if the network does not take such pictures, or not in any number.
     """
-    symbol = net(mx.sym.var(INPUT))
-    if not isinstance(symbol, mx.sym.Symbol) or len(symbol.list_outputs()) != 1:
-        raise InputError("a network of more than one output cannot be traced")
+    outputs = net(mx.sym.var(INPUT))
+    symbol = mx.sym.Group(list(outputs)) if isinstance(outputs, (list, tuple)) else outputs
     internals = symbol.get_internals()
     described = json.loads(symbol.tojson())
-    nodes, (result,), live = described["nodes"], _entries(described["heads"]), set()
+    nodes, results, live = described["nodes"], _entries(described["heads"]), set()
     entries = _entries(json.loads(internals.tojson())["heads"])
     for number, node in enumerate(nodes):
         node["inputs"] = _entries(node["inputs"])
@@ -74,7 +72,7 @@ def trace(net, input_size: int, reserved: Sequence[str] = ()) -> Trace:
     _make_unique(nodes, reserved)
     return Trace(
         [TracedNode(n["op"], n["name"], n.get("attrs", {}), n["inputs"]) for n in nodes],
-        result,
+        results,
         dict(zip(entries, _shapes(internals, input_size))),
         arrays,
     )
