@@ -44,11 +44,14 @@ class _Bottleneck(mx.gluon.HybridBlock):
     def __init__(self, plan: BlockPlan):
         super().__init__()
         self.rate, self.shortcut = plan.rate, plan.shortcut
-        self.expand = _conv_norm(plan.computed, act=plan.act) if plan.computed else None
+        channels = plan.depthwise_channels
+        self.expand = (
+            _conv_norm(plan.expand_channels, act=plan.act) if plan.expand_channels else None
+        )
         self.body = nn.HybridSequential()
-        self.body.add(_conv_norm(plan.wide, plan.kernel, plan.stride, plan.wide, plan.act))
+        self.body.add(_conv_norm(channels, plan.kernel, plan.stride, channels, plan.act))
         if plan.se_hidden:
-            self.body.add(_SqueezeExcite(plan.wide, plan.se_hidden))
+            self.body.add(_SqueezeExcite(channels, plan.se_hidden))
         self.body.add(_conv_norm(plan.out))
 
     def hybrid_forward(self, F, x):

@@ -206,11 +206,11 @@ def train_plain_settings(case: Case) -> Call:
 
 
 def train_ours(case: Case) -> Call:
-    """Our net in its training form: bare forward, backward, update."""
-    from gluon_asymmnet.nn.onednn import TRAINING, set_form
+    """Our net in its training graph: bare forward, backward, update."""
+    from gluon_asymmnet.nn.onednn import TRAINING, set_graph_mode
 
     mx, net = _mxnet_net(case)
-    set_form(net, TRAINING)
+    set_graph_mode(net, TRAINING)
     return _mxnet_train(mx, net, case)
 
 

@@ -1,8 +1,8 @@
-"""The architectures as data, and the one function that turns a table into channel counts.
+"""AsymmNet's architecture tables, and ``plan_net``, which turns a table into channel counts.
 
-No other module computes a channel count.  ``plan_net`` takes every decision (does this
-block expand, is there a shortcut); the Gluon blocks, the counter and the name layouts
-only read its result.
+No other module computes a channel count.  ``plan_net`` decides for each block whether it expands
+and whether it has a shortcut; the Gluon blocks, the cost counter and the parameter layouts read
+its result.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from typing import NamedTuple, Optional
 from gluon_asymmnet.errors import InputError
 
 STEMS = ("authors", "scaled")
-WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25, 1.5)  # the ones whose counts are checked
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25, 1.5)  # the tests check the channel counts of these
 MAX_WIDTH = 16
-MAX_RATE = 64  # more fits no block: 6 times its input is the widest
+MAX_RATE = 64  # far above what any block allows: none expands its input more than 6 times
 
 
 class BlockSpec(NamedTuple):
     """One row of the paper's table, at width 1.0."""
 
     kernel: int  # depthwise kernel, pixels, odd
-    expanded: int  # channels the expansion stands for (computed + reused once)
+    expanded: int  # nominal expansion E: computed channels plus the input reused once per rate
     out: int  # output channels
     se: bool  # squeeze-and-excite after the depthwise convolution
     act: str  # "relu" or "hard_swish"
@@ -35,17 +35,17 @@ class NetSpec(NamedTuple):
     blocks: tuple[BlockSpec, ...]
     squeeze: int  # channels of the last convolution before the global pool; scales with the width
     hidden: int  # channels after it; does not scale
-    reuses: bool = True  # False: the inverted residual of MobileNetV3, rate 0 only
+    asymmetric: bool = True  # False: the inverted residual of MobileNetV3, rate 0 only
 
 
 class BlockPlan(NamedTuple):
-    """A block with every decision taken.  Channels are real ones, after scaling."""
+    """All dimensions of one block, after scaling."""
 
     in_channels: int
-    computed: int  # output channels of the expanding convolution; 0: there is none
-    rate: int  # copies of the input joined on each side; 0: none
-    shuffle_groups: int  # groups of the channel shuffle after the join; 0: none
-    wide: int  # channels of the depthwise convolution
+    expand_channels: int  # output channels of the expanding convolution; 0: there is none
+    rate: int  # copies of the input concatenated on each side; 0: none
+    shuffle_groups: int  # groups of the channel shuffle after the concatenation; 0: none
+    depthwise_channels: int
     kernel: int
     stride: int
     se_hidden: int  # 0: no squeeze-and-excite
@@ -55,7 +55,7 @@ class BlockPlan(NamedTuple):
 
 
 class NetPlan(NamedTuple):
-    """A network with every decision taken."""
+    """All dimensions of a network, after scaling."""
 
     stem: int
     blocks: tuple[BlockPlan, ...]
@@ -64,7 +64,7 @@ class NetPlan(NamedTuple):
 
 
 class ConvLayer(NamedTuple):
-    """One convolution of a planned network, where it stands and what it costs."""
+    """One convolution of a planned network: its attribute path and dimensions."""
 
     path: str  # attribute path of the block that holds it, e.g. "features.blocks.3.expand"
     in_channels: int
@@ -73,21 +73,21 @@ class ConvLayer(NamedTuple):
     stride: int
     groups: int
     bias: bool
-    norm: bool  # a normalisation follows
-    pooled: bool  # works on the 1 x 1 result of a global pool
+    norm: bool  # a normalisation layer follows
+    pooled: bool  # its input is the 1 x 1 result of a global pool
 
 
 class FeatureInfo(NamedTuple):
-    """A feature map that a detector can take."""
+    """A feature map that a detector can use."""
 
-    name: str  # "c1" to "c5": the last map of each stride; "squeeze": the wide map after the blocks
+    name: str  # "c1" to "c5": the last map of each stride; "squeeze": the map after the blocks
     stride: int  # pixels of the input per pixel of the map
     channels: int
     block: int  # index of the block that makes it; len(blocks) for "squeeze"
 
 
 # The released models/asymmnet.py, get_asymmnet_cfgs; the same rows as MobileNetV3's tables 1 and 2
-# (arXiv:1905.02244) in the form GluonCV has them.
+# (arXiv:1905.02244) as GluonCV writes them.
 LARGE = NetSpec(
     stem=16,
     blocks=(
@@ -135,27 +135,26 @@ SMALL = NetSpec(
 def round_up(channels: int, width: float = 1, divisor: int = 8) -> int:
     """Return the smallest multiple of ``divisor`` that is at least ``channels * width``.
 
-    Exact: ``width`` is read as the decimal it prints as.  In floating point, as the authors
-    compute it, ``ceil(200 * 2.2 / 8) * 8`` is 448; the answer is 440.  At the widths in
-    ``WIDTHS`` the two agree.
+    Exact: ``width`` is read as the decimal that it prints as.  The authors compute in floating
+    point, where ``ceil(200 * 2.2 / 8) * 8`` is 448 instead of 440.  Both agree at ``WIDTHS``.
     """
     exact = channels * Fraction(str(width)) / divisor
     return -(-exact.numerator // exact.denominator) * divisor
 
 
 def round_nearest(channels: int, width: float = 1, divisor: int = 8) -> int:
-    """Return the multiple of ``divisor`` next to ``channels * width``, halves rounded up.
+    """Return the multiple of ``divisor`` nearest to ``channels * width``, halves rounded up.
 
-    At least ``divisor``, and the next one if a tenth would be lost.  The rule of the authors of
-    MobileNetV2, which others took over; AsymmNet's is ``round_up``.
+    At least ``divisor``; the next multiple where rounding down would lose more than 10 %.  This is
+    the rule of MobileNetV2's authors; AsymmNet uses ``round_up``.
     """
     exact = channels * Fraction(str(width))
     rounded = max(divisor, int(exact / divisor + Fraction(1, 2)) * divisor)
     return rounded if 10 * rounded >= 9 * exact else rounded + divisor
 
 
-def scaled(spec: NetSpec, width: float) -> NetSpec:
-    """Scale every channel count but ``hidden`` by ``width``, rounding up to multiples of 8."""
+def scale_spec(spec: NetSpec, width: float) -> NetSpec:
+    """Scale every channel count except ``hidden`` by ``width``, rounded up to multiples of 8."""
     if not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH:
         raise InputError(f"width must be a number above 0 and at most {MAX_WIDTH}, got {width!r}")
     blocks = tuple(
@@ -173,60 +172,60 @@ def plan_block(
     rate: int = 1,
     *,
     shuffle_groups: int = 0,
-    believed: Optional[int] = None,
-    reuses: bool = True,
+    assumed_in_channels: Optional[int] = None,
+    asymmetric: bool = True,
 ) -> BlockPlan:
-    """Take every decision of one block.
+    """Compute the dimensions of one block.
 
     With ``C`` input channels, ``E = spec.expanded`` and ``r = rate``, the expanding convolution
-    computes ``E - r*C`` channels and the depthwise convolution sees ``E + r*C``: the input is
-    joined on both sides.
+    computes ``E - r*C`` channels and the depthwise convolution sees ``E + r*C``: ``r`` copies of
+    the input are concatenated on both sides.
 
     Args:
-        in_channels: channels that really arrive.
-        spec: the row of the table, already scaled.
-        rate: copies of the input joined on each side, the paper's r.
-        shuffle_groups: groups of the channel shuffle after the join; 0 or 1: none.
-        believed: channels the authors' code takes to arrive, where that is another number
-            (their first block at widths other than 0.75 and 1); decides about expansion and
-            shortcut.
-        reuses: False for MobileNetV3's inverted residual, which expands where ``E != out``.
+        in_channels: channels of the block's input.
+        spec: row of the table, already scaled.
+        rate: copies of the input concatenated on each side, the paper's r.
+        shuffle_groups: groups of the channel shuffle after the concatenation; 0 or 1: none.
+        assumed_in_channels: input channels that the authors' code assumes, where they differ from
+            ``in_channels`` (their first block at widths other than 0.75 and 1).  They decide about
+            expansion and shortcut.
+        asymmetric: False for MobileNetV3's inverted residual, which expands where ``E != out``.
 
     Raises:
-        InputError: if nothing is left to compute although the block has to widen, or the
-            shuffle groups do not divide the joined channels.
+        InputError: if the reused channels leave nothing to compute although the block has to
+            widen, or the shuffle groups do not divide the concatenated channels.
 
     Source: arXiv:2104.07770, figure 2; released ``models/asymmnet.py``, AsymmBottleneck.
     """
-    believed = in_channels if believed is None else believed
-    reused = rate * believed
-    expands = spec.expanded > max(believed, reused) if reuses else spec.expanded != spec.out
-    computed = spec.expanded - reused if expands else 0
-    wide = spec.expanded + reused if expands else spec.expanded
-    arriving = computed + 2 * rate * in_channels if expands else in_channels
-    if arriving != wide:
+    assumed = in_channels if assumed_in_channels is None else assumed_in_channels
+    reused = rate * assumed
+    expands = spec.expanded > max(assumed, reused) if asymmetric else spec.expanded != spec.out
+    expand_channels = spec.expanded - reused if expands else 0
+    depthwise_channels = spec.expanded + reused if expands else spec.expanded
+    concatenated = expand_channels + 2 * rate * in_channels if expands else in_channels
+    if concatenated != depthwise_channels:
         raise InputError(
             f"cannot expand {in_channels} channels to {spec.expanded} at rate {rate}: "
             f"{rate * in_channels} are reused, so nothing is left to compute"
         )
     shuffles = shuffle_groups > 1 and expands and rate > 0
-    if shuffles and wide % shuffle_groups:
+    if shuffles and depthwise_channels % shuffle_groups:
         raise InputError(
-            f"shuffle_groups {shuffle_groups} does not divide the {wide} channels of a block; "
-            f"2, 4 and 8 always do"
+            f"shuffle_groups {shuffle_groups} does not divide the {depthwise_channels} channels "
+            f"of a block; 2, 4 and 8 always do"
         )
     return BlockPlan(
         in_channels=in_channels,
-        computed=computed,
+        expand_channels=expand_channels,
         rate=rate if expands else 0,
         shuffle_groups=shuffle_groups if shuffles else 0,
-        wide=wide,
+        depthwise_channels=depthwise_channels,
         kernel=spec.kernel,
         stride=spec.stride,
-        se_hidden=round_up(wide // 4) if spec.se else 0,
+        se_hidden=round_up(depthwise_channels // 4) if spec.se else 0,
         act=spec.act,
         out=spec.out,
-        shortcut=spec.stride == 1 and spec.out == believed,
+        shortcut=spec.stride == 1 and spec.out == assumed,
     )
 
 
@@ -238,37 +237,38 @@ def plan_net(
     shuffle_groups: int = 0,
     stem: str = "authors",
 ) -> NetPlan:
-    """Scale ``spec`` and take every decision of the network.
+    """Scale ``spec`` by ``width`` and compute the dimensions of every block.
 
-    ``stem="authors"`` is the released graph: their first block is decided with the unscaled
-    stem's 16 channels, so it has no shortcut at widths 0.35 and 0.5 and a needless expansion at
-    rate 0 and widths above 1.  Where their code cannot be built for that reason, and with
-    ``stem="scaled"``, the first block is decided with the channels that really arrive.
+    ``stem="authors"`` is the released graph.  The authors plan their first block for the 16
+    channels of the unscaled stem, so it has no shortcut at widths 0.35 and 0.5 and a needless
+    expansion at rate 0 and widths above 1.  ``stem="scaled"`` plans it for the channels of the
+    scaled stem; so does ``"authors"`` where the authors' code cannot be built.
 
     Raises:
         InputError: for a width, rate, stem or shuffle that cannot be built; the message
-            says which would.
+            lists those that can.
     """
     if stem not in STEMS:
         raise InputError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
     _check_rate(spec, rate, shuffle_groups)
-    sized = scaled(spec, width)
-    believed = spec.stem if stem == "authors" else None
+    sized = scale_spec(spec, width)
+    assumed = spec.stem if stem == "authors" else None
     try:
         first = plan_block(
-            sized.stem, sized.blocks[0], rate, believed=believed, reuses=spec.reuses,
-            shuffle_groups=shuffle_groups,
+            sized.stem, sized.blocks[0], rate, assumed_in_channels=assumed,
+            asymmetric=spec.asymmetric, shuffle_groups=shuffle_groups,
         )  # fmt: skip
     except InputError:
-        if believed is None:
+        if assumed is None:
             raise
         return plan_net(spec, width=width, rate=rate, shuffle_groups=shuffle_groups, stem="scaled")
     blocks = [first]
     for index, block in enumerate(sized.blocks[1:], start=1):
         try:
             plan = plan_block(
-                blocks[-1].out, block, rate, reuses=spec.reuses, shuffle_groups=shuffle_groups
-            )
+                blocks[-1].out, block, rate, asymmetric=spec.asymmetric,
+                shuffle_groups=shuffle_groups,
+            )  # fmt: skip
         except InputError as error:
             fitting = [str(r) for r in range(rate) if _fits(sized, r)]
             raise InputError(
@@ -281,7 +281,7 @@ def plan_net(
 def _check_rate(spec: NetSpec, rate: int, shuffle_groups: int) -> None:
     if isinstance(rate, bool) or not isinstance(rate, int) or not 0 <= rate <= MAX_RATE:
         raise InputError(f"rate must be a whole number from 0 to {MAX_RATE}, got {rate!r}")
-    if rate and not spec.reuses:
+    if rate and not spec.asymmetric:
         raise InputError(f"MobileNetV3 reuses nothing: its rate is 0, got {rate}; use asymmnet_*")
     if not isinstance(shuffle_groups, int) or shuffle_groups < 0:
         raise InputError(
@@ -290,7 +290,7 @@ def _check_rate(spec: NetSpec, rate: int, shuffle_groups: int) -> None:
     if shuffle_groups > 1 and rate == 0:
         raise InputError(
             f"shuffle_groups {shuffle_groups} needs a rate of at least 1: "
-            f"at rate 0 no channels are joined, so there is nothing to shuffle"
+            f"at rate 0 no channels are concatenated, so there is nothing to shuffle"
         )
 
 
@@ -316,26 +316,27 @@ def conv_layers(plan: NetPlan, classes: int = 1000) -> Iterator[ConvLayer]:
 
 
 def _block_layers(path: str, block: BlockPlan) -> Iterator[ConvLayer]:
-    wide = block.wide
-    if block.computed:
+    channels = block.depthwise_channels
+    if block.expand_channels:
         yield ConvLayer(
-            f"{path}.expand", block.in_channels, block.computed, 1, 1, 1, False, True, False
+            f"{path}.expand", block.in_channels, block.expand_channels, 1, 1, 1, False, True, False
         )
     yield ConvLayer(
-        f"{path}.depthwise", wide, wide, block.kernel, block.stride, wide, False, True, False
-    )
+        f"{path}.depthwise", channels, channels, block.kernel, block.stride, channels,
+        False, True, False,
+    )  # fmt: skip
     if block.se_hidden:
-        yield ConvLayer(f"{path}.se.reduce", wide, block.se_hidden, 1, 1, 1, True, False, True)
-        yield ConvLayer(f"{path}.se.restore", block.se_hidden, wide, 1, 1, 1, True, False, True)
-    yield ConvLayer(f"{path}.project", wide, block.out, 1, 1, 1, False, True, False)
+        yield ConvLayer(f"{path}.se.reduce", channels, block.se_hidden, 1, 1, 1, True, False, True)
+        yield ConvLayer(f"{path}.se.restore", block.se_hidden, channels, 1, 1, 1, True, False, True)
+    yield ConvLayer(f"{path}.project", channels, block.out, 1, 1, 1, False, True, False)
 
 
 def feature_info(plan: NetPlan) -> tuple[FeatureInfo, ...]:
-    """List the maps a detector can take, finest first: c1 (stride 2) to c5 (32), then squeeze."""
+    """List the maps for detectors, finest first: c1 (stride 2) to c5 (stride 32), then squeeze."""
     infos, stride = {}, 2
     for index, block in enumerate(plan.blocks):
         stride *= block.stride
         name = f"c{stride.bit_length() - 1}"
-        infos[name] = FeatureInfo(name, stride, block.out, index)  # the last of each stride stays
+        infos[name] = FeatureInfo(name, stride, block.out, index)  # the last map of a stride wins
     squeeze = FeatureInfo("squeeze", stride, plan.squeeze, len(plan.blocks))
     return (*infos.values(), squeeze)

@@ -146,16 +146,18 @@ class AsymmBottleneck(nn.Module):
 
     def __init__(self, plan: BlockPlan):
         super().__init__()
-        wide = plan.wide
+        channels = plan.depthwise_channels
         self.rate = plan.rate
         self.shuffle_groups = plan.shuffle_groups
         self.shortcut = plan.shortcut
         self.expand = (
-            ConvNorm(plan.in_channels, plan.computed, act=plan.act) if plan.computed else None
+            ConvNorm(plan.in_channels, plan.expand_channels, act=plan.act)
+            if plan.expand_channels
+            else None
         )
-        self.depthwise = ConvNorm(wide, wide, plan.kernel, plan.stride, wide, plan.act)
-        self.se = SqueezeExcite(wide, plan.se_hidden) if plan.se_hidden else None
-        self.project = ConvNorm(wide, plan.out)
+        self.depthwise = ConvNorm(channels, channels, plan.kernel, plan.stride, channels, plan.act)
+        self.se = SqueezeExcite(channels, plan.se_hidden) if plan.se_hidden else None
+        self.project = ConvNorm(channels, plan.out)
 
     def forward(self, x):
         y = x if self.expand is None else self.expand(x)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_form
+from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_graph_mode
 
 
 def images(count=2, size=64, seed=0):
@@ -60,8 +60,8 @@ def gradients(net, x, dtype):
     return {n: p.grad().asnumpy() for n, p in values(net).items() if p.grad_req != "null"}
 
 
-def check_gradients_of_training_form(make, x, dtype, tolerance):
-    """The training form, hybridized, in ``dtype``, has the gradients of the plain form in double.
+def check_gradients_of_training_graph(make, x, dtype, tolerance):
+    """The training graph, hybridized, in ``dtype``, has the plain graph's gradients in double.
 
     In single precision oneDNN computes; in double, where rounding does not grow with the depth, it
     does not.
@@ -69,7 +69,7 @@ def check_gradients_of_training_form(make, x, dtype, tolerance):
     plain, tuned = randomize_block(make()), make()
     tuned.initialize()
     copy_in_order(tuned, plain)
-    set_form(tuned, TRAINING)
+    set_graph_mode(tuned, TRAINING)
     tuned.hybridize(static_alloc=True, static_shape=True)
     found = gradients(tuned, x, dtype)
     for name, expected in gradients(plain, x, "float64").items():
@@ -82,14 +82,14 @@ def relative(a, b):
     return np.abs(a - b).max() / np.abs(b).max()
 
 
-def check_forms(net, size=32):
-    """The form for inference computes the same; a step in that for training reaches all weights."""
+def check_graph_modes(net, size=32):
+    """The inference graph computes the same; a step of the training graph reaches all weights."""
     mx.random.seed(1)
     net.initialize(mx.init.MSRAPrelu())
     plain = net(images(2, size))
-    set_form(net, INFERENCE)
+    set_graph_mode(net, INFERENCE)
     assert relative(net(images(2, size)), plain) < 1e-5
-    set_form(net, TRAINING)
+    set_graph_mode(net, TRAINING)
     net.hybridize(static_alloc=True, static_shape=True)
     with mx.autograd.record():
         loss = (net(images(4, size)) ** 2).sum()

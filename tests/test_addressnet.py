@@ -15,7 +15,7 @@ from gluon_asymmnet.models.addressnet import (
 )
 from gluon_asymmnet.models.graph_complexity import count_graph
 from tests.related_nets import (
-    check_gradients_of_training_form,
+    check_gradients_of_training_graph,
     images,
     randomize_block,
     values,
@@ -137,7 +137,7 @@ def test_block_against_numpy(plan, enhanced):
 )
 def test_gradients_of_the_training_form(settings):
     """At 64 pixels: zeros enter a map of 1 x 1 from all sides, and nothing is left."""
-    check_gradients_of_training_form(
+    check_gradients_of_training_graph(
         lambda: build(classes=5, **settings), images(2, 64), "float64", 1e-9
     )
 
@@ -145,7 +145,7 @@ def test_gradients_of_the_training_form(settings):
 @pytest.mark.parametrize("enhanced", [False, True])
 @pytest.mark.parametrize("plan", [AddressPlan(32, 128, 96, 2), AddressPlan(16, 144, 16, 1)])
 def test_gradients_of_a_block_in_single_precision(plan, enhanced):
-    check_gradients_of_training_form(
+    check_gradients_of_training_graph(
         lambda: AddressBlock(plan, enhanced=enhanced), maps(4, plan.in_channels, 8, 8),
         "float32", 1e-4,
     )  # fmt: skip

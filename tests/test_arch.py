@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gluon_asymmnet import arch
-from gluon_asymmnet.arch import LARGE, SMALL, BlockSpec, plan_block, plan_net, round_up, scaled
+from gluon_asymmnet.arch import LARGE, SMALL, BlockSpec, plan_block, plan_net, round_up, scale_spec
 from gluon_asymmnet.errors import InputError
 
 COUNTS = json.loads((Path(__file__).parent / "data/counts.json").read_text())["rows"]
@@ -20,7 +20,7 @@ def test_round_up_is_exact():
 def test_block_by_hand():
     """E = 64, C = 16, r = 1: 48 computed, 64 + 16 = 80 through the depthwise convolution."""
     plan = plan_block(16, BlockSpec(3, 64, 24, True, "relu", 2), rate=1)
-    assert (plan.computed, plan.wide, plan.rate) == (48, 80, 1)
+    assert (plan.expand_channels, plan.depthwise_channels, plan.rate) == (48, 80, 1)
     assert plan.se_hidden == 24  # 80 // 4 = 20, up to a multiple of 8
     assert not plan.shortcut
 
@@ -33,8 +33,8 @@ def test_authors_stem_loses_the_first_shortcut():
 
 
 def test_authors_stem_expands_needlessly_at_rate_zero():
-    assert plan_net(LARGE, width=1.25, rate=0).blocks[0].computed == 24
-    assert plan_net(LARGE, width=1.25, rate=0, stem="scaled").blocks[0].computed == 0
+    assert plan_net(LARGE, width=1.25, rate=0).blocks[0].expand_channels == 24
+    assert plan_net(LARGE, width=1.25, rate=0, stem="scaled").blocks[0].expand_channels == 0
 
 
 @pytest.mark.parametrize("width", [1.25, 1.5])
@@ -72,7 +72,7 @@ def test_settings_that_cannot_be_built(settings, message):
 
 def test_mobilenetv3_has_rate_zero_only():
     with pytest.raises(InputError, match="its rate is 0, got 2"):
-        plan_net(LARGE._replace(reuses=False), rate=2)
+        plan_net(LARGE._replace(asymmetric=False), rate=2)
 
 
 def test_feature_maps_by_hand():
@@ -85,5 +85,5 @@ def test_feature_maps_by_hand():
 
 
 def test_hidden_layer_does_not_scale():
-    assert scaled(SMALL, 0.5).hidden == 1280
-    assert scaled(SMALL, 0.5).squeeze == 288
+    assert scale_spec(SMALL, 0.5).hidden == 1280
+    assert scale_spec(SMALL, 0.5).squeeze == 288

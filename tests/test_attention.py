@@ -6,7 +6,7 @@ from gluon_asymmnet.arch import BlockSpec, plan_block, round_nearest
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn import AsymmBottleneck, EfficientAttention, attention
 from gluon_asymmnet.nn.attention import eca_kernel
-from gluon_asymmnet.nn.onednn import INFERENCE, PLAIN, TRAINING, set_form
+from gluon_asymmnet.nn.onednn import INFERENCE, PLAIN, TRAINING, set_graph_mode
 
 KINDS = [
     ("se", {}),
@@ -117,14 +117,14 @@ def test_se_has_a_quarter_rounded_up_as_asymmnet():
     assert arrays(block)["reduce.weight"].shape == (18, 72, 1, 1)
 
 
-@pytest.mark.parametrize("form", [TRAINING, INFERENCE])
+@pytest.mark.parametrize("mode", [TRAINING, INFERENCE])
 @pytest.mark.parametrize(("kind", "settings"), KINDS)
-def test_forms_agree_in_output_and_gradient(kind, settings, form):
+def test_graph_modes_agree_in_output_and_gradient(kind, settings, mode):
     block = initialized(attention(kind, 24, **settings))
     block.collect_params().setattr("grad_req", "write")
     results = []
-    for each in (PLAIN, form):
-        set_form(block, each)
+    for each in (PLAIN, mode):
+        set_graph_mode(block, each)
         x = random_input(2, 24, 5, 5)
         x.attach_grad()
         with mx.autograd.record():

@@ -17,7 +17,7 @@ from gluon_asymmnet.models.dicenet import (
 )
 from gluon_asymmnet.models.graph_complexity import count_graph
 from tests.related_nets import (
-    check_gradients_of_training_form,
+    check_gradients_of_training_graph,
     copy_in_order,
     images,
     randomize_block,
@@ -220,7 +220,7 @@ def test_gradient_of_a_slope_by_hand(hybrid):
 @pytest.mark.parametrize("width", [0.2, 0.75])
 def test_gradients_of_the_training_form(width):
     """0.75 has odd numbers of channels."""
-    check_gradients_of_training_form(
+    check_gradients_of_training_graph(
         lambda: build(width=width, classes=5, input_size=64, dropout=0), images(2, 64),
         "float64", 1e-9,
     )  # fmt: skip
@@ -228,7 +228,7 @@ def test_gradients_of_the_training_form(width):
 
 @pytest.mark.parametrize("channels", [32, 43])
 def test_gradients_of_a_unit_in_single_precision(channels):
-    check_gradients_of_training_form(
+    check_gradients_of_training_graph(
         lambda: DiceUnit(channels, channels, (8, 8)), maps(4, channels, 8, 8), "float32", 1e-4
     )
 

@@ -7,7 +7,7 @@ from gluon_asymmnet.models.registry import RELATED
 from gluon_asymmnet.nn.attention import eca_kernel
 from gluon_asymmnet.zoo import cost_of, get_model
 from tests.related_nets import (
-    check_forms,
+    check_graph_modes,
     images,
     randomize,
     relative,
@@ -68,7 +68,7 @@ def test_constant_gate_is_resnet_v1b(depth):
 
 @pytest.mark.parametrize("settings", [{"depth": 18}, {"depth": 50, "shared": False}])
 def test_trains(settings):
-    check_forms(eca_resnet.build(classes=3, **settings))
+    check_graph_modes(eca_resnet.build(classes=3, **settings))
 
 
 def test_registered_kernels_are_those_of_the_published_models():

@@ -11,7 +11,7 @@ from gluon_asymmnet.models import ghostnet
 from gluon_asymmnet.models.ghostnet import UNITS, GhostUnit
 from gluon_asymmnet.zoo import cost_of, get_model
 from tests.related_nets import (
-    check_forms,
+    check_graph_modes,
     copy_in_order,
     images,
     randomize,
@@ -121,7 +121,7 @@ def test_rate_0_is_ghostnet():
 @pytest.mark.parametrize("rate", [0, 1, 2])
 @pytest.mark.parametrize("width", [0.5, 0.75])
 def test_trains(width, rate):
-    check_forms(ghostnet.build(width=width, rate=rate, classes=3))
+    check_graph_modes(ghostnet.build(width=width, rate=rate, classes=3))
 
 
 @pytest.mark.parametrize("kind", [None, "eca", "ant"])
@@ -129,7 +129,7 @@ def test_attention_can_be_another(kind):
     net = ghostnet.build(width=0.5, classes=3, attention=kind)
     marked = {name.split(".")[1] for name in values(net) if "attention" in name}
     assert marked == ({str(i + 1) for i, u in enumerate(UNITS) if u.attention} if kind else set())
-    check_forms(net)
+    check_graph_modes(net)
 
 
 @pytest.mark.parametrize(

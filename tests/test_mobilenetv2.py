@@ -9,7 +9,7 @@ from gluon_asymmnet.models import antnet, eca_mobilenetv2, mobilenetv2
 from gluon_asymmnet.models.mobilenetv2 import STEM, MobileNetV2, plan_stages, truncated
 from gluon_asymmnet.zoo import cost_of, get_model
 from tests.related_nets import (
-    check_forms,
+    check_graph_modes,
     copy_in_order,
     images,
     randomize,
@@ -70,8 +70,10 @@ def test_asymmetrical_bottlenecks_at_rate_0_are_gluoncvs(width):
 def test_first_block_reuses_nothing():
     """It does not expand, so there is nothing to be spared."""
     first, *others = (plan for _, plan in plan_stages(truncated(1.0), rate=1))
-    assert (first.computed, first.rate, first.wide) == (0, 0, 32)
-    assert all(b.computed == 5 * b.in_channels and b.wide == 7 * b.in_channels for b in others)
+    assert (first.expand_channels, first.rate, first.depthwise_channels) == (0, 0, 32)
+    for block in others:
+        assert block.expand_channels == 5 * block.in_channels
+        assert block.depthwise_channels == 7 * block.in_channels
     assert len(others) == 16
 
 
@@ -83,12 +85,12 @@ def test_every_block_takes_attention(kind, settings, rate):
     )
     blocks = {name.split(".")[1] for name in values(net) if "attention" in name}
     assert len(blocks) == 17
-    check_forms(net)
+    check_graph_modes(net)
 
 
 @pytest.mark.parametrize("rate", [1, 2])
 def test_asymmetrical_net_trains(rate):
-    check_forms(mobilenetv2.build(width=0.35, rate=rate, classes=3))
+    check_graph_modes(mobilenetv2.build(width=0.35, rate=rate, classes=3))
 
 
 def test_eca_counts():
@@ -139,7 +141,7 @@ def test_ant_differences_are_the_published_ones():
     CIFAR-100, 8.3% fewer parameters than MobileNetV2."""
     one, two = cost_of("antnet"), cost_of("antnet_g2")
     attention = sum(
-        2 * plan.wide * (plan.wide // antnet.REDUCTIONS[stage])
+        2 * plan.depthwise_channels * (plan.depthwise_channels // antnet.REDUCTIONS[stage])
         for stage, plan in plan_stages(truncated(1.0))
     )
     assert attention == 315_712
@@ -168,7 +170,7 @@ def test_ant_with_attention_of_one_is_mobilenetv2():
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
 def test_antnet_trains(groups):
-    check_forms(antnet.build(width=0.5, classes=3, groups=groups))
+    check_graph_modes(antnet.build(width=0.5, classes=3, groups=groups))
 
 
 def test_grouped_projection_keeps_groups_apart():

@@ -23,7 +23,7 @@ BUILDABLE = [
     (name, width, rate)
     for name, spec in SPECS.items()
     for width in (0.35, 0.5, 0.75, 1.0, 1.25, 1.5)
-    for rate in ((0, 1, 2) if spec.reuses else (0,))
+    for rate in ((0, 1, 2) if spec.asymmetric else (0,))
     if (width, rate) != (0.35, 2)
 ]
 

@@ -17,7 +17,7 @@ from gluon_asymmnet.export.onnx.operators import HARD_SWISH, OPERATORS
 from gluon_asymmnet.export.onnx.trace import trace
 from gluon_asymmnet.export.openvino import save_ir
 from gluon_asymmnet.export.parity import compare, sample_images
-from gluon_asymmnet.models.asymmnet import inference_form
+from gluon_asymmnet.models.asymmnet import fold_for_inference
 from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.utils.extras import load_extra
 from tests.random_nets import random_detector, random_model, settle
@@ -347,7 +347,7 @@ def test_the_detector_walked_is_the_detector_planned(tmp_path, name, form):
 def test_the_inference_form_is_walked_too(tmp_path):
     made = random_model(tmp_path)
     images = sample_images(2, 32, seed=5)
-    model = build_symbol_graph(inference_form(made.net), made.card)
+    model = build_symbol_graph(fold_for_inference(made.net), made.card)
     assert kinds(model)["Reshape"] == 1  # those that only undo oneDNN's layouts are gone
     assert compare(made.predict(images), run(model, images)).relative < 1e-4
 

@@ -11,7 +11,7 @@ from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import AnyParity, export_folder
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
-from gluon_asymmnet.models.asymmnet import AsymmNet, inference_form
+from gluon_asymmnet.models.asymmnet import AsymmNet, fold_for_inference
 from gluon_asymmnet.saved import PARAMS_SUFFIX, SYMBOL_SUFFIX, AnyModel, card_id, import_symbol
 
 LIMIT = 1e-5  # relative; the reloaded graph runs the same operators
@@ -57,7 +57,7 @@ def write_symbol(
     if model.card.kind == DETECTOR:
         limit = folded = DETECTOR_LIMIT
     if optimized:
-        net, limit = inference_form(net), folded
+        net, limit = fold_for_inference(net), folded
         net.hybridize()
         net(mx.nd.array(images))
     net.export(str(prefix))

@@ -42,10 +42,10 @@ def build(
     blocks = []
     for index, (stage, plan) in enumerate(plan_stages(scale, rate)):
         grouped = groups if index else 1
-        if plan.wide % grouped or plan.out % grouped:
+        if plan.depthwise_channels % grouped or plan.out % grouped:
             raise InputError(
-                f"groups must divide {plan.wide} and {plan.out}, the channels around the "
-                f"projection of block {index} at width {width}; got {groups}"
+                f"groups must divide {plan.depthwise_channels} and {plan.out}, the channels around "
+                f"the projection of block {index} at width {width}; got {groups}"
             )
         blocks.append(
             dict(

@@ -1,4 +1,4 @@
-"""AsymmNet, and MobileNetV3 as its rate 0."""
+"""AsymmNet; at rate 0 it is MobileNetV3."""
 
 from collections.abc import Sequence
 from typing import Optional
@@ -9,16 +9,16 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.bottlenecks import AsymmBottleneck, ConvNorm, Folded, NormFactory
 from gluon_asymmnet.nn.folding import fold_all
-from gluon_asymmnet.nn.onednn import INFERENCE, Formed, channel_mean, set_form
+from gluon_asymmnet.nn.onednn import INFERENCE, GraphModeMixin, channel_mean, set_graph_mode
 
 nn = mx.gluon.nn
 
-# Images that go through an optimized net together: the memory of more leaves the processor's cache.
-# Large 1.0, two threads: 5.2 ms an image at 4 to 8 together, 5.9 at 32.
-AT_ONCE = 8
+# Larger batches are cut into parts of this size, whose activations fit into the processor's cache.
+# Large 1.0, two threads: 5.2 ms per image in parts of 4 to 8, 5.9 ms in parts of 32.
+MAX_BATCH = 8
 
 
-class Features(Formed, mx.gluon.HybridBlock):
+class Features(GraphModeMixin, mx.gluon.HybridBlock):
     """Everything but the classifier.  Shapes: ``(N, 3, H, W) -> (N, plan.hidden, 1, 1)``."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Features(Formed, mx.gluon.HybridBlock):
             self.squeeze = ConvNorm(
                 last, plan.squeeze, act="hard_swish", norm=norm, prefix="squeeze_"
             )
-            # no bias and no normalisation here, as the authors and GluonCV have it
+            # no bias and no normalisation here, as in the authors' code and GluonCV
             self.hidden = nn.Conv2D(
                 plan.hidden, 1, in_channels=plan.squeeze, use_bias=False, prefix="hidden_"
             )
@@ -47,7 +47,7 @@ class Features(Formed, mx.gluon.HybridBlock):
 
     def hybrid_forward(self, F, x):
         x = self.squeeze(self.blocks(self.stem(x)))
-        x = channel_mean(F, x, self.form)
+        x = channel_mean(F, x, self.graph_mode)
         x = self.hidden_act(self.hidden(x))
         return self.dropout(x) if self.dropout is not None else x
 
@@ -61,9 +61,9 @@ class AsymmNet(mx.gluon.HybridBlock):
         plan: every channel count, from ``arch.plan_net``.
         classes: number of logits.
         dropout: probability before the classifier, in [0, 1).
-        norm_layer, norm_kwargs: what stands for batch normalisation, in all places.
+        norm_layer, norm_kwargs: replacement for batch normalisation everywhere.
         last_gamma: start the last gamma of every block with a shortcut at zero.
-        folded: convolutions with bias in place of normalisation; see ``inference``.
+        folded: convolutions with bias in place of normalisation; see ``fold_for_inference``.
     """
 
     def __init__(
@@ -90,37 +90,37 @@ class AsymmNet(mx.gluon.HybridBlock):
             self.features = Features(plan, dropout, norm, last_gamma, prefix="features_")
             self.output = nn.Conv2D(classes, 1, in_channels=plan.hidden, prefix="output_")
 
-    at_once = None  # more images than these go through in parts
+    max_batch = None  # of an optimized net: larger batches are computed in parts
 
     def hybrid_forward(self, F, x):
         return F.flatten(self.output(self.features(x)))
 
     @property
     def feature_info(self):
-        """The maps ``feature_maps`` offers: name, stride, channels."""
+        """Name, stride and channels of the maps that ``feature_maps`` can return."""
         return feature_info(self.plan)
 
     def optimize_for_inference(self, sample=None):
-        """Return a faster net with the same weights and outputs, for the CPU.
+        """Return a faster copy of this net for the CPU, with equal outputs.
 
-        Batch normalisation is folded, elementwise chains read plain memory, and the graph goes
-        through oneDNN's subgraph backend, in parts of at most 8 images.  Later changes of this
-        net's weights do not reach it.
+        Batch normalisation is folded, elementwise chains read the plain memory layout, and oneDNN's
+        subgraph backend runs the graph, at most 8 images at a time.  The copy does not follow later
+        changes of this net's weights.
 
         Args:
             sample: an input of the usual shape; ``(1, 3, 224, 224)`` by default.
 
         Raises: InputError if the net has another normalisation than batch.
         """
-        net = inference_form(self)
+        net = fold_for_inference(self)
         sample = mx.nd.zeros((1, 3, 224, 224)) if sample is None else sample
-        net.optimize_for(sample[:AT_ONCE], backend="MKLDNN", static_alloc=True, static_shape=True)
-        net.at_once = AT_ONCE
+        net.optimize_for(sample[:MAX_BATCH], backend="MKLDNN", static_alloc=True, static_shape=True)
+        net.max_batch = MAX_BATCH
         return net
 
     def forward(self, x, *args):
         """See the class."""
-        forward, size = super().forward, self.at_once
+        forward, size = super().forward, self.max_batch
         if size is None or len(x) <= size:
             return forward(x, *args)
         return mx.nd.concat(*(forward(x[i : i + size]) for i in range(0, len(x), size)), dim=0)
@@ -130,8 +130,13 @@ class AsymmNet(mx.gluon.HybridBlock):
         return FeatureMaps(self, names)
 
 
-def inference_form(net: AsymmNet) -> AsymmNet:
-    """Return the net in its inference form, not hybridized: operators of stock MXNet only."""
+def fold_for_inference(net: AsymmNet) -> AsymmNet:
+    """Copy the net with normalisation folded, in the inference graph mode, not hybridized.
+
+    The copy has operators of stock MXNet only.
+
+    Raises: InputError if the net has another normalisation than batch normalisation.
+    """
     arrays = {n: p.data().asnumpy() for n, p in net._collect_params_with_prefix().items()}
     if "features.stem.norm.running_var" not in arrays:
         raise InputError("only batch normalisation folds into the convolutions")
@@ -143,15 +148,15 @@ def inference_form(net: AsymmNet) -> AsymmNet:
     for name, param in folded._collect_params_with_prefix().items():
         param.initialize(init=mx.init.Zero())
         param.set_data(mx.nd.array(values[name]))
-    set_form(folded, INFERENCE)
+    set_graph_mode(folded, INFERENCE)
     return folded
 
 
 class FeatureMaps(mx.gluon.HybridBlock):
-    """The maps of a classifier's stages, for detection.  It shares the classifier's parameters.
+    """Feature maps of a classifier's stages, for detection.  Shares the classifier's parameters.
 
     Shapes: ``(N, 3, H, W) -> [(N, C_i, ceil(H / s_i), ceil(W / s_i)), ...]`` in the order of
-    ``names``; ``info`` holds channels C and stride s of each.
+    ``names``; ``info`` lists channels C and stride s of each.
     """
 
     def __init__(self, net: AsymmNet, names: Sequence[str] = ("c3", "c4", "c5")):

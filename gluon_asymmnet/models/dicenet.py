@@ -12,7 +12,13 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.head import Classifier, GlobalMean
 from gluon_asymmnet.nn.bottlenecks import ChannelShuffle, ConvNorm, NormFactory
-from gluon_asymmnet.nn.onednn import TRAINING, Formed, channel_mean, joined, scale_channels
+from gluon_asymmnet.nn.onednn import (
+    TRAINING,
+    GraphModeMixin,
+    channel_mean,
+    concat_channels,
+    scale_channels,
+)
 
 nn = mx.gluon.nn
 
@@ -69,7 +75,7 @@ class ConvNormPReLU(mx.gluon.HybridBlock):
         return self.act(self.conv(x))
 
 
-class DimConv(Formed, mx.gluon.HybridBlock):
+class DimConv(GraphModeMixin, mx.gluon.HybridBlock):
     """A 3 x 3 convolution over each of a map's three planes, a filter per slice.
 
     Slices of the channels are seen as usual; those of the rows have the sides C and W, those of
@@ -104,7 +110,7 @@ class DimConv(Formed, mx.gluon.HybridBlock):
             self._along(F, x, self.height, by_rows, (0, 2, 1, 3)),
             self._along(F, x, self.width, by_columns, (0, 3, 2, 1)),
         ]
-        return joined(F, views, self.form)
+        return concat_channels(F, views, self.graph_mode)
 
     def _along(self, F, x, conv, filtered: Size, axes):
         x = F.transpose(_resized(F, x, self.size, filtered), axes)
@@ -125,7 +131,7 @@ def _resized(F, x, size: Size, to: Size):
     return F.contrib.AdaptiveAvgPooling2D(x, output_size=to)
 
 
-class DimFuse(Formed, mx.gluon.HybridBlock):
+class DimFuse(GraphModeMixin, mx.gluon.HybridBlock):
     """Fuse the three views of every channel, then the channels.
 
     Locally, a weighted sum of a channel's views.  Globally, a 3 x 3 convolution in
@@ -153,9 +159,11 @@ class DimFuse(Formed, mx.gluon.HybridBlock):
 
     def hybrid_forward(self, F, x):
         x = self.local(self.shuffle(x))
-        gate = F.sigmoid(self.restore(F.relu(self.reduce(channel_mean(F, x, self.form)))))
+        gate = F.sigmoid(self.restore(F.relu(self.reduce(channel_mean(F, x, self.graph_mode)))))
         x = self.spatial(x)
-        return scale_channels(F, x, gate) if self.form == TRAINING else F.broadcast_mul(x, gate)
+        if self.graph_mode == TRAINING:
+            return scale_channels(F, x, gate)
+        return F.broadcast_mul(x, gate)
 
 
 class DiceUnit(mx.gluon.HybridBlock):
@@ -179,7 +187,7 @@ class DiceUnit(mx.gluon.HybridBlock):
         return self.fuse(self.act(self.norm(self.conv(x))))
 
 
-class StridedDice(Formed, mx.gluon.HybridBlock):
+class StridedDice(GraphModeMixin, mx.gluon.HybridBlock):
     """Halve the sides and double the channels: a depthwise branch beside a pooled DiCE unit.
 
     Shapes: ``(N, C, 2*H, 2*W) -> (N, 2*C, H, W)``.
@@ -210,10 +218,10 @@ class StridedDice(Formed, mx.gluon.HybridBlock):
             self.shuffle = ChannelShuffle(2)
 
     def hybrid_forward(self, F, x):
-        return self.shuffle(joined(F, [self.left(x), self.right(x)], self.form))
+        return self.shuffle(concat_channels(F, [self.left(x), self.right(x)], self.graph_mode))
 
 
-class ShuffleDice(Formed, mx.gluon.HybridBlock):
+class ShuffleDice(GraphModeMixin, mx.gluon.HybridBlock):
     """Keep the first half of the channels, put a DiCE unit on the others, and shuffle.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, H, W)``; ``in_channels`` even; ``size`` and
@@ -235,7 +243,8 @@ class ShuffleDice(Formed, mx.gluon.HybridBlock):
     def hybrid_forward(self, F, x):
         left = F.slice_axis(x, axis=1, begin=0, end=self.kept)
         right = F.slice_axis(x, axis=1, begin=self.kept, end=None)
-        return self.shuffle(joined(F, [left, self.dice(self.conv(right))], self.form))
+        right = self.dice(self.conv(right))
+        return self.shuffle(concat_channels(F, [left, right], self.graph_mode))
 
 
 class DiCENet(Classifier):

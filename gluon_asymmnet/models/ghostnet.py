@@ -17,7 +17,7 @@ from gluon_asymmnet.models.head import Classifier, GlobalMean
 from gluon_asymmnet.nn import ConvNorm
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.attention import attention_in_bottleneck
-from gluon_asymmnet.nn.onednn import Formed, joined
+from gluon_asymmnet.nn.onednn import GraphModeMixin, concat_channels
 
 nn = mx.gluon.nn
 
@@ -54,7 +54,7 @@ UNITS = (
 )
 
 
-class GhostModule(Formed, mx.gluon.HybridBlock):
+class GhostModule(GraphModeMixin, mx.gluon.HybridBlock):
     """Half of the channels by a 1 x 1 convolution, the others from these by a depthwise 3 x 3.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, H, W)``; ``channels`` is even.
@@ -69,10 +69,10 @@ class GhostModule(Formed, mx.gluon.HybridBlock):
 
     def hybrid_forward(self, F, x):
         x = self.primary(x)
-        return joined(F, [x, self.cheap(x)], self.form)
+        return concat_channels(F, [x, self.cheap(x)], self.graph_mode)
 
 
-class GhostUnit(Formed, mx.gluon.HybridBlock):
+class GhostUnit(GraphModeMixin, mx.gluon.HybridBlock):
     """Bottleneck of two Ghost modules, the first of which widens.
 
     At rate r the first module computes ``E - r*C`` of the ``E`` channels, and the input stands r
@@ -86,7 +86,7 @@ class GhostUnit(Formed, mx.gluon.HybridBlock):
     Args:
         in_channels, wide, out: C, ``E + r*C`` and the output channels.
         kernel, stride: of the depthwise convolution, which only a stride of 2 brings.
-        rate: copies of the input joined on each side; 0: GhostNet.
+        rate: copies of the input concatenated on each side; 0: GhostNet.
         attention, settings: as ``nn.attention.attention`` has them.
     """
 
@@ -125,7 +125,7 @@ class GhostUnit(Formed, mx.gluon.HybridBlock):
         copies = [x] * self.rate
         y = self.expand(x)
         if copies:
-            y = joined(F, [*copies, y, *copies], self.form)
+            y = concat_channels(F, [*copies, y, *copies], self.graph_mode)
         for layer in (self.depthwise, self.wide_attention, self.project, self.out_attention):
             if layer is not None:
                 y = layer(y)
@@ -140,7 +140,7 @@ def build(
     """Build GhostNet.
 
     Args:
-        rate: copies of the input joined on each side of what a unit computes, 0 to 2.
+        rate: copies of the input concatenated on each side of what a unit computes, 0 to 2.
         dropout: 0.2 by default.
         attention, attention_settings: of the units that have squeeze-and-excite in the table; as
             ``nn.attention.attention`` has them.

@@ -3,16 +3,16 @@
 from typing import Optional
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.nn.onednn import Formed, channel_mean
+from gluon_asymmnet.nn.onednn import GraphModeMixin, channel_mean
 
 nn = mx.gluon.nn
 
 
-class GlobalMean(Formed, mx.gluon.HybridBlock):
+class GlobalMean(GraphModeMixin, mx.gluon.HybridBlock):
     """The mean of every channel.  Shapes: ``(N, C, H, W) -> (N, C, 1, 1)``."""
 
     def hybrid_forward(self, F, x):
-        return channel_mean(F, x, self.form)
+        return channel_mean(F, x, self.graph_mode)
 
 
 class Classifier(mx.gluon.HybridBlock):

@@ -17,8 +17,8 @@ from gluon_asymmnet.utils.json_objects import parse_object
 SPECS = {
     "asymmnet_large": LARGE,
     "asymmnet_small": SMALL,
-    "mobilenetv3_large": LARGE._replace(reuses=False),
-    "mobilenetv3_small": SMALL._replace(reuses=False),
+    "mobilenetv3_large": LARGE._replace(asymmetric=False),
+    "mobilenetv3_small": SMALL._replace(asymmetric=False),
 }
 
 
@@ -175,8 +175,8 @@ def parse_name(name: str, width: float = 1.0, rate: int = 1) -> Variant:
         if match[3]:
             rate = _agree("rate", int(match[3]), rate, 1)
     related = find_related(lowered)
-    reuses = 1 in related.rates if related else get_spec(lowered).reuses
-    if not reuses and rate == 1:
+    asymmetric = 1 in related.rates if related else get_spec(lowered).asymmetric
+    if not asymmetric and rate == 1:
         rate = 0  # 1 is the default of asymmnet; the others know only 0
     if related and rate not in related.rates:
         fitting = ", ".join(map(str, related.rates))

@@ -5,7 +5,7 @@ from typing import Optional
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn.bottlenecks import ChannelShuffle, ConvNorm
-from gluon_asymmnet.nn.onednn import INFERENCE, Formed
+from gluon_asymmnet.nn.onednn import GraphModeMixin, concat_channels
 
 nn = mx.gluon.nn
 
@@ -21,7 +21,7 @@ CHANNELS = {
 REGULAR = ("none", "right", "both")
 
 
-class ShuffleUnit(Formed, mx.gluon.HybridBlock):
+class ShuffleUnit(GraphModeMixin, mx.gluon.HybridBlock):
     """Half of the channels go through three convolutions, then all are shuffled.
 
     With stride 2 both halves are made of all channels, the left one by two convolutions.  Only the
@@ -70,9 +70,7 @@ class ShuffleUnit(Formed, mx.gluon.HybridBlock):
             x = F.slice_axis(x, axis=1, begin=self._kept, end=None)
         else:
             left = self.left(x)
-        # a negative axis: see AsymmBottleneck
-        axis = 1 if self.form == INFERENCE else -3
-        return self.shuffle(F.concat(left, self.right(x), dim=axis))
+        return self.shuffle(concat_channels(F, [left, self.right(x)], self.graph_mode))
 
 
 class ShuffleNetV2(mx.gluon.HybridBlock):

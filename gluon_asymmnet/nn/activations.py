@@ -1,13 +1,13 @@
 """Activations of the mobile networks."""
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.nn.onednn import Formed, unblocked
+from gluon_asymmnet.nn.onednn import GraphModeMixin, to_plain_layout
 
 nn = mx.gluon.nn
 
 
 def _hard_sigmoid(F, x):
-    # One operator where GluonCV's form takes four (add, clip, divide by 6); equal to rounding.
+    # One operator in place of GluonCV's four; the results differ by rounding only.
     return F.hard_sigmoid(x, alpha=1 / 6, beta=0.5)
 
 
@@ -18,12 +18,12 @@ class HardSigmoid(mx.gluon.HybridBlock):
         return _hard_sigmoid(F, x)
 
 
-class HardSwish(Formed, mx.gluon.HybridBlock):
+class HardSwish(GraphModeMixin, mx.gluon.HybridBlock):
     """``x * hard_sigmoid(x)``.  Any shape.  Source: arXiv:1905.02244, section 5.2."""
 
     def hybrid_forward(self, F, x):
-        if self.tuned:
-            x = unblocked(F, x)
+        if self.tuned_for_onednn:
+            x = to_plain_layout(F, x)
         return x * _hard_sigmoid(F, x)
 
 
@@ -44,7 +44,7 @@ _ACTIVATIONS = {
 
 
 def activation(name: str):
-    """Return a new activation block; ``name`` as in a ``BlockSpec``."""
+    """Create an activation block by its name in ``BlockSpec.act``, among others."""
     try:
         return _ACTIVATIONS[name](f"{name}_")
     except KeyError:

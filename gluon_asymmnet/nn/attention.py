@@ -11,34 +11,36 @@ from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.onednn import (
     INFERENCE,
     TRAINING,
-    Formed,
+    GraphModeMixin,
     channel_mean,
     scale_channels,
-    unblocked,
+    to_plain_layout,
 )
 
 nn = mx.gluon.nn
 
 
-class ChannelAttention(Formed, mx.gluon.HybridBlock):
-    """What the kinds of channel attention share; each defines ``gates``.
+class ChannelAttention(GraphModeMixin, mx.gluon.HybridBlock):
+    """Base of the kinds of channel attention; each defines ``gates``.
 
     Shapes: ``(N, C, H, W) -> (N, C, H, W)``.
     """
 
     def gates(self, F, means):
-        """Return the factors of the channels, ``(N, C, 1, 1) -> (N, C, 1, 1)``."""
+        """Return one factor per channel, ``(N, C, 1, 1) -> (N, C, 1, 1)``."""
         raise NotImplementedError
 
     def hybrid_forward(self, F, x):
-        if self.form == INFERENCE:
-            x = unblocked(F, x)  # for the mean and for the product
-        gate = self.gates(F, channel_mean(F, x, self.form))
-        return scale_channels(F, x, gate) if self.form == TRAINING else F.broadcast_mul(x, gate)
+        if self.graph_mode == INFERENCE:
+            x = to_plain_layout(F, x)  # the mean and the product both read it
+        gate = self.gates(F, channel_mean(F, x, self.graph_mode))
+        if self.graph_mode == TRAINING:
+            return scale_channels(F, x, gate)
+        return F.broadcast_mul(x, gate)
 
 
 class SqueezeExcite(ChannelAttention):
-    """Scale every channel by what a small network makes of all channels' means.
+    """Scale every channel by a gate that two 1 x 1 convolutions compute from the channel means.
 
     Shapes: ``(N, C, H, W) -> (N, C, H, W)``.
 
@@ -72,11 +74,11 @@ class SqueezeExcite(ChannelAttention):
 
 
 def eca_kernel(channels: int) -> int:
-    """Return ECA's adaptive kernel: ``(log2(C) + 1) / 2`` cut to a whole number, then up to odd.
+    """Return ECA's adaptive kernel: ``(log2(C) + 1) / 2`` truncated, then rounded up to odd.
 
-    As the formula is coded everywhere.  Where the cut number is even, as at 128 and 2048 channels,
-    "nearest odd" is ambiguous; this goes up.  The authors' published models do not use it: their
-    kernels are set by hand.
+    This is how every implementation codes the formula.  Where the truncated number is even, as at
+    128 and 2048 channels, the paper's "nearest odd" is ambiguous.  The authors' published models do
+    not use the formula: their kernels are set by hand.
 
     Source: arXiv:1910.03151, section 3.2, with gamma 2 and b 1.
     """
@@ -91,8 +93,8 @@ class EfficientAttention(ChannelAttention):
     Args:
         channels: C.
         kernel: odd; by default ``eca_kernel(channels)``.
-        shared: one kernel slides over the channels, ``kernel`` weights; else every channel has
-            its own, ``kernel * C`` weights: the variant ECA-NS.
+        shared: True: one kernel for all channels, ``kernel`` weights.  False: one kernel per
+            channel, ``kernel * C`` weights, the variant ECA-NS.
 
     Source: arXiv:1910.03151, section 3.2; BangguWu/ECANet, models/eca_module.py and eca_ns.py.
     """
@@ -114,7 +116,7 @@ class EfficientAttention(ChannelAttention):
         self.channels, self.kernel, self.shared = channels, kernel, shared
         among = 1 if shared else channels
         with self.name_scope():
-            # a convolution over the channel axis, which is laid along the height
+            # a convolution over the channels, which are reshaped to the height axis
             self.conv = nn.Conv2D(
                 among, (kernel, 1), padding=(kernel // 2 if shared else 0, 0), groups=among,
                 in_channels=among, use_bias=False, prefix="conv_",
@@ -129,14 +131,14 @@ class EfficientAttention(ChannelAttention):
         return F.reshape(self.gate(self.conv(row)), shape=(0, -1, 1, 1))
 
     def _neighbours(self, F, row):
-        """``(N, 1, C, 1) -> (N, C, kernel, 1)``: of each channel the values under its kernel."""
+        """``(N, 1, C, 1) -> (N, C, kernel, 1)``: the values under each channel's kernel."""
         half = self.kernel // 2
         padded = F.pad(row, mode="constant", pad_width=(0, 0, 0, 0, half, half, 0, 0))
         shifted = [
             F.slice_axis(padded, axis=2, begin=i, end=i + self.channels) for i in range(self.kernel)
         ]
-        joined = F.concat(*shifted, dim=-1)  # not 3, for oneDNN: see forms.joined
-        return F.reshape(joined, shape=(0, -1, self.kernel, 1))
+        windows = F.concat(*shifted, dim=-1)  # not 3, see onednn.concat_channels
+        return F.reshape(windows, shape=(0, -1, self.kernel, 1))
 
 
 def _squeeze_excite(channels, *, reduction=4, divisor=8, prefix):
@@ -148,8 +150,8 @@ def _efficient(channels, *, kernel=None, shared=True, prefix):
     return EfficientAttention(channels, kernel, shared=shared, prefix=prefix)
 
 
-def _nested(channels, *, reduction=8, prefix):
-    # of ANTNet: a plain sigmoid; without biases, which is inferred (see related/antnet.py)
+def _antnet(channels, *, reduction=8, prefix):
+    # ANTNet's: a plain sigmoid; no biases, which is inferred (see models/antnet.py)
     hidden = _reduced(channels, reduction)
     return SqueezeExcite(channels, hidden, gate="sigmoid", use_bias=False, prefix=prefix)
 
@@ -166,21 +168,21 @@ def _whole(name, value, largest):
     return value
 
 
-_KINDS = {"se": _squeeze_excite, "eca": _efficient, "ant": _nested}
-_ON_OUTPUT = ("eca",)  # the others stand in the expanded space
+_KINDS = {"se": _squeeze_excite, "eca": _efficient, "ant": _antnet}
+_ON_OUTPUT = ("eca",)  # the others scale the expanded channels
 
 
 def attention(kind: Optional[str], channels: int, *, prefix: str = "attention_", **settings):
-    """Return a new block of channel attention, or None for the kind None.
+    """Create a block of channel attention; None for the kind None.
 
     Args:
-        kind: with its settings,
+        kind: one of these, with its settings and their defaults:
             ``se``: ``reduction`` 4, ``divisor`` 8 of the hidden channels, as in AsymmNet;
             ``eca``: ``kernel`` (None: adaptive), ``shared`` True;
-            ``ant``: ``reduction`` 8, that of ANTNet's first blocks.
-        channels: of the map it scales.
+            ``ant``: ``reduction`` 8, as in ANTNet's first blocks.
+        channels: channels of the map that it scales.
 
-    Raises: InputError for another kind or setting, an even kernel, a reduction that leaves nothing.
+    Raises: InputError for another kind or setting, an even kernel, a reduction to zero channels.
     """
     if kind is None and not settings:
         return None
@@ -199,15 +201,17 @@ def attention(kind: Optional[str], channels: int, *, prefix: str = "attention_",
     return make(channels, prefix=prefix, **settings)
 
 
-def attention_in_bottleneck(kind: Optional[str], wide: int, out: int, settings: Optional[dict]):
-    """Return the attention on the expanded channels and that on the output; one of them is None.
+def attention_in_bottleneck(
+    kind: Optional[str], depthwise_channels: int, out: int, settings: Optional[dict]
+):
+    """Create the attention on the expanded channels or on the output; the other one is None.
 
-    Each kind stands where its authors have it: ECA on the output of the residual branch, the
-    others behind the depthwise convolution.
+    Each kind goes where its authors put it: ECA on the output of the residual branch, the others
+    after the depthwise convolution.
     """
     settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise InputError(f"the settings of attention must be named values, got {settings!r}")
     if kind in _ON_OUTPUT:
         return None, attention(kind, out, **settings)
-    return attention(kind, wide, **settings), None
+    return attention(kind, depthwise_channels, **settings), None

@@ -1,4 +1,4 @@
-"""The asymmetrical bottleneck and the pieces it is made of."""
+"""The asymmetrical bottleneck and its building blocks."""
 
 import inspect
 from typing import Optional
@@ -7,20 +7,26 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import BlockPlan
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.attention import SqueezeExcite, attention_in_bottleneck
-from gluon_asymmnet.nn.onednn import TRAINING, Formed, joined, resliced, unblocked
+from gluon_asymmnet.nn.onednn import (
+    TRAINING,
+    GraphModeMixin,
+    concat_channels,
+    to_plain_layout,
+    to_plain_layout_with_grad,
+)
 
 nn = mx.gluon.nn
 
 
-class BatchNorm(Formed, nn.BatchNorm):
-    """Gluon's batch normalisation; in training form it takes in the ReLU behind it."""
+class BatchNorm(GraphModeMixin, nn.BatchNorm):
+    """Gluon's batch normalisation; in the training graph it is fused with the ReLU after it."""
 
     before_relu = False
 
     @property
     def with_relu(self) -> bool:
-        """Whether the output is rectified here."""
-        return self.before_relu and self.form == TRAINING
+        """Whether this layer also applies the ReLU."""
+        return self.before_relu and self.graph_mode == TRAINING
 
     def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
         norm = F.contrib.BatchNormWithReLU if self.with_relu else F.BatchNorm
@@ -28,7 +34,7 @@ class BatchNorm(Formed, nn.BatchNorm):
 
 
 class NormFactory:
-    """Make the normalisation layers of a network from GluonCV's ``norm_layer, norm_kwargs``."""
+    """Creates a network's normalisation layers from GluonCV's ``norm_layer, norm_kwargs``."""
 
     folded = False
 
@@ -48,12 +54,12 @@ class NormFactory:
 
 
 class Folded:
-    """In place of a ``NormFactory``: the normalisation is in the convolution's weight and bias."""
+    """In place of a ``NormFactory``: convolutions with bias and no normalisation layer."""
 
     folded = True
 
 
-class ConvNorm(Formed, mx.gluon.HybridBlock):
+class ConvNorm(GraphModeMixin, mx.gluon.HybridBlock):
     """Convolution without bias, normalisation and, if named, an activation.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))``.
@@ -75,9 +81,9 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
     ):
         super().__init__(prefix=prefix, params=params)
         norm = norm or NormFactory()
-        # oneDNN's backward of batch normalisation falls to a slow path behind these
+        # After these convolutions oneDNN's backward pass of batch normalisation is slow,
         self._odd = kernel == 1 and channels % 16 != 0
-        # and its forward, too, behind groups of such numbers: by 10 from 16 to 144 channels in 4
+        # and after these its forward pass too: ten times from 16 to 144 channels in 4 groups.
         self._odd_groups = kernel == 1 < groups and any(
             c // groups % 8 for c in (in_channels, channels)
         )
@@ -89,16 +95,16 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
             self.norm = None if norm.folded else norm(channels, zero_gamma=zero_gamma)
             self.act = activation(act) if act else None
         if isinstance(self.norm, BatchNorm):
-            # behind pointwise convolutions oneDNN's backward fails in some nets (from 20 to 64
-            # channels, for one)
+            # Not after pointwise convolutions: oneDNN's backward pass fails in some nets (e.g. from
+            # 20 to 64 channels).
             self.norm.before_relu = act == "relu" and 1 < groups == channels and channels % 16 == 0
 
     def hybrid_forward(self, F, x):
-        if self._odd and self.form == TRAINING:
-            x = resliced(F, x)
+        if self._odd and self.graph_mode == TRAINING:
+            x = to_plain_layout_with_grad(F, x)
         x = self.conv(x)
-        if self._odd_groups and self.tuned:
-            x = unblocked(F, x)
+        if self._odd_groups and self.tuned_for_onednn:
+            x = to_plain_layout(F, x)
         if self.norm is not None:
             x = self.norm(x)
         if self.act is None or getattr(self.norm, "with_relu", False):
@@ -107,7 +113,7 @@ class ConvNorm(Formed, mx.gluon.HybridBlock):
 
 
 class ChannelShuffle(mx.gluon.HybridBlock):
-    """Deal the channels of ``groups`` groups out in turn.
+    """Channel shuffle: interleave the channels of ``groups`` groups.
 
     Shapes: ``(N, C, H, W) -> (N, C, H, W)``; channel ``g * C/groups + i`` goes to
     ``i * groups + g``.  Source: arXiv:1707.01083, section 3.1.
@@ -122,11 +128,11 @@ class ChannelShuffle(mx.gluon.HybridBlock):
         return F.reshape(F.swapaxes(x, 1, 2), shape=(0, -3, -2))
 
 
-class AsymmBottleneck(Formed, mx.gluon.HybridBlock):
+class AsymmBottleneck(GraphModeMixin, mx.gluon.HybridBlock):
     """Inverted bottleneck that reuses its input in place of part of the expansion.
 
     Of the ``E`` channels of an inverted bottleneck, ``r*C`` are the input itself and only
-    ``E - r*C`` are computed; the input is then joined once more on the other side::
+    ``E - r*C`` are computed; the input is concatenated once more on the other side::
 
         [x]*r ++ conv1x1(x) ++ [x]*r   ->  E + r*C channels
         depthwise k x k -> optional squeeze-excite -> linear 1x1 -> + x if it fits
@@ -136,12 +142,12 @@ class AsymmBottleneck(Formed, mx.gluon.HybridBlock):
     Shapes: ``(N, C, H, W) -> (N, plan.out, ceil(H / s), ceil(W / s))``, s the stride.
 
     Args:
-        plan: the block with every decision taken, from ``arch.plan_block``.
-        norm: makes the normalisation layers; batch normalisation by default.
-        last_gamma: start the residual branch at zero, where there is a shortcut to carry x.
-        attention, attention_settings: beside the plan's squeeze-excite, for the related nets; as
-            ``nn.attention.attention`` has them.
-        groups: of the linear 1 x 1 convolution.
+        plan: the block's dimensions, from ``arch.plan_block``.
+        norm: creates the normalisation layers; batch normalisation by default.
+        last_gamma: initialise the last gamma to zero in blocks with a shortcut.
+        attention, attention_settings: further attention, for other model families; see
+            ``nn.attention.attention``.
+        groups: groups of the linear 1 x 1 convolution.
 
     Source: arXiv:2104.07770, figure 2.
     """
@@ -159,37 +165,43 @@ class AsymmBottleneck(Formed, mx.gluon.HybridBlock):
         params=None,
     ):
         super().__init__(prefix=prefix, params=params)
-        wide = plan.wide
+        channels = plan.depthwise_channels
         self.rate = plan.rate
         self.shortcut = plan.shortcut
         with self.name_scope():
             self.expand = (
-                ConvNorm(plan.in_channels, plan.computed, 1, 1, 1, plan.act, norm, prefix="expand_")
-                if plan.computed
+                ConvNorm(
+                    plan.in_channels, plan.expand_channels, act=plan.act, norm=norm,
+                    prefix="expand_",
+                )
+                if plan.expand_channels
                 else None
-            )
+            )  # fmt: skip
             self.shuffle = (
                 ChannelShuffle(plan.shuffle_groups, prefix="shuffle_")
                 if plan.shuffle_groups
                 else None
             )
             self.depthwise = ConvNorm(
-                wide, wide, plan.kernel, plan.stride, wide, plan.act, norm, prefix="depthwise_"
+                channels, channels, plan.kernel, plan.stride, channels, plan.act, norm,
+                prefix="depthwise_",
+            )  # fmt: skip
+            self.se = (
+                SqueezeExcite(channels, plan.se_hidden, prefix="se_") if plan.se_hidden else None
             )
-            self.se = SqueezeExcite(wide, plan.se_hidden, prefix="se_") if plan.se_hidden else None
             self.project = ConvNorm(
-                wide, plan.out, groups=groups, norm=norm,
+                channels, plan.out, groups=groups, norm=norm,
                 zero_gamma=last_gamma and plan.shortcut, prefix="project_",
             )  # fmt: skip
             self.wide_attention, self.out_attention = attention_in_bottleneck(
-                attention, wide, plan.out, attention_settings
+                attention, channels, plan.out, attention_settings
             )
 
     def hybrid_forward(self, F, x):
         y = x if self.expand is None else self.expand(x)
         if self.rate:
             copies = [x] * self.rate
-            y = joined(F, [*copies, y, *copies], self.form)
+            y = concat_channels(F, [*copies, y, *copies], self.graph_mode)
         if self.shuffle is not None:
             y = self.shuffle(y)
         y = self.depthwise(y)

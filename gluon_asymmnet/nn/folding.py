@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it, for inference."""
+"""Fold batch normalisation into the convolution before it, for inference."""
 
 from collections.abc import Mapping
 
@@ -8,10 +8,14 @@ EPSILON = 1e-5  # of MXNet's and PyTorch's batch normalisation, and of every net
 
 
 def fold(weight, gamma, beta, mean, variance, epsilon: float = EPSILON, bias=0):
-    """Return weight and bias of the convolution that does both; ``bias`` is what it had.
+    """Return weight and bias of a convolution equal to convolution plus normalisation.
 
-    Shapes: ``(out, in / groups, k, k)``, or with other kernels, and ``(out,)``.  In float64, then
-    float32: rounding the factors first would be seen in the logits.
+    Args:
+        weight: ``(out, in / groups, k, k)``, or of any other kernel shape.
+        gamma, beta, mean, variance: ``(out,)``.
+        bias: ``(out,)``, that of the given convolution.
+
+    Returns: float32 arrays, computed in float64: rounding the factors first shows in the logits.
     """
     weight, gamma, beta, mean, variance, bias = (
         np.asarray(a, np.float64) for a in (weight, gamma, beta, mean, variance, bias)
@@ -23,9 +27,9 @@ def fold(weight, gamma, beta, mean, variance, epsilon: float = EPSILON, bias=0):
 
 
 def fold_all(arrays: Mapping, epsilon: float = EPSILON) -> dict:
-    """Fold every ``X.norm`` of a network's arrays into ``X.conv``; the others stay as they are.
+    """Fold every ``X.norm`` of a network's arrays into ``X.conv``; other arrays are unchanged.
 
-    So does an ``X.conv`` without ``X.norm``: a detector's predictors end in one.
+    An ``X.conv`` without an ``X.norm`` is unchanged too: a detector's prediction heads have them.
     """
     found = {}
     for name, value in arrays.items():

@@ -1,13 +1,14 @@
-"""The forms a network can take; all compute the same function with the same weights.
+"""Three graphs for the same network; all compute the same function with the same weights.
 
-- ``PLAIN``: as exported, and what everything is compared with.
-- ``TRAINING``: with operators whose backward is fast on the CPU, and identities that keep oneDNN
-  off its slow paths.  Names and arrays are the plain net's.
-- ``INFERENCE``: batch normalisation folded, and identities that save changes of memory layout.
+- ``PLAIN``: the exported graph, and the reference for the other two.
+- ``TRAINING``: operators whose backward pass is fast on the CPU, and copies that keep oneDNN off
+  its slow code paths.  Parameter names and shapes are those of the plain graph.
+- ``INFERENCE``: batch normalisation folded into the convolutions, and copies that save changes of
+  the memory layout.
 
-An identity here is an operator that copies its input into plain memory order.  oneDNN keeps
-activations in blocks of 16 channels; elementwise operators do not, so that each of them undoes the
-blocks of each of its inputs.  One copy before a chain of them does it once.
+The copies are identity operators that write their input in plain memory layout.  oneDNN keeps
+activations in blocks of 16 channels, and elementwise operators cannot read blocks: each of them
+converts each of its inputs back.  One copy before a chain of such operators converts once.
 
 Measured on two processors, see ``benchmarks/``.
 """
@@ -15,56 +16,56 @@ Measured on two processors, see ``benchmarks/``.
 PLAIN, TRAINING, INFERENCE = "plain", "training", "inference"
 
 
-class Formed:
-    """A block whose graph depends on the form; set by ``set_form``, plain from the start."""
+class GraphModeMixin:
+    """Base of the blocks whose graph depends on the mode; ``set_graph_mode`` changes it."""
 
-    form = PLAIN
+    graph_mode = PLAIN
 
     @property
-    def tuned(self) -> bool:
-        """Whether the form is one of the two for oneDNN."""
-        return self.form != PLAIN
+    def tuned_for_onednn(self) -> bool:
+        """Whether the mode is ``TRAINING`` or ``INFERENCE``."""
+        return self.graph_mode != PLAIN
 
 
-def set_form(net, form: str) -> None:
-    """Change the form of every block of ``net``.  Call it before ``hybridize``."""
+def set_graph_mode(net, mode: str) -> None:
+    """Set the graph mode of every block of ``net``.  Call it before ``hybridize``."""
 
     def change(block) -> None:
-        if isinstance(block, Formed):
-            block.form = form
+        if isinstance(block, GraphModeMixin):
+            block.graph_mode = mode
 
     net.apply(change)
 
 
-def unblocked(F, x):
-    """Return ``x`` in plain memory order."""
+def to_plain_layout(F, x):
+    """Return a copy of ``x`` in plain memory layout."""
     return F.reshape(x, shape=(0, 0, 0, 0))
 
 
-def resliced(F, x):
-    """Return ``x`` in plain memory order, in the backward pass too."""
+def to_plain_layout_with_grad(F, x):
+    """Return a copy of ``x`` in plain memory layout; the gradient is copied likewise."""
     return F.slice_axis(x, axis=1, begin=0, end=None)
 
 
-def joined(F, maps, form: str):
-    """Return the maps joined along the channels.
+def concat_channels(F, maps, mode: str):
+    """Concatenate maps ``(N, C_i, H, W)`` along the channels.
 
-    With a negative axis, as oneDNN's backward of the join fails in MXNet 1.9.1 where channel counts
-    are no multiples of 16; a negative axis takes the path that works.
+    oneDNN's backward pass of the concatenation fails in MXNet 1.9.1 where channel counts are no
+    multiples of 16.  A negative axis takes another code path, which works.
     """
-    return F.concat(*maps, dim=1 if form == INFERENCE else -3)
+    return F.concat(*maps, dim=1 if mode == INFERENCE else -3)
 
 
-def channel_mean(F, x, form: str):
+def channel_mean(F, x, mode: str):
     """Return the mean over H and W, ``(N, C, H, W) -> (N, C, 1, 1)``.
 
-    Pooling is fastest, four times more so if a kernel is named, which it ignores; but its backward
-    fails at some channel counts.  In training a matrix product is several times faster than the
-    general reduction of ``F.mean``.
+    Pooling is the fastest, and four times faster with an explicit kernel, which it ignores; but its
+    backward pass fails at some channel counts.  In training a matrix product is several times
+    faster than the general reduction of ``F.mean``.
     """
-    if form == INFERENCE:
+    if mode == INFERENCE:
         return F.Pooling(x, global_pool=True, kernel=(1, 1), pool_type="avg")
-    if form == PLAIN:
+    if mode == PLAIN:
         return F.mean(x, axis=(2, 3), keepdims=True)
     pixels = F.reshape(x, shape=(0, 0, -1))
     ones = _ones_row(F, pixels)
@@ -74,9 +75,10 @@ def channel_mean(F, x, form: str):
 
 
 def scale_channels(F, x, gate):
-    """Return ``x * gate`` for ``gate`` ``(N, C, 1, 1)``, spread by a matrix product.
+    """Return ``x * gate`` for ``gate`` ``(N, C, 1, 1)``, for training.
 
-    ``broadcast_mul`` sums its gradient over H and W with a general reduction.
+    The gate is broadcast by a matrix product, because the gradient of ``broadcast_mul`` is summed
+    over H and W by a slow general reduction.
     """
     ones = _ones_row(F, F.reshape(x, shape=(0, 0, -1)))
     spread = F.batch_dot(F.reshape(gate, shape=(0, 0, -1)), ones)
@@ -84,5 +86,5 @@ def scale_channels(F, x, gate):
 
 
 def _ones_row(F, pixels):
-    """Return ``(N, 1, H*W)`` ones for ``(N, C, H*W)``; their gradient is nothing."""
+    """Return ones ``(N, 1, H*W)`` for ``(N, C, H*W)``; no gradient flows through them."""
     return F.ones_like(F.slice_axis(pixels, axis=1, begin=0, end=1))

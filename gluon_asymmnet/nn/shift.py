@@ -1,10 +1,10 @@
-"""The three shift primitives of AddressNet: data moves, nothing is computed.
+"""The three shift primitives of AddressNet, which move data without arithmetic.
 
 Source: arXiv:1809.08458 and its poster at WACV 2019.  There a shift moves a pointer; MXNet's
-operators copy, so their times are not the paper's.
+operators copy, so their times are not comparable with the paper's.
 
-All of them are slices and joins, of any batch and image size.  Joins name a negative axis: see
-``forms.joined``.
+All three consist of slices and concatenations, for any batch and image size.  Concatenations use a
+negative axis, see ``onednn.concat_channels``.
 """
 
 from gluon_asymmnet._mxnet import mx
@@ -15,7 +15,7 @@ _CHANNELS, _ROWS, _COLUMNS = -3, -2, -1
 
 
 class ChannelShift(mx.gluon.HybridBlock):
-    """Roll the channels to the left by half a group, so that half of each group is another's.
+    """Roll the channels to the left by half a group, which mixes neighbouring groups.
 
     Shapes: ``(N, C, H, W) -> (N, C, H, W)``; ``out[j] = in[(j + C/(2*groups)) mod C]``.
 
@@ -43,17 +43,16 @@ class ChannelShift(mx.gluon.HybridBlock):
 
 
 class AddressShift(mx.gluon.HybridBlock):
-    """Move the quarters of the channels by a pixel each: left, up, right, down.
+    """Shift each quarter of the channels by one pixel: left, up, right, down.
 
-    Shapes: ``(N, C, H, W) -> (N, C, H, W)``.  Inside the border both modes are the same.
+    Shapes: ``(N, C, H, W) -> (N, C, H, W)``.  The two modes differ only at the borders.
 
     Args:
         channels: C, a multiple of 4.
-        mode: ``flat``, as the paper does it: the quarters are windows of a sample's memory,
-            displaced by +1, +W, -1 and -W elements.  What enters a row is the end of the row next
-            to it in memory, what enters a channel is of the channel next to it, at the ends of a
-            quarter the next quarter's; in this order of directions nothing outside the sample is
-            read.  ``zero``: zeros enter.
+        mode: ``flat``, the paper's: the quarters are windows of a sample's memory, displaced by
+            +1, +W, -1 and -W elements.  Each border pixel comes from the adjacent row or channel in
+            memory, also across quarters.  With this order of directions no element outside the
+            sample is read.  ``zero``: border pixels become zero.
     """
 
     def __init__(self, channels: int, mode: str = "flat", *, prefix=None, params=None):
@@ -81,7 +80,7 @@ class ShortcutShift(mx.gluon.HybridBlock):
 
 
 def _move_flat(F, x, q):
-    """Push a pixel or a row of the channel after, or before, into each channel of a quarter."""
+    """Fill the border of each channel with a pixel or row of the next or previous channel."""
     pixels = _flat(F, x)
     left, up, right, down = F.split(x, num_outputs=4, axis=_CHANNELS)
     first_pixels = _channels(F, F.slice_axis(pixels, axis=-1, begin=0, end=1), 1, q + 1)
@@ -118,7 +117,7 @@ def _prepend(F, x, line, axis):
 
 
 def _move_zero(F, x, _):
-    """Cut the quarters as windows out of padded ones."""
+    """Crop the shifted quarters out of zero-padded ones."""
     padded = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 1, 1, 1, 1))
     left, up, right, down = F.split(padded, num_outputs=4, axis=_CHANNELS)
     inside, first, last = (1, -1), (0, -2), (2, None)

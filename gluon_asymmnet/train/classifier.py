@@ -23,7 +23,7 @@ from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate_together
 from gluon_asymmnet.models.registry import parse_name, read_spec
-from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_form
+from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_graph_mode
 from gluon_asymmnet.train import optimization as gradients
 from gluon_asymmnet.train.checkpoint import load_states_file, load_trainer
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
@@ -118,7 +118,7 @@ class ClassifierTask:
         self._judged = self._new_net()
         self._judged.initialize(ctx=devices[0])
         if devices[0].device_type == "cpu":
-            set_form(self._judged, INFERENCE)
+            set_graph_mode(self._judged, INFERENCE)
 
     def _training_input(self, source):
         config = self.config
@@ -314,7 +314,7 @@ class ClassifierTask:
     def _make_net(self):
         config, net = self.config, self._new_net()
         if self.devices[0].device_type == "cpu":
-            set_form(net, TRAINING)
+            set_graph_mode(net, TRAINING)
         mx.random.seed(config.seed)
         net.initialize(mx.init.MSRAPrelu(), ctx=self.devices)
         if config.use_pretrained:

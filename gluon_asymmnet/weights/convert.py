@@ -185,7 +185,7 @@ def _candidates(
             Variant(name, w, r)
             for name, spec in SPECS.items()
             for w in WIDTHS
-            for r in (_RATES if spec.reuses else (0,))
+            for r in (_RATES if spec.asymmetric else (0,))
         ]
     for variant in variants:
         for stem in STEMS:
@@ -218,8 +218,8 @@ def _notes(weights: Weights, to_layout: str) -> tuple[str, ...]:
         return ()
     released, port = (_plan(weights.variant, stem).blocks[0] for stem in ("authors", "scaled"))
     which = variant_id(weights.variant)
-    if released.computed != port.computed:
-        if weights.plan.blocks[0].computed:
+    if released.expand_channels != port.expand_channels:
+        if weights.plan.blocks[0].expand_channels:
             return (
                 f"{which}: the first block of these weights expands, as in the released MXNet "
                 f"code; that of the authors' PyTorch port does not, and cannot load them",

@@ -158,12 +158,12 @@ def trace_blocks(graph: "PlannedGraph", path: str, blocks: Sequence[BlockPlan]) 
 
 def _block(graph: "PlannedGraph", path: str, block: BlockPlan, x: str) -> str:
     """One bottleneck, as ``nn/bottlenecks.py`` does it."""
-    y = graph.conv(f"{path}.expand", x, block.act) if block.computed else x
+    y = graph.conv(f"{path}.expand", x, block.act) if block.expand_channels else x
     if block.rate:
         copies = [x] * block.rate
         y = graph.node("Concat", [*copies, y, *copies], f"{path}.join", axis=1)
     if block.shuffle_groups:
-        y = graph.shuffle(f"{path}.shuffle", y, block.wide, block.shuffle_groups)
+        y = graph.shuffle(f"{path}.shuffle", y, block.depthwise_channels, block.shuffle_groups)
     y = graph.conv(f"{path}.depthwise", y, block.act)
     if block.se_hidden:
         y = _squeeze_excite(graph, f"{path}.se", y)

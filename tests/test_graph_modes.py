@@ -1,4 +1,4 @@
-"""The fast forms of a network compute what the plain one does."""
+"""The training and inference graphs of a network compute the same as the plain one."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import pytest
 from benchmarks.authors_net import plain_copy
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.asymmnet import inference_form
+from gluon_asymmnet.models.asymmnet import fold_for_inference
 from gluon_asymmnet.nn.folding import fold
-from gluon_asymmnet.nn.onednn import PLAIN, TRAINING, set_form
+from gluon_asymmnet.nn.onednn import PLAIN, TRAINING, set_graph_mode
 from gluon_asymmnet.zoo import get_model
 from tests.test_models import BUILDABLE, images, initialized, relative
 
@@ -23,8 +23,8 @@ def unsettled(*args, **kwargs):
     return net
 
 
-def gradients(net, form, x, label):
-    set_form(net, form)
+def gradients(net, mode, x, label):
+    set_graph_mode(net, mode)
     net.hybridize(static_alloc=True, static_shape=True)
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     with mx.autograd.record():
@@ -36,7 +36,7 @@ def gradients(net, form, x, label):
 
 
 @pytest.mark.parametrize(("name", "width", "rate"), BUILDABLE)
-def test_gradients_of_the_training_form(name, width, rate):
+def test_gradients_of_the_training_graph(name, width, rate):
     """To 1e-4 of all gradients together: some betas' true gradient is 0, and what is seen noise."""
     net = unsettled(name, width=width, rate=rate, classes=5, dropout=0)
     size = 33 if rate else 32  # odd sizes, too
@@ -48,20 +48,20 @@ def test_gradients_of_the_training_form(name, width, rate):
     assert difference**0.5 < 1e-4 * sum((g**2).sum() for g in plain.values()) ** 0.5
 
 
-def test_training_form_keeps_names_and_arrays():
+def test_training_graph_keeps_names_and_arrays():
     net = get_model("asymmnet_small", width=0.5)
     before = {n: p.shape for n, p in net._collect_params_with_prefix().items()}
-    set_form(net, TRAINING)
+    set_graph_mode(net, TRAINING)
     assert {n: p.shape for n, p in net._collect_params_with_prefix().items()} == before
-    set_form(net, PLAIN)
+    set_graph_mode(net, PLAIN)
     plain = get_model("asymmnet_small", width=0.5)(mx.sym.var("data")).tojson()
     assert net(mx.sym.var("data")).tojson() == plain
 
 
 @pytest.mark.parametrize(("name", "width", "rate"), BUILDABLE)
-def test_outputs_of_the_inference_form(name, width, rate):
+def test_outputs_of_the_inference_graph(name, width, rate):
     net = unsettled(name, width=width, rate=rate, classes=5)
-    folded = inference_form(net)
+    folded = fold_for_inference(net)
     for batch, size in ((1, 64), (3, 45)):
         x = images(batch, size)
         assert relative(folded(x), net(x)) < 1e-4
