@@ -45,11 +45,11 @@ def onnxruntime_spinning(case: Case) -> Call:
 def prepare(case: Case) -> Call:
     """Preprocessing alone: read a JPEG file, decode, resize, crop, normalise."""
     from gluon_asymmnet.card import CARD_FILE, read_card
-    from gluon_asymmnet.predict.pictures import read_picture
+    from gluon_asymmnet.predict.images import read_image
 
     preprocessing = read_card(Path(case.folder) / CARD_FILE).preprocessing
     path = _picture(case)
-    return lambda: preprocessing(read_picture(path))
+    return lambda: preprocessing(read_image(path))
 
 
 def _classify(case: Case, engine: str) -> Call:

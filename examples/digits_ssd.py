@@ -106,7 +106,7 @@ def _train(root: Path, base: str, runs: Path, tag: str, epochs: int):
 def _evaluate(root: Path, exported: Path) -> tuple[dict, bool]:
     """Return the figures of every engine, and whether all found the same."""
     from gluon_asymmnet.data.boxes.voc import VOCSource
-    from gluon_asymmnet.evaluation.agreement import Found, agreement
+    from gluon_asymmnet.evaluation.agreement import compare_detections
     from gluon_asymmnet.evaluation.detection import detect, evaluate
     from gluon_asymmnet.predict.detector import DetectorPredictor
     from gluon_asymmnet.predict.engines import ENGINES
@@ -118,14 +118,15 @@ def _evaluate(root: Path, exported: Path) -> tuple[dict, bool]:
         found = list(
             detect(model.predict, source, card.input_size, _BATCH, normalization=card.normalization)
         )
-        result = evaluate(found, list(card.class_names))
+        result = evaluate(found, list(card.class_names), card.input_size)
         figures[engine] = {
             "mAP": result.original.mean_ap_11_point,
             "mAP_resized": result.resized.mean_ap_11_point,
         }
-        seen = [Found(one.labels, one.scores, one.boxes) for one in found]
-        first = first or seen
-        agreed = agreed and agreement(zip(first, seen), least=card.least_score).share == 1
+        detections = [one for _, one in found]
+        first = first or detections
+        same = compare_detections(zip(first, detections), score_threshold=card.least_score)
+        agreed = agreed and same.share == 1
     return figures, agreed
 
 

@@ -15,23 +15,23 @@ from gluon_asymmnet import DetectorPredictor, Predictor
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.cli.detect import _SHOWN_FROM
+from gluon_asymmnet.cli.detect import _SCORE_THRESHOLD
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.transforms import validation_image
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.detector_card import parse_detector_card, read_detector_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.evaluation.agreement import Found, agreement
+from gluon_asymmnet.evaluation.agreement import compare_detections
 from gluon_asymmnet.evaluation.detection import detect
-from gluon_asymmnet.evaluation.drawing import SHOWN_FROM
+from gluon_asymmnet.evaluation.drawing import SCORE_THRESHOLD
 from gluon_asymmnet.export.bundle import FORMATS, export_all
 from gluon_asymmnet.export.onnx import detector_graph
 from gluon_asymmnet.export.onnx.graph import OnnxForm
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.models.ssd_spec import DETECTORS, detector_layers
-from gluon_asymmnet.predict.pictures import read_picture
+from gluon_asymmnet.predict.images import read_image
 from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.zoo import get_model, open_detector
 from tests.conftest import run_python
@@ -63,7 +63,7 @@ def photos(tmp_path_factory):
 def network_input(photos, size):
     card = Card()
     return np.stack(
-        [validation_image(read_picture(p), size, card.preprocessing.normalization) for p in photos]
+        [validation_image(read_image(p), size, card.preprocessing.normalization) for p in photos]
     )
 
 
@@ -103,10 +103,6 @@ def only(folder, pattern):
     return path
 
 
-def as_found(detection):
-    return Found(detection.labels, detection.scores, detection.boxes)
-
-
 # --- The engines ---------------------------------------------------------------------------------
 
 
@@ -119,13 +115,11 @@ def test_three_engines_find_the_same(exported, photos):
         predictor = DetectorPredictor(out, engine)
         assert predictor.engine == engine
         found = predictor.detect(photos, 0.01, batch_size=2)
-        same = agreement(
-            ((as_found(a), as_found(b)) for a, b in zip(expected, found)), least=0.02
-        )  # fmt: skip
+        same = compare_detections(zip(expected, found), score_threshold=0.02)
         assert same.detections > 20 * len(photos)
         assert same.share == 1, (engine, same)
-        assert same.scores < 1e-3
-        assert same.boxes < 0.5
+        assert same.score_difference < 1e-3
+        assert same.box_difference < 0.5
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -163,17 +157,17 @@ def test_the_networks_own_suppression(exported, photos):
 
 
 def test_what_evaluation_takes(first, photos):
-    """``detection.evaluate.detect`` and ``detect`` see the same picture, and give its pixels."""
+    """``evaluation.detection.detect`` and ``detect`` see the same image, and give its pixels."""
     source = VOCSource(photos[0].parents[2], [(2007, "trainval")])
     for engine in ENGINES:
         predictor = DetectorPredictor(first[1], engine)
         card = predictor.card
         found = list(detect(predictor.predict, source, 300, 2, normalization=card.normalization))
-        mine = predictor.detect([one.truth.rgb for one in found], 0.0, batch_size=3)
-        for one, other in zip(found, mine):
+        mine = predictor.detect([example.rgb for example, _ in found], 0.0, batch_size=3)
+        for (example, one), other in zip(found, mine):
             np.testing.assert_array_equal(one.labels, other.labels)
             np.testing.assert_allclose(one.boxes, other.boxes, atol=0.01)
-            width, height = one.truth.size
+            width, height = example.size
             assert (other.boxes >= 0).all()
             assert (other.boxes <= [width, height, width, height]).all()
             assert other.boxes[:, 2].max() > 0.9 * min(width, 300)
@@ -425,7 +419,7 @@ def test_bad_arguments(first, photos):
 def test_the_command(first, photos, tmp_path, capsys):
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
-    (folder / "a.png").write_bytes(encode(read_picture(photos[-2]), ".png"))
+    (folder / "a.png").write_bytes(encode(read_image(photos[-2]), ".png"))
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     shutil.copy(photos[0], folder / "more/c.jpg")
     status = main([
@@ -458,7 +452,7 @@ def test_the_command(first, photos, tmp_path, capsys):
             assert line[:-6] == ([str(path)] if place == 0 else [])
     assert next(rows, None) is None
     assert (tmp_path / "marked/photos/more/c.jpg").is_file()
-    marked = read_picture(tmp_path / "marked/photos/a.png")
+    marked = read_image(tmp_path / "marked/photos/a.png")
     for left, top, _, bottom in expected[0].boxes:
         assert tuple(marked[round((top + bottom) / 2), round(left)]) == (255, 60, 0)
 
@@ -467,7 +461,7 @@ def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
     model = ["--model", str(first[1])]
     assert main(["detect", str(photos[0]), "--score-threshold", "1", *model]) == 0
     assert capsys.readouterr().out.split() == [str(photos[0]), "nothing"]
-    assert _SHOWN_FROM == SHOWN_FROM
+    assert _SCORE_THRESHOLD == SCORE_THRESHOLD
     for arguments, message in (
         (["--score-threshold", "2"], "--score-threshold must be from 0 to 1, got 2.0"),
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),

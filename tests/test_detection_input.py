@@ -18,7 +18,7 @@ from gluon_asymmnet.data.boxes.transforms import (
     resized,
     training_sample,
 )
-from gluon_asymmnet.data.boxes.voc import Annotated
+from gluon_asymmnet.data.boxes.voc import DetectionExample
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.models.ssd_box_coder import decode
 from gluon_asymmnet.models.ssd_spec import anchors, get_detector_spec
@@ -49,7 +49,7 @@ class Squares:
             x, y = int(rng.integers(width - side)), int(rng.integers(height - side))
             rgb[y : y + side, x : x + side] = 255
             boxes.append((x, y, x + side, y + side))
-        return Annotated(
+        return DetectionExample(
             f"{i}", rgb, np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), int),
             np.zeros(len(boxes), bool), (width, height),
         )  # fmt: skip
@@ -291,5 +291,7 @@ def test_validation_gives_every_picture_once_and_in_order():
     source = Squares(11)
     found = list(validation_batches(source, 4, 64, threads=2))
     assert [len(batch.data) for batch in found] == [4, 4, 3]
-    assert [one.image_id for batch in found for one in batch.truth] == [str(i) for i in range(11)]
+    assert [one.image_id for batch in found for one in batch.examples] == [
+        str(i) for i in range(11)
+    ]
     assert list(validation_batches(Squares(0), 4, 64)) == []

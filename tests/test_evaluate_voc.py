@@ -12,6 +12,7 @@ from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import evaluate_voc
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
+from gluon_asymmnet.data.boxes.geometry import Detections
 from gluon_asymmnet.data.boxes.loader import validation_batches
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import decode
@@ -53,7 +54,7 @@ def fitted(boxes, tmp_path_factory):
     generate = TargetGenerator(anchors(net.spec))
     targets = [
         generate(one.boxes * np.tile(300 / np.array(one.size), 2), one.labels, one.difficult)
-        for one in batch.truth
+        for one in batch.examples
     ]
     classes, offsets = (nd.array(np.stack(column)) for column in zip(*targets))
     x = nd.array(batch.data)
@@ -162,12 +163,12 @@ def test_exactly_all_images_at_any_batch_size(boxes, fitted, tmp_path):
 def test_the_two_kinds_of_pixels_differ_where_a_pixel_counts(fitted, tmp_path):
     """4 of 8 pixels are half of it; resized 8 times, (32 - 7 + 1) of (64 - 7 + 1) are less."""
     source = VOCSource(write_digits_voc(tmp_path / "d", images=(1, 1)).root)
-    truth = source.annotation(0)._replace(
-        boxes=np.float32([[0, 0, 7, 7]]), labels=np.array([0]), difficult=np.array([False])
-    )
-    found = np.float32([[0, 0, 3, 7]]), np.array([0]), np.float32([0.9])
-    one = report.Detected(truth, found[1], found[2], found[0], np.float32([8, 8, 8, 8]))
-    result = evaluate([one], ["a"])
+    example = source.annotation(0)._replace(
+        boxes=np.float32([[0, 0, 7, 7]]), labels=np.array([0]), difficult=np.array([False]),
+        size=(8, 8),
+    )  # fmt: skip
+    found = Detections(np.array([0]), np.float32([0.9]), np.float32([[0, 0, 3, 7]]))
+    result = evaluate([(example, found)], ["a"], 64)
     assert result.original.mean_ap_area == 1
     assert result.resized.mean_ap_area == 0
     assert "original pixels (the devkit's)             1.0000" in report.lines(result)
@@ -177,7 +178,7 @@ def test_a_detector_that_drops_pictures_is_refused(boxes):
     def predict(images):
         return [np.full((len(images) - 1, 3, n), -1.0) for n in (1, 1, 4)]
 
-    with pytest.raises(RunError, match="gives 3, 3, 3 rows for a batch of 4 pictures"):
+    with pytest.raises(RunError, match="gives 3, 3, 3 rows for a batch of 4 images"):
         list(detect(predict, VOCSource(boxes), 300, 4))
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.evaluation.agreement import Found, agreement
+from gluon_asymmnet.data.boxes.geometry import Detections
+from gluon_asymmnet.evaluation.agreement import compare_detections
 from gluon_asymmnet.predict.nms import box_nms, suppress
 from tests.test_ssd_targets import slow_overlap
 
@@ -55,14 +56,14 @@ def test_the_boxes_that_a_slow_loop_keeps():
         if all(slow_overlap(boxes[k], boxes[i]) <= 0.45 for k in rivals):
             kept.append(i)
     assert box_nms(ids, scores, boxes, overlap_thresh=0.45).tolist() == kept
-    assert box_nms(ids, scores, boxes, overlap_thresh=0.45, most=7).tolist() == kept[:7]
+    assert box_nms(ids, scores, boxes, overlap_thresh=0.45, max_boxes=7).tolist() == kept[:7]
     assert 20 < len(kept) < 140
 
 
 def by_hand(scores, boxes, **changes):
-    settings = dict(nms_thresh=0.5, nms_topk=400, post_nms=100, least_score=0.01)
+    settings = dict(nms_thresh=0.5, nms_topk=400, post_nms=100, score_threshold=0.01)
     found = suppress(np.float32(scores), np.float32(boxes), **{**settings, **changes})
-    return list(zip(found.ids.tolist(), found.scores.tolist(), found.boxes[:, 0].tolist()))
+    return list(zip(found.labels.tolist(), found.scores.tolist(), found.boxes[:, 0].tolist()))
 
 
 def test_suppression_by_hand():
@@ -75,7 +76,7 @@ def test_suppression_by_hand():
     # of the best two, both of class 0, one is left
     assert by_hand(scores, boxes, nms_topk=2) == [(0, 0.75, 2)]
     assert by_hand(scores, boxes, post_nms=2) == [(0, 0.75, 2), (1, 0.25, 0)]
-    assert by_hand(scores, boxes, least_score=0.25) == [(0, 0.75, 2)]  # above, not from there on
+    assert by_hand(scores, boxes, score_threshold=0.25) == [(0, 0.75, 2)]  # strictly above
     # none are suppressed: class by class, box by box
     everything = [(0, 0.5, 0), (0, 0.75, 2), (0, 0.125, 8), (1, 0.25, 0), (1, 0.25, 8)]
     for off in (0, 1, -1):
@@ -86,20 +87,20 @@ def test_suppression_by_hand():
 def test_agreement_by_hand():
     def found(*rows):
         labels, scores, *corners = (np.array(column) for column in zip(*rows))
-        return Found(labels, scores, np.stack(corners, axis=1))
+        return Detections(labels, scores, np.stack(corners, axis=1))
 
     one = found((0, 0.9, 0, 0, 10, 10), (1, 0.5, 0, 0, 10, 10), (1, 0.2, 50, 50, 60, 60))
     same = found((1, 0.5005, 0, 0, 10, 10.25), (0, 0.9, 0, 0, 10, 10))  # in another order
-    assert agreement([(one, one)]) == (6, 1, 0, 0)
-    detections, share, scores, boxes = agreement([(one, same)])
+    assert compare_detections([(one, one)]) == (6, 1, 0, 0)
+    detections, share, scores, boxes = compare_detections([(one, same)])
     assert (detections, share, boxes) == (5, 4 / 5, 0.25)
     assert scores == pytest.approx(0.0005)
-    assert agreement([(one, same)], least=0.3)[:2] == (4, 1)
+    assert compare_detections([(one, same)], score_threshold=0.3)[:2] == (4, 1)
     for other in ((0, 0.898, 0, 0, 10, 10), (0, 0.9, 0.6, 0, 10, 10), (1, 0.9, 0, 0, 10, 10)):
-        assert agreement([(one, found(other))], least=0.6)[:2] == (2, 0)
-    nothing = Found(np.zeros(0), np.zeros(0), np.zeros((0, 4)))
-    assert agreement([(nothing, nothing)]) == (0, 1, 0, 0)
-    assert agreement([(one, nothing)])[:2] == (3, 0)
+        assert compare_detections([(one, found(other))], score_threshold=0.6)[:2] == (2, 0)
+    nothing = Detections(np.zeros(0), np.zeros(0), np.zeros((0, 4)))
+    assert compare_detections([(nothing, nothing)]) == (0, 1, 0, 0)
+    assert compare_detections([(one, nothing)])[:2] == (3, 0)
     far = found((0, 0.9, 0, 0, 10, 1e6)), found((0, 0.9, 0, 0, 10, 1e6 + 9))
-    assert agreement([far])[1] == 1  # 9 of a million
-    assert agreement([far], side=1e6)[1] == 0
+    assert compare_detections([far])[1] == 1  # 9 of a million
+    assert compare_detections([far], side=1e6)[1] == 0

@@ -16,10 +16,10 @@ from gluon_asymmnet.evaluation.classification import evaluate
 from gluon_asymmnet.export.bundle import export_all
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.predict import Predictor
-from gluon_asymmnet.predict.pictures import read_picture
+from gluon_asymmnet.predict.images import read_image
 from tests.conftest import ROOT, run_python
 from tests.random_nets import random_model
-from tests.test_pictures import picture
+from tests.test_image_files import picture
 
 ENGINES = ("mxnet", "onnxruntime", "openvino")
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -338,7 +338,7 @@ def test_the_command(exported, photos, tmp_path, capsys):
     assert [one["path"] for one in result["skipped"]] == [str(photos / "bad.jpg")]
     marked = sorted(p.relative_to(tmp_path) for p in (tmp_path / "marked").rglob("*.*g"))
     assert list(map(str, marked)) == ["marked/photos/a.jpg", "marked/photos/more/c.png"]
-    assert read_picture(tmp_path / "marked/photos/a.jpg").shape == (100, 120, 3)
+    assert read_image(tmp_path / "marked/photos/a.jpg").shape == (100, 120, 3)
 
 
 def test_the_command_refuses(exported, photos, tmp_path, capsys):

@@ -23,7 +23,7 @@ from gluon_asymmnet.data.boxes.loader import DetectionBatch
 from gluon_asymmnet.data.boxes.sources import splits_of
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.errors import InputError, RunError
-from gluon_asymmnet.evaluation.agreement import Found, agreement
+from gluon_asymmnet.evaluation.agreement import compare_detections
 from gluon_asymmnet.evaluation.detection import detect, evaluate
 from gluon_asymmnet.models.ssd import SSD
 from gluon_asymmnet.models.ssd_spec import anchors
@@ -319,15 +319,16 @@ def test_both_kinds_of_pixels_against_gluoncvs_metric(boxes):
         return ids, scores, found
 
     found = list(detect(predict, source, 300, 5, threads=1))
-    assert [one.truth.image_id for one in found] == [source.annotation(i).image_id
-                                                     for i in range(12)]  # fmt: skip
-    result = evaluate(found, source.class_names)
+    ids = [source.annotation(i).image_id for i in range(12)]
+    assert [example.image_id for example, _ in found] == ids
+    result = evaluate(found, source.class_names, 300)
     for kind in ("original", "resized"):
         metric = gluoncv.utils.metrics.voc_detection.VOC07MApMetric(class_names=source.class_names)
-        for one in found:
-            scale = one.scale if kind == "resized" else 1
-            columns = (one.boxes * scale, one.labels, one.scores, one.truth.boxes * scale,
-                       one.truth.labels, one.truth.difficult)  # fmt: skip
+        for example, one in found:
+            resize = np.tile(np.float32(300) / np.float32(example.size), 2)
+            scale = resize if kind == "resized" else 1
+            columns = (one.boxes * scale, one.labels, one.scores, example.boxes * scale,
+                       example.labels, example.difficult)  # fmt: skip
             metric.update(*(column[None] for column in columns))
         ours = getattr(result, kind).mean_ap_11_point
         assert ours == pytest.approx(metric.get()[1][-1], abs=1e-6)
@@ -380,13 +381,13 @@ def test_a_run_is_exported_and_three_engines_find_the_same(boxes, undisturbed, t
     assert capsys.readouterr().out.count("pixels in a box, on 4 images") == 4
     pictures = sorted((boxes / "VOC2007/JPEGImages").glob("*.jpg"))[:4]
     found = [
-        [Found(d.labels, d.scores, d.boxes) for d in DetectorPredictor(*where).detect(pictures, 0)]
+        DetectorPredictor(*where).detect(pictures, 0)
         for where in [(folder,), *((tmp_path / "out", e) for e in ENGINES)]
     ]
     assert all(len(one.labels) == 100 for one in found[0])  # so little training: nothing stands out
     for other in found[1:]:
         # every box has nearly the same score, so that the last digit decides about some
-        assert agreement(zip(found[0], other)).share > 0.98
+        assert compare_detections(zip(found[0], other)).share > 0.98
 
 
 def equal_weights(a, b):

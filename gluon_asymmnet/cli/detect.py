@@ -12,7 +12,7 @@ examples:
   asymmnet detect street.jpg --model exported
   asymmnet detect photos --model exported --score-threshold 0.5 --json result.json --annotate marked
 """
-_SHOWN_FROM = 0.3  # as detection.pictures.SHOWN_FROM
+_SCORE_THRESHOLD = 0.3  # as evaluation.drawing.SCORE_THRESHOLD
 
 
 def add_parser(subparsers) -> None:
@@ -30,8 +30,8 @@ def add_parser(subparsers) -> None:
     )
     add_picture_flags(parser, batch_size=8)
     parser.add_argument(
-        "--score-threshold", type=float, default=_SHOWN_FROM, metavar="SCORE",
-        help=f"the least score of a box, 0 to 1 (default {_SHOWN_FROM})",
+        "--score-threshold", type=float, default=_SCORE_THRESHOLD, metavar="SCORE",
+        help=f"the least score of a box, 0 to 1 (default {_SCORE_THRESHOLD})",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -43,7 +43,7 @@ def run(args) -> int:
 
     if not 0 <= args.score_threshold <= 1:
         raise InputError(f"--score-threshold must be from 0 to 1, got {args.score_threshold}")
-    return run_on_pictures(args, Task(_open, _detect, _rows, _marked, _content))
+    return run_on_pictures(args, Task(_open, _detect, _rows, _draw, _content))
 
 
 def _open(args):
@@ -73,11 +73,11 @@ def _corners(box) -> str:
     return " ".join(f"{value:>7.1f}" for value in box)
 
 
-def _marked(rgb, found):
-    from gluon_asymmnet.evaluation.drawing import marked
+def _draw(rgb, found):
+    from gluon_asymmnet.evaluation.drawing import draw_boxes
 
     texts = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores)]
-    return marked(rgb, found.boxes, texts)
+    return draw_boxes(rgb, found.boxes, texts)
 
 
 def _content(found) -> dict:

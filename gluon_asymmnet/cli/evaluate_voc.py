@@ -84,8 +84,8 @@ def run(args) -> int:
     classes = model.card.class_names
     coco = _coco(classes) if args.coco else None
     source = open_boxes(args.dataset_root, args.val_splits, classes, skip_bad=args.skip_bad)
-    found = _detected(model, source, args)
-    result = evaluate(found, classes, args.iou)
+    found = _detect(model, source, args)
+    result = evaluate(found, classes, model.card.input_size, args.iou)
     issues = getattr(source, "issues", {})
     if issues:
         print("annotations: " + ", ".join(f"{count} {kind}" for kind, count in issues.items()))
@@ -146,19 +146,19 @@ def _open(args):
     return DetectorPredictor(args.path, args.engine, threads=args.threads, precision=args.precision)
 
 
-def _detected(model, source, args) -> list:
-    """What is found in each picture, without its pixels."""
+def _detect(model, source, args) -> list:
+    """Return each image, without its pixels, with its detections."""
     from gluon_asymmnet.cli.subcommand import progress_bar
     from gluon_asymmnet.evaluation.detection import detect
 
     found = []
     with progress_bar("detecting", " images") as progress:
-        for one in detect(
+        for example, detections in detect(
             model.predict, source, model.card.input_size,
             max(min(args.batch_size, _MOST, len(source)), 1),
             normalization=model.card.normalization, threads=args.num_workers,
         ):  # fmt: skip
-            found.append(one._replace(truth=one.truth._replace(rgb=None)))
+            found.append((example._replace(rgb=None), detections))
             if progress:
                 progress(len(found), len(source))
     return found
@@ -171,10 +171,10 @@ def _coco(classes):
 
 
 def _coco_figures(coco, found) -> dict:
-    for one in found:
+    for example, detections in found:
         coco.add(
-            one.truth.image_id, one.boxes, one.labels, one.scores,
-            one.truth.boxes, one.truth.labels, one.truth.difficult,
+            example.image_id, detections.boxes, detections.labels, detections.scores,
+            example.boxes, example.labels, example.difficult,
         )  # fmt: skip
     figures = coco.result()
     print("COCO: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))

@@ -81,7 +81,7 @@ def _calibration(args, card):
     from gluon_asymmnet.data.images import decode
     from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.predict.pictures import find_pictures, read_picture
+    from gluon_asymmnet.predict.images import find_image_files, read_image
 
     if bool(args.rec_calib) == bool(args.calib_dir):
         raise InputError("give --rec-calib or --calib-dir, one of them")
@@ -91,7 +91,7 @@ def _calibration(args, card):
         source = open_source(rec=args.rec_calib)
         count, read = len(source), lambda i: decode(source.read(i).image)
     else:
-        paths = [path for path, _ in find_pictures([args.calib_dir])]
-        count, read = len(paths), lambda i: read_picture(paths[i])
+        paths = [path for path, _ in find_image_files([args.calib_dir])]
+        count, read = len(paths), lambda i: read_image(paths[i])
     chosen = np.unique(np.linspace(0, count - 1, min(args.images, count)).round().astype(int))
     return np.stack([card.preprocessing(read(i)) for i in chosen])

@@ -58,9 +58,9 @@ def run_on_pictures(args, task: Task) -> int:
     require_one(args, "batch_size")
     from tqdm import tqdm
 
-    from gluon_asymmnet.predict.pictures import find_pictures
+    from gluon_asymmnet.predict.images import find_image_files
 
-    found = find_pictures(args.pictures)
+    found = find_image_files(args.pictures)
     targets = _targets(found, args.annotate) if args.annotate else {}
     predictor = task.open(args)
     print(f"engine: {predictor.engine}, {predictor.weights}", file=sys.stderr)
@@ -106,12 +106,12 @@ def _targets(found, folder) -> dict:
 def _read(paths):
     """Return ``(path, picture)`` of those that can be read, ``(path, reason)`` of the others."""
     from gluon_asymmnet.errors import FormatError
-    from gluon_asymmnet.predict.pictures import read_picture
+    from gluon_asymmnet.predict.images import read_image
 
     good, bad = [], []
     for path in paths:
         try:
-            good.append((path, read_picture(path)))
+            good.append((path, read_image(path)))
         except FormatError as error:
             bad.append((path, str(error)))
         except OSError as error:

@@ -71,9 +71,9 @@ def predictor_from(args):
     import dataclasses
 
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.predict import Predictor, choose
+    from gluon_asymmnet.predict import Predictor, choose_engine
 
-    engine, _ = choose(args.path, args.engine)
+    engine, _ = choose_engine(args.path, args.engine)
     if engine == "mxnet":
         return None
     given = _given(args)

@@ -36,7 +36,7 @@ def run(args) -> int:
     from gluon_asymmnet.cli.images import Task, require_one, run_on_pictures
 
     require_one(args, "top")
-    task = Task(_open, _classify, _rows, _annotated, _content)
+    task = Task(_open, _classify, _rows, _draw, _content)
     return run_on_pictures(args, task)
 
 
@@ -54,20 +54,20 @@ def _rows(path, best, width: int) -> str:
     """A line for each class of a picture, the path in the first."""
     heads = [str(path), *[""] * (len(best) - 1)]
     return "\n".join(
-        f"{head:<{width}} {100 * guess.probability:>7.2f} %  {_label(guess)}"
-        for head, guess in zip(heads, best)
+        f"{head:<{width}} {100 * one.probability:>7.2f} %  {_label(one)}"
+        for head, one in zip(heads, best)
     )
 
 
-def _label(guess) -> str:
-    return guess.name if guess.name == str(guess.index) else f"{guess.index} {guess.name}"
+def _label(one) -> str:
+    return one.name if one.name == str(one.index) else f"{one.index} {one.name}"
 
 
-def _annotated(rgb, best):
-    from gluon_asymmnet.predict.pictures import annotated
+def _draw(rgb, best):
+    from gluon_asymmnet.evaluation.drawing import draw_caption
 
-    return annotated(rgb, f"{best[0].name} {100 * best[0].probability:.1f} %")
+    return draw_caption(rgb, f"{best[0].name} {100 * best[0].probability:.1f} %")
 
 
 def _content(best) -> dict:
-    return {"classes": [guess._asdict() for guess in best]}
+    return {"classes": [one._asdict() for one in best]}

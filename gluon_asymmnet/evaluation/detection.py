@@ -1,7 +1,7 @@
-"""Run a detector over exactly the pictures of a set, and score it.
+"""Run a detector over every image of a set once, and compute its average precision.
 
-The devkit counts in pixels of the original pictures, GluonCV in those of the resized ones.
-The two differ: one pixel, which both add to a box's sides, is another share of it.  Both are given.
+VOC's devkit computes overlaps in pixels of the original images, GluonCV in pixels of the resized
+ones.  The results differ, because both add one pixel to each side of a box.  Both are reported.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,23 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gluon_asymmnet.data.boxes.geometry import Detections
 from gluon_asymmnet.data.boxes.loader import validation_batches
-from gluon_asymmnet.data.boxes.voc import Annotated
+from gluon_asymmnet.data.boxes.voc import DetectionExample
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.evaluation.voc_ap import Result, VOCEvaluator
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-class Detected(NamedTuple):
-    """What was found in one picture."""
-
-    truth: Annotated
-    labels: np.ndarray  # (n,) int64
-    scores: np.ndarray  # (n,) float32, falling
-    boxes: np.ndarray  # (n, 4) float32, corners, pixels of the original picture
-    scale: np.ndarray  # (4,) resized over original pixels
+Detected = tuple[DetectionExample, Detections]
 
 
 class Evaluation(NamedTuple):
@@ -39,44 +31,50 @@ def detect(
     predict: Predict, source, size: int, batch_size: int, *,
     normalization: Normalization = Normalization(), threads: int = 4,
 ) -> Iterator[Detected]:  # fmt: skip
-    """Yield what is found in each picture of ``source``, in its order.
+    """Yield each image of ``source`` in order, with its detections in original pixels.
 
     Args:
-        predict: maps ``(N, 3, size, size)`` to ids ``(N, n, 1)``, -1 for rows that are none,
-            scores ``(N, n, 1)`` and corners ``(N, n, 4)``, as ``SSD`` gives them; always called
-            with ``batch_size`` pictures, the last batch filled up with zeros.
-        source: as ``VOCSource``.
+        predict: maps ``(N, 3, size, size)`` to ids ``(N, n, 1)``, -1 in rows of padding, scores
+            ``(N, n, 1)`` and corners ``(N, n, 4)``, as ``SSD`` does; always called with
+            ``batch_size`` images, the last batch padded with zeros.
+        source: images with boxes, e.g. ``VOCSource``.
 
-    Raises: RunError if ``predict`` drops pictures.
+    Raises: RunError if ``predict`` returns another number of rows than images.
     """
     for batch in validation_batches(
         source, batch_size, size, normalization=normalization, threads=threads
     ):
-        # one shape: a compiled net is not compiled anew for the last batch
+        # one shape, so that a compiled net is not compiled again for the last batch
         filled = np.zeros((batch_size, *batch.data.shape[1:]), np.float32)
-        filled[: len(batch.truth)] = batch.data
+        filled[: len(batch.examples)] = batch.data
         outputs = predict(filled)
         if any(len(output) != batch_size for output in outputs):
             raise RunError(
                 f"the detector gives {', '.join(str(len(o)) for o in outputs)} rows for a batch of "
-                f"{batch_size} pictures"
+                f"{batch_size} images"
             )
-        for truth, ids, scores, boxes in zip(batch.truth, *outputs):
+        for example, ids, scores, boxes in zip(batch.examples, *outputs):
             kept = ids.ravel() >= 0
-            scale = np.tile(np.float32(size) / np.float32(truth.size), 2)
-            yield Detected(
-                truth, ids.ravel()[kept].astype(np.int64), scores.ravel()[kept],
-                np.clip(boxes[kept], 0, size) / scale, scale,
+            yield example, Detections(
+                ids.ravel()[kept].astype(np.int64), scores.ravel()[kept],
+                np.clip(boxes[kept], 0, size) / _resize_factors(example, size),
             )  # fmt: skip
 
 
-def evaluate(found: Iterable[Detected], classes: list[str], iou: float = 0.5) -> Evaluation:
-    """Score what ``detect`` yields."""
+def _resize_factors(example: DetectionExample, size: int) -> np.ndarray:
+    """Return resized over original pixels, ``(4,)`` for the corners of a box."""
+    return np.tile(np.float32(size) / np.float32(example.size), 2)
+
+
+def evaluate(
+    results: Iterable[Detected], classes: list[str], size: int, iou: float = 0.5
+) -> Evaluation:
+    """Compute the average precision of the results of ``detect`` at the input size ``size``."""
     original, resized = VOCEvaluator(classes, iou), VOCEvaluator(classes, iou)
-    for one in found:
-        for evaluator, scale in ((original, 1), (resized, one.scale)):
+    for example, found in results:
+        for evaluator, scale in ((original, 1), (resized, _resize_factors(example, size))):
             evaluator.add(
-                one.truth.image_id, one.boxes * scale, one.labels, one.scores,
-                one.truth.boxes * scale, one.truth.labels, one.truth.difficult,
+                example.image_id, found.boxes * scale, found.labels, found.scores,
+                example.boxes * scale, example.labels, example.difficult,
             )  # fmt: skip
     return Evaluation(original.result(), resized.result())

@@ -1,4 +1,4 @@
-"""A detector's evaluation as text, JSON, the devkit's files and pictures."""
+"""Write a detector's evaluation as text, the devkit's result files and curves."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gluon_asymmnet.utils.atomic import new_folder
 
 
 def lines(result: Evaluation) -> str:
-    """Return the means, each with its name."""
+    """Return the mean average precisions as a small table."""
     rows = [f"{result.original.images} images, IoU {result.original.iou:g}; mean AP:",
             "                                 VOC07, 11 points   area under the curve"]  # fmt: skip
     named = (("original pixels (the devkit's)", result.original),
              ("resized pixels (GluonCV's)", result.resized))  # fmt: skip
-    for name, found in named:
-        rows.append(f"{name:<32} {found.mean_ap_11_point:>16.4f} {found.mean_ap_area:>22.4f}")
+    for name, means in named:
+        rows.append(f"{name:<32} {means.mean_ap_11_point:>16.4f} {means.mean_ap_area:>22.4f}")
     return "\n".join(rows)
 
 
 def class_table(result: Result) -> str:
-    """Return a table with counts and AP of each class; nan where there is nothing to find."""
+    """Return a table with counts and AP of each class; nan for a class without objects."""
     rows = ["class                    objects  difficult  predictions     hits  11 points     area"]
     for one in result.classes:
         rows.append(
@@ -35,24 +35,25 @@ def class_table(result: Result) -> str:
 
 
 def write_predictions(
-    found: Iterable[Detected], classes: Sequence[str], split: str, folder
+    results: Iterable[Detected], classes: Sequence[str], split: str, folder
 ) -> None:
     """Write a new folder of the devkit's result files, ``comp4_det_SPLIT_CLASS.txt``.
 
-    A line is ``image score xmin ymin xmax ymax``, with corners in pixels of the original picture
-    from 1; the numbers keep all that single precision has.
+    A line is ``image score xmin ymin xmax ymax``, with corners in pixels of the original image,
+    counted from 1; the numbers keep full single precision.
 
     Raises: InputError if the folder exists.
     """
     rows: list[list[str]] = [[] for _ in classes]
-    for one in found:
-        image = one.truth.image_id.rpartition("/")[2]
-        for label, score, box in zip(one.labels, one.scores, one.boxes.astype(np.float64) + 1):
+    for example, found in results:
+        image = example.image_id.rpartition("/")[2]
+        corners = found.boxes.astype(np.float64) + 1
+        for label, score, box in zip(found.labels, found.scores, corners):
             numbers = " ".join(f"{value:.9g}" for value in (score, *box))
             rows[label].append(f"{image} {numbers}\n")
     with new_folder(folder) as scratch:
         for name, text in zip(classes, rows):
-            path = Path(scratch, f"comp4_det_{split}_{_in_file_name(name)}.txt")
+            path = Path(scratch, f"comp4_det_{split}_{_escape_file_name(name)}.txt")
             path.write_text("".join(text), encoding="utf-8")
 
 
@@ -67,10 +68,10 @@ def draw_curves(result: Result, folder) -> None:
             alone = result._replace(
                 classes=[one], mean_ap_11_point=one.ap_11_point, mean_ap_area=one.ap_area
             )
-            path = Path(scratch, f"{number:02d}-{_in_file_name(one.name)}.png")
+            path = Path(scratch, f"{number:02d}-{_escape_file_name(one.name)}.png")
             draw_precision_recall(alone, path)
 
 
-def _in_file_name(name: str) -> str:
-    """A class name without what a file name cannot hold; different names stay different."""
+def _escape_file_name(name: str) -> str:
+    """Escape the characters that a file name cannot hold; different names stay different."""
     return name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")

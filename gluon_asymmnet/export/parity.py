@@ -5,8 +5,9 @@ from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
+from gluon_asymmnet.data.boxes.geometry import Detections
 from gluon_asymmnet.errors import RunError
-from gluon_asymmnet.evaluation.agreement import Found, agreement
+from gluon_asymmnet.evaluation.agreement import compare_detections
 
 # Of a detector: relative to a score of 1 and to the side of the input.  Wider than for logits: the
 # exponential in a box's size multiplies the last digits.
@@ -65,7 +66,7 @@ def compare(expected: Outputs, actual: Outputs, side: int = 1) -> Union[Parity, 
         raise RunError(f"the exported model gives {shapes[1]}, the network {shapes[0]}")
     after_suppression = len(expected) == 3
     if after_suppression:
-        return _compare_found(expected, actual, side)
+        return _compare_detections(expected, actual, side)
     return _compare_anchors(*expected, *actual, side)
 
 
@@ -77,17 +78,17 @@ def _compare_anchors(scores, boxes, actual_scores, actual_boxes, side: int) -> B
     return BoxParity(score, shift * side, float(np.max([score, shift])))  # nan if one is
 
 
-def _compare_found(expected, actual, side: int) -> BoxParity:
-    found = agreement(zip(_found(expected), _found(actual)), side=side)
-    relative = max(found.scores, found.boxes / side)
-    return BoxParity(found.scores, found.boxes, relative, found.share)
+def _compare_detections(expected, actual, side: int) -> BoxParity:
+    found = compare_detections(zip(_detections(expected), _detections(actual)), side=side)
+    relative = max(found.score_difference, found.box_difference / side)
+    return BoxParity(found.score_difference, found.box_difference, relative, found.share)
 
 
-def _found(outputs: Sequence[np.ndarray]) -> Iterator[Found]:
-    """Yield the detections of each picture, without the rows that fill up."""
+def _detections(outputs: Sequence[np.ndarray]) -> Iterator[Detections]:
+    """Yield the detections in each image, without the padding."""
     for ids, scores, boxes in zip(*outputs):
         kept = ids[:, 0] >= 0
-        yield Found(ids[kept, 0], scores[kept, 0], boxes[kept])
+        yield Detections(ids[kept, 0], scores[kept, 0], boxes[kept])
 
 
 def _compare_logits(expected: np.ndarray, actual: np.ndarray) -> Parity:

@@ -1,7 +1,7 @@
-"""One predictor, three engines: MXNet, ONNX Runtime and OpenVINO.
+"""Predict with exported models, by MXNet, ONNX Runtime or OpenVINO.
 
-It knows files, not networks; only the MXNet engine imports MXNet.  Detectors have one of their own,
-in ``detector``.
+``Predictor`` is for classifiers; ``detector.DetectorPredictor`` is for detectors.  They know files,
+not networks; only the MXNet engine imports MXNet.
 """
 
 from collections.abc import Sequence
@@ -11,41 +11,41 @@ import numpy as np
 
 from gluon_asymmnet.card import CLASSIFIER, parse_card
 from gluon_asymmnet.errors import FormatError
-from gluon_asymmnet.predict.opening import OnEngine, check_pictures, choose
-from gluon_asymmnet.predict.pictures import Picture, read_picture
+from gluon_asymmnet.predict.base import EnginePredictor, check_images, choose_engine
+from gluon_asymmnet.predict.images import Image, read_image
 
-__all__ = ["Guess", "Predictor", "choose"]
+__all__ = ["ClassScore", "Predictor", "choose_engine"]
 
 
-class Guess(NamedTuple):
-    """A class that a picture may show."""
+class ClassScore(NamedTuple):
+    """A class with its probability for one image."""
 
     index: int
-    name: str  # the index as text if the card has no names
+    name: str  # the index as text if the card has no class names
     probability: float
 
 
-class Predictor(OnEngine):
-    """Class logits and names for pictures, the same from every engine.
+class Predictor(EnginePredictor):
+    """Classify images; every engine gives the same results.
 
     Args:
-        path: a folder that ``asymmnet export`` wrote or a file in it; for MXNet a run directory or
-            a parameter file with its card, too.
-        engine: ``mxnet``, ``onnxruntime``, ``openvino``, or ``auto``: the fastest that is installed
-            and for which ``path`` holds a file.
+        path: a folder written by ``asymmnet export`` or a file in it; for MXNet also a run
+            directory, or a parameter file with its card.
+        engine: ``mxnet``, ``onnxruntime``, ``openvino``, or ``auto``: the fastest engine that is
+            installed and for which ``path`` contains a file.
         threads: CPU threads; 0: one per processor.
-        precision: ``f32``, or ``bf16`` for OpenVINO on processors that have it: faster, and
+        precision: ``f32``, or ``bf16`` for OpenVINO on processors that support it: faster, with
             about two digits less.
 
     Attributes:
-        engine: the one that runs.
+        engine: name of the engine.
         card: the card beside the file or, without one, the card inside.
-        weights: the file.
+        weights: the model's file.
 
     Raises:
-        FileNotFoundError: if there is no such path.
-        FormatError: if the file is damaged, or is not the network its card describes.
-        InputError: if the engine is not installed or has no file here, or there is no card.
+        FileNotFoundError: the path does not exist.
+        FormatError: the file is damaged, or its card describes another network.
+        InputError: the engine is not installed or has no file here, or there is no card.
     """
 
     kind, parse = CLASSIFIER, staticmethod(parse_card)
@@ -71,7 +71,7 @@ class Predictor(OnEngine):
 
     @property
     def net(self):
-        """The network as a Gluon block, which MXNet alone has; None from another engine."""
+        """The network as a Gluon block; None from other engines than MXNet."""
         return getattr(self._engine, "net", None)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -84,25 +84,26 @@ class Predictor(OnEngine):
         return self._run(images)[0]
 
     def classify(
-        self, pictures: Sequence[Picture], top: int = 5, batch_size: int = 32
-    ) -> list[list[Guess]]:
-        """Return for each picture its ``top`` likeliest classes, best first.
+        self, images: Sequence[Image], top: int = 5, batch_size: int = 32
+    ) -> list[list[ClassScore]]:
+        """Return the ``top`` most probable classes of each image, best first.
 
         Args:
-            pictures: paths of JPEG or PNG files, or arrays ``(H, W, 3)`` uint8 RGB.
-            batch_size: pictures that are held and computed together.
+            images: paths of JPEG or PNG files, or arrays ``(H, W, 3)`` uint8 RGB.
+            batch_size: images that are in memory and computed together.
 
-        Raises: FormatError, naming the file, for one that is no picture.
+        Raises: FormatError, naming the file, for a file that is no image.
         """
-        check_pictures(pictures, top=top, batch_size=batch_size)
-        guesses, prepare = [], self.card.preprocessing
-        for first in range(0, len(pictures), batch_size):
-            batch = [prepare(read_picture(p)) for p in pictures[first : first + batch_size]]
-            guesses += [self._guesses(row, top) for row in self.predict(np.stack(batch))]
-        return guesses
+        check_images(images, top=top, batch_size=batch_size)
+        results, preprocess = [], self.card.preprocessing
+        for first in range(0, len(images), batch_size):
+            batch = [preprocess(read_image(i)) for i in images[first : first + batch_size]]
+            results += [self._top_classes(row, top) for row in self.predict(np.stack(batch))]
+        return results
 
-    def _guesses(self, logits: np.ndarray, top: int) -> list[Guess]:
-        spread = np.exp(logits.astype(np.float64) - logits.max())
+    def _top_classes(self, logits: np.ndarray, top: int) -> list[ClassScore]:
+        exponentials = np.exp(logits.astype(np.float64) - logits.max())
+        probabilities = exponentials / exponentials.sum()
         best = np.argsort(-logits, kind="stable")[:top]
         names = self.card.class_names or range(len(logits))
-        return [Guess(int(i), str(names[i]), float(spread[i] / spread.sum())) for i in best]
+        return [ClassScore(int(i), str(names[i]), float(probabilities[i])) for i in best]

@@ -1,4 +1,4 @@
-"""What pictures show and where, from every engine."""
+"""Detect objects in images with an exported model, by any engine."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,84 +6,83 @@ from typing import NamedTuple
 import numpy as np
 
 from gluon_asymmnet.card import DETECTOR
+from gluon_asymmnet.data.boxes.geometry import Detections
 from gluon_asymmnet.detector_card import parse_detector_card
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.detection import detect
-from gluon_asymmnet.evaluation.drawing import SHOWN_FROM
+from gluon_asymmnet.evaluation.drawing import SCORE_THRESHOLD
 from gluon_asymmnet.models.ssd_spec import anchors
-from gluon_asymmnet.predict.nms import Kept, suppress
-from gluon_asymmnet.predict.opening import OnEngine, check_pictures
-from gluon_asymmnet.predict.pictures import Picture, read_picture
+from gluon_asymmnet.predict.base import EnginePredictor, check_images
+from gluon_asymmnet.predict.images import Image, read_image
+from gluon_asymmnet.predict.nms import suppress
 
-_SUPPRESSION = ("nms_thresh", "nms_topk", "post_nms", "least_score")  # fields of the card
-_THREADS = 2  # that read and resize pictures while the engine works
-
-
-class Detection(NamedTuple):
-    """What was found in one picture, by falling score."""
-
-    labels: np.ndarray  # (n,) int64
-    names: list[str]  # n
-    scores: np.ndarray  # (n,) float32
-    boxes: np.ndarray  # (n, 4) float32, corners (xmin, ymin, xmax, ymax), pixels of the picture
+_THREADS = 2  # read and resize images while the engine computes
 
 
-class DetectorPredictor(OnEngine):
-    """Labels, scores and boxes for pictures, the same from every engine.
+class DetectorPredictor(EnginePredictor):
+    """Detect objects in images; every engine gives the same results.
 
-    Suppression is in MXNet's files; for those of the other engines it is done here in NumPy.
-    Arguments, attributes and errors as ``gluon_asymmnet.Predictor`` has them.
+    MXNet's files contain the suppression of overlapping boxes; for the other engines' files it is
+    computed here in NumPy.  Arguments, attributes and errors are those of
+    ``gluon_asymmnet.Predictor``.
     """
 
     kind, parse = DETECTOR, staticmethod(parse_detector_card)
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Map ``(N, 3, S, S)`` float32, preprocessed, to what ``SSD`` gives.
+        """Map ``(N, 3, S, S)`` float32, preprocessed, to the outputs of ``SSD``.
 
         S is the card's ``input_size``; N may vary.
 
         Returns: ids ``(N, n, 1)``, scores ``(N, n, 1)`` and corners ``(N, n, 4)`` in pixels of the
-            input, float32, by falling score; rows of -1 fill up.
+            input, float32, by falling score; padded with rows of -1.
         Raises: InputError for another shape, RunError for values that are not finite.
         """
         outputs = self._run(images)
         if len(outputs) == 3:
             return tuple(outputs)
-        settings = {name: getattr(self.card, name) for name in _SUPPRESSION}
-        return _padded([suppress(s, b, **settings) for s, b in zip(*outputs)], self.card.post_nms)
+        card = self.card
+        found = [
+            suppress(
+                scores, boxes, nms_thresh=card.nms_thresh, nms_topk=card.nms_topk,
+                post_nms=card.post_nms, score_threshold=card.least_score,
+            )
+            for scores, boxes in zip(*outputs)
+        ]  # fmt: skip
+        return _padded(found, card.post_nms)
 
     def detect(
         self,
-        pictures: Sequence[Picture],
-        score_threshold: float = SHOWN_FROM,
+        images: Sequence[Image],
+        score_threshold: float = SCORE_THRESHOLD,
         batch_size: int = 8,
-    ) -> list[Detection]:
-        """Return what each picture shows.
+    ) -> list[Detections]:
+        """Return the detections in each image, boxes in its pixels, with class names.
 
         Args:
-            pictures: paths of JPEG or PNG files, or arrays ``(H, W, 3)`` uint8 RGB.
-            score_threshold: the least score, 0 to 1.
-            batch_size: pictures that are computed together.
+            images: paths of JPEG or PNG files, or arrays ``(H, W, 3)`` uint8 RGB.
+            score_threshold: detections with a lower score are left out; 0 to 1.
+            batch_size: images that are computed together.
 
-        Raises: FormatError, naming the file, for one that is no picture.
+        Raises: FormatError, naming the file, for a file that is no image.
         """
-        check_pictures(pictures, batch_size=batch_size)
+        check_images(images, batch_size=batch_size)
         if not 0 <= score_threshold <= 1:
             raise InputError(f"score_threshold must be from 0 to 1, got {score_threshold}")
-        if not len(pictures):
+        if not len(images):
             return []
-        found = detect(
-            self.predict, _Pictures(pictures), self.card.input_size,
-            min(batch_size, len(pictures)), normalization=self.card.normalization,
-            threads=_THREADS,
+        results = detect(
+            self.predict, _ImageSource(images), self.card.input_size,
+            min(batch_size, len(images)), normalization=self.card.normalization, threads=_THREADS,
         )  # fmt: skip
-        return [self._detection(one, score_threshold) for one in found]
+        return [self._select(found, score_threshold) for _, found in results]
 
-    def _detection(self, found, least: float) -> Detection:
-        kept = found.scores >= least
+    def _select(self, found: Detections, score_threshold: float) -> Detections:
+        """Drop low scores and add the class names."""
+        kept = found.scores >= score_threshold
         labels = found.labels[kept]
         names = [self.card.class_names[label] for label in labels]
-        return Detection(labels, names, found.scores[kept], found.boxes[kept])
+        return Detections(labels, found.scores[kept], found.boxes[kept], names)
 
     def _check_ports(self, inputs: list, outputs: list) -> None:
         if len(inputs) != 1 or len(outputs) not in (2, 3):
@@ -108,32 +107,32 @@ class DetectorPredictor(OnEngine):
             )
 
 
-class _Pictures:
-    """Pictures as a source that ``detection.evaluate.detect`` reads."""
-
-    def __init__(self, pictures: Sequence[Picture]):
-        self._pictures = pictures
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def read(self, position: int) -> "_Read":
-        rgb = read_picture(self._pictures[position])
-        return _Read(rgb, (rgb.shape[1], rgb.shape[0]))
-
-
-class _Read(NamedTuple):
-    rgb: np.ndarray
+class _UnlabelledImage(NamedTuple):
+    rgb: np.ndarray  # (height, width, 3) uint8
     size: tuple[int, int]  # (width, height), pixels
 
 
-def _padded(found: list[Kept], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stack the pictures; ``rows`` of each, or as many as the fullest has."""
-    rows = max([rows, *(len(kept.ids) for kept in found)])
+class _ImageSource:
+    """The images as a source for ``evaluation.detection.detect``."""
+
+    def __init__(self, images: Sequence[Image]):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, i: int) -> _UnlabelledImage:
+        rgb = read_image(self._images[i])
+        return _UnlabelledImage(rgb, (rgb.shape[1], rgb.shape[0]))
+
+
+def _padded(found: list[Detections], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Stack the detections of each image, padded to ``rows`` rows or to the longest."""
+    rows = max([rows, *(len(one.labels) for one in found)])
     ids, scores, boxes = (np.full((len(found), rows, n), -1, np.float32) for n in (1, 1, 4))
-    for number, kept in enumerate(found):
-        count = len(kept.ids)
-        ids[number, :count, 0] = kept.ids
-        scores[number, :count, 0] = kept.scores
-        boxes[number, :count] = kept.boxes
+    for number, one in enumerate(found):
+        count = len(one.labels)
+        ids[number, :count, 0] = one.labels
+        scores[number, :count, 0] = one.scores
+        boxes[number, :count] = one.boxes
     return ids, scores, boxes

@@ -1,8 +1,8 @@
-"""What runs an exported model: one small class per library, all with the same surface.
+"""The engines that run exported models: one class per library, all with the same interface.
 
 An engine has ``run``, which maps ``(n, 3, H, W)`` float32 to the model's outputs; ``inputs`` and
-``outputs``, their shapes, in which what is no whole number is free; and ``card_text``, the card
-inside the file or None.  A file that its library cannot read is a FormatError in one line.
+``outputs``, their shapes, where a dimension that is no whole number is free; and ``card_text``, the
+card inside the file or None.  A file that the library cannot read raises a one-line FormatError.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ from gluon_asymmnet.utils.extras import load_extra, require
 from gluon_asymmnet.utils.threads import available, set_threads
 
 PRECISIONS = ("f32", "bf16")
-RT_INFO = ("gluon_asymmnet", "card")  # where the card stands in the IR
+RT_INFO = ("gluon_asymmnet", "card")  # path of the card in the IR
 _RT_INFO_OF_ONNX = ("framework", "card")  # where OpenVINO puts the metadata of an ONNX file
-_HEAD = 1024  # bytes in which an IR says that it is one
-_REASON = 300  # characters of a library's message that are passed on
+_HEAD = 1024  # bytes; an IR's <net> element starts within them
+_REASON = 300  # characters of a library's message that are shown
 
 
 class OnnxRuntime:
@@ -28,12 +28,12 @@ class OnnxRuntime:
         _only_f32("onnxruntime", precision)
         library = load_extra("onnxruntime")
         options = library.SessionOptions()
-        # Always a number: left at 0, it takes a thread per physical core and pins them, and in a
-        # container that may not use all processors it prints an error for each.
+        # Never 0: that pins one thread to each physical core, which prints an error for each core
+        # that a container may not use.
         options.intra_op_num_threads = threads or available()
         options.inter_op_num_threads = 1
-        # Threads that spin while they wait take the processors from whoever has work: beside other
-        # programs a call took eight times as long as without.
+        # Spinning threads take the processors from other programs: beside some, a call took eight
+        # times as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = library.InferenceSession(
@@ -57,7 +57,7 @@ class OpenVino:
 
     def __init__(self, path: Path, threads: int = 0, precision: str = "f32"):
         library = load_extra("openvino")
-        # Said in either case: left alone, OpenVINO takes bfloat16 where the processor has it.
+        # Always set: by default OpenVINO uses bfloat16 where the processor supports it.
         settings = {"INFERENCE_PRECISION_HINT": precision}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
@@ -68,7 +68,7 @@ class OpenVino:
         self.inputs = [_dimensions(port) for port in model.inputs]
         self.outputs = [_dimensions(port) for port in model.outputs]
         self.card_text = _card_in(model)
-        if self.inputs and self.outputs:  # it compiles no empty model
+        if self.inputs and self.outputs:  # OpenVINO cannot compile an empty model
             self._compiled = library.Core().compile_model(model, "CPU", settings)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
@@ -92,11 +92,11 @@ class MXNet:
         side = self._model.card.input_size
         try:
             found = self.run(np.zeros((1, 3, side, side), np.float32))
-        except (mx.base.MXNetError, ValueError) as error:  # of a symbol with another card
+        except (mx.base.MXNetError, ValueError) as error:  # a symbol with the card of another
             raise _unreadable(path, "mxnet", str(error).strip().splitlines()[-1]) from None
         self.inputs = [[None, 3, None, None]]
         self.outputs = [[None, *array.shape[1:]] for array in found]
-        self.card_text = None  # it stands beside the file
+        self.card_text = None  # the card is beside the file
 
     @property
     def net(self):
@@ -117,9 +117,10 @@ def _only_f32(engine: str, precision: str) -> None:
 
 
 def _read_openvino(library, path: Path):
-    """Read an IR or ONNX file; some exception if it is none.
+    """Read an IR or ONNX file; any exception if it is neither.
 
-    Core.read_model offers what it cannot read to its TensorFlow reader, which prints to stderr.
+    Not by Core.read_model alone: it passes unknown files to its TensorFlow reader, which prints to
+    stderr.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)

@@ -1,54 +1,46 @@
-"""Non-maximum suppression in NumPy, box for box that of MXNet's ``box_nms``."""
-
-from typing import NamedTuple
+"""Non-maximum suppression in NumPy, with exactly the results of MXNet's ``box_nms``."""
 
 import numpy as np
 
-
-class Kept(NamedTuple):
-    """The boxes of a picture that are left, by falling score."""
-
-    ids: np.ndarray  # (n,) int64
-    scores: np.ndarray  # (n,) float32
-    boxes: np.ndarray  # (n, 4) float32
+from gluon_asymmnet.data.boxes.geometry import Detections
 
 
 def suppress(
     scores: np.ndarray, boxes: np.ndarray, *,
-    nms_thresh: float, nms_topk: int, post_nms: int, least_score: float,
-) -> Kept:  # fmt: skip
-    """Suppress the boxes of one picture, as ``SSD`` does.
+    nms_thresh: float, nms_topk: int, post_nms: int, score_threshold: float,
+) -> Detections:  # fmt: skip
+    """Suppress overlapping boxes of one image, as ``SSD`` does.
 
     Args:
         scores: ``(A, classes)`` float32, without the background.
         boxes: ``(A, 4)`` float32, corners.
-        nms_thresh, nms_topk, post_nms: as ``SSD.set_nms``; where ``nms_thresh`` is outside
-            (0, 1), all boxes stay, in the order of classes.
-        least_score: what is not above it takes no part.
+        nms_thresh, nms_topk, post_nms: as in ``SSD.set_nms``; with ``nms_thresh`` outside
+            (0, 1) all boxes stay, in the order of classes.
+        score_threshold: boxes with this score or a lower one are dropped first.
     """
     by_class = scores.T.ravel()  # of equal scores, the lower class comes first, then the lower box
-    found = np.flatnonzero(by_class > np.float32(least_score))
-    ids, anchors = np.divmod(found, len(boxes))
-    kept = Kept(ids, by_class[found], boxes[anchors])
+    candidates = np.flatnonzero(by_class > np.float32(score_threshold))
+    ids, anchors = np.divmod(candidates, len(boxes))
+    found = Detections(ids, by_class[candidates], boxes[anchors])
     if not 0 < nms_thresh < 1:
-        return kept
-    left = box_nms(*kept, overlap_thresh=nms_thresh, topk=nms_topk, most=post_nms)
-    return Kept(*(array[left] for array in kept))
+        return found
+    kept = box_nms(*found[:3], overlap_thresh=nms_thresh, topk=nms_topk, max_boxes=post_nms)
+    return Detections(*(array[kept] for array in found[:3]))
 
 
 def box_nms(
     ids: np.ndarray, scores: np.ndarray, boxes: np.ndarray, *,
-    overlap_thresh: float, topk: int = -1, most: int = -1,
+    overlap_thresh: float, topk: int = -1, max_boxes: int = -1,
 ) -> np.ndarray:  # fmt: skip
-    """Return which boxes stay, by falling score, of equal ones the first.
+    """Return the positions of the boxes that stay, by falling score; ties keep their order.
 
-    A box goes if its IoU with one of its class that stays is above ``overlap_thresh``.  Single
-    precision in MXNet's order of operations, so that a box on the threshold goes here as well.
+    A box is suppressed if its IoU with a kept box of its class is above ``overlap_thresh``.  The
+    order of operations in single precision is MXNet's, so that boxes at the threshold agree too.
 
     Args:
         ids: ``(n,)``; scores: ``(n,)``; boxes: ``(n, 4)`` float32, corners.
-        topk: boxes, all classes together, that take part; -1: all.
-        most: boxes that are returned; -1: all.
+        topk: how many of the best boxes take part, all classes together; -1: all.
+        max_boxes: how many boxes are returned; -1: all.
 
     Source: MXNet's src/operator/contrib/bounding_box-inl.h.
     """
@@ -56,7 +48,7 @@ def box_nms(
     order = order[:topk] if topk > 0 else order
     areas = _area(boxes[:, :2], boxes[:, 2:])
     kept = []
-    while len(order) and len(kept) != most:
+    while len(order) and len(kept) != max_boxes:
         best, order = order[0], order[1:]
         kept.append(best)
         rivals = np.flatnonzero(ids[order] == ids[best])
@@ -65,7 +57,7 @@ def box_nms(
             np.maximum(boxes[others, :2], boxes[best, :2]),
             np.minimum(boxes[others, 2:], boxes[best, 2:]),
         )
-        with np.errstate(invalid="ignore"):  # 0 / 0 of two empty boxes, above nothing
+        with np.errstate(invalid="ignore"):  # 0 / 0 of two empty boxes is nan, not above
             above = common / (areas[best] + areas[others] - common) > np.float32(overlap_thresh)
         order = np.delete(order, rivals[above])
     return np.array(kept, np.int64)

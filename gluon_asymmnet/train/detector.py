@@ -17,8 +17,8 @@ from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.distributed.workers import ALONE
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.evaluation import drawing as pictures
 from gluon_asymmnet.evaluation.detection import detect, evaluate
+from gluon_asymmnet.evaluation.drawing import save_example
 from gluon_asymmnet.evaluation.voc_ap import write_json
 from gluon_asymmnet.models.registry import plan_model
 from gluon_asymmnet.models.ssd import LEAST_SCORE
@@ -162,11 +162,12 @@ class DetectorTask:
             return None
         params = self.net._collect_params_with_prefix()
         trained = {name: param.data(self.devices[0]) for name, param in params.items()}
-        result = evaluate(self._drawn(self._detections(trained), epoch), self.class_names)
+        size = self.config.data_shape
+        result = evaluate(self._drawn(self._detections(trained), epoch), self.class_names, size)
         write_json(result.original, self.folder / f"validation/epoch-{epoch:04d}.json")
         scores = _scores(result)
         if self.ema:
-            result = evaluate(self._detections(self.ema.arrays), self.class_names)
+            result = evaluate(self._detections(self.ema.arrays), self.class_names, size)
             scores.update({METRIC_PREFIX + name: score for name, score in _scores(result).items()})
         return scores
 
@@ -180,12 +181,13 @@ class DetectorTask:
         )  # fmt: skip
 
     def _drawn(self, found, epoch: int):
-        """Pass the detections on; save pictures of the first ones."""
+        """Pass the detections on; save drawings of the first images."""
         folder = self.folder / f"samples/epoch-{epoch:04d}"
-        for number, one in enumerate(found):
+        for number, (example, detections) in enumerate(found):
             if number < self.config.samples:
-                pictures.save(one, self.class_names, folder / f"{number:02d}.jpg")
-            yield one
+                path = folder / f"{number:02d}.jpg"
+                save_example(example, detections, self.class_names, path)
+            yield example, detections
 
     def _predict(self, images: np.ndarray):
         return [o.asnumpy() for o in self._judged(mx.nd.array(images, ctx=self.devices[0]))]

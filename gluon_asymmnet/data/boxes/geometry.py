@@ -1,4 +1,4 @@
-"""Overlap of boxes, and checks of arrays of boxes."""
+"""Detections of one image, overlap of boxes, and checks of box arrays."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from gluon_asymmnet.errors import InputError
+
+
+class Detections(NamedTuple):
+    """The detections in one image, by falling score."""
+
+    labels: np.ndarray  # (n,) int64
+    scores: np.ndarray  # (n,) float32
+    boxes: np.ndarray  # (n, 4) float32, corners (xmin, ymin, xmax, ymax), pixels
+    names: list[str] | None = None  # n class names, where the model's card is at hand
 
 
 class Rows(NamedTuple):

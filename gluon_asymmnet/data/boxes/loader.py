@@ -100,7 +100,7 @@ class ValidationBatch(NamedTuple):
     """Pictures in the order of their source, only resized."""
 
     data: np.ndarray  # (N, 3, size, size) float32, normalised; the last batch may be smaller
-    truth: list  # what the source read: N times image_id, rgb, boxes, labels, difficult, size
+    examples: list  # N of the source's images with their boxes, e.g. ``DetectionExample``
 
 
 def validation_batches(
@@ -114,5 +114,5 @@ def validation_batches(
         return validation_image(found.rgb, size, normalization), found
 
     for samples in read_ahead(read, in_order(len(source), batch_size), threads):
-        images, truth = zip(*samples)
-        yield ValidationBatch(np.stack(images), list(truth))
+        images, examples = zip(*samples)
+        yield ValidationBatch(np.stack(images), list(examples))

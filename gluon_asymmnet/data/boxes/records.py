@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gluon_asymmnet.data.boxes.voc import Annotated
+from gluon_asymmnet.data.boxes.voc import DetectionExample
 from gluon_asymmnet.data.class_names import read_class_names
 from gluon_asymmnet.data.images import decode, image_info
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile, require_file
@@ -74,15 +74,15 @@ class _DetectionSource(ABC):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def read(self, i: int) -> Annotated:
+    def read(self, i: int) -> DetectionExample:
         """Return image ``i`` and its boxes.  Raises: FormatError if the image is damaged."""
         return self._annotated(i, with_picture=True)
 
-    def annotation(self, i: int) -> Annotated:
+    def annotation(self, i: int) -> DetectionExample:
         """Return the boxes of image ``i``; only the header of the image is decoded."""
         return self._annotated(i, with_picture=False)
 
-    def _annotated(self, i: int, with_picture: bool) -> Annotated:
+    def _annotated(self, i: int, with_picture: bool) -> DetectionExample:
         image = self._image(i)
         try:
             info, rgb = image_info(image), decode(image) if with_picture else None
@@ -90,7 +90,7 @@ class _DetectionSource(ABC):
         except FormatError as error:
             raise FormatError(f"{self.name(i)}: {error}") from None
         found = self._labels[i]
-        return Annotated(
+        return DetectionExample(
             self._id(i), rgb, boxes, found.labels.copy(), found.difficult.copy(),
             (info.width, info.height),
         )  # fmt: skip

@@ -5,8 +5,8 @@
     root/VOC2007/JPEGImages/000005.jpg
     root/VOC2007/classes.txt                optional, ours: class names in label order
 
-A source of boxes has ``len()``, ``read(i)`` and ``annotation(i) -> Annotated``, ``name(i)`` for
-messages, ``class_names`` and ``path``; ``detection_records`` has two more.
+A source of boxes has ``len()``, ``read(i)`` and ``annotation(i) -> DetectionExample``, ``name(i)``
+for messages, ``class_names`` and ``path``.  ``records`` has two more such sources.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CLASSES_FILE = "classes.txt"
 _REPAIRED = (CLIPPED, RENAMED)
 
 
-class Annotated(NamedTuple):
+class DetectionExample(NamedTuple):
     """One picture and its objects."""
 
     image_id: str  # differs from all others of the source, e.g. "VOC2007/000005"
@@ -135,16 +135,16 @@ class VOCSource:
     def __len__(self) -> int:
         return len(self._images)
 
-    def read(self, i: int) -> Annotated:
+    def read(self, i: int) -> DetectionExample:
         """Return image ``i``.  Raises: FormatError if it is damaged or of another size."""
         image, parsed = self._images[i], self._annotations[i]
         return self.annotation(i)._replace(rgb=_decoded(_picture(image, parsed), parsed.size))
 
-    def annotation(self, i: int) -> Annotated:
+    def annotation(self, i: int) -> DetectionExample:
         """Return the boxes of image ``i`` alone; the arrays are the caller's own."""
         parsed = self._annotations[i]
         arrays = (parsed.boxes.copy(), parsed.labels.copy(), parsed.difficult.copy())
-        return Annotated(self._images[i].id, None, *arrays, parsed.size)
+        return DetectionExample(self._images[i].id, None, *arrays, parsed.size)
 
     def name(self, i: int) -> str:
         """Say which annotation that is, for a message."""

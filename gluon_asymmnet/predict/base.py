@@ -1,4 +1,4 @@
-"""What the predictors share: the file behind a path, the engine that runs it, and its card."""
+"""Base of the predictors: find the model's file, choose its engine, and check its card."""
 
 import dataclasses
 from pathlib import Path
@@ -11,31 +11,31 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.predict.engines import ENGINES, PRECISIONS
 from gluon_asymmnet.utils.extras import installed
 
-# Which engine runs which file, fastest first: what "auto" goes by.
+# Engines and the files they run, fastest first; "auto" takes the first that is possible.
 _RUNS = (
     ("openvino", ".xml"),
     ("onnxruntime", ".onnx"),
     ("openvino", ".onnx"),
     ("mxnet", "-symbol.json"),
 )
-_EXPORT = {"openvino": "openvino", "onnxruntime": "onnx"}  # the form that is missing
-# Fields in which a card beside a file may differ from the one inside.
-_FREE = ("class_names", "crop_ratio", "parity", "parameters", "macs")
+_EXPORT = {"openvino": "openvino", "onnxruntime": "onnx"}  # the format to export
+# Fields in which the card beside a file may differ from the one inside.
+_MAY_DIFFER = ("class_names", "crop_ratio", "parity", "parameters", "macs")
 
 
-class OnEngine:
-    """A model's file, its card, and the engine that runs it.
+class EnginePredictor:
+    """A model's file with its card and the engine that runs it.
 
     Args and Raises: see ``Predictor``.
 
     Attributes:
-        engine: the one that runs.
+        engine: name of the engine.
         card: the card beside the file or, without one, the card inside.
-        weights: the file.
+        weights: the model's file.
     """
 
-    kind: str  # of the card
-    parse: Callable  # reads the card's JSON
+    kind: str  # kind of card
+    parse: Callable  # parses the card's JSON
 
     def __init__(self, path, engine: str = "auto", *, threads: int = 0, precision: str = "f32"):
         if engine not in ("auto", *ENGINES):
@@ -44,13 +44,13 @@ class OnEngine:
             raise InputError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InputError(f"threads must be a whole number from 0 (all) on, got {threads!r}")
-        self.engine, self.weights = choose(path, engine)
+        self.engine, self.weights = choose_engine(path, engine)
         self._engine = ENGINES[self.engine](self.weights, threads, precision)
         cards = self._card_texts()
         for text, where in cards:
             require_kind(kind_of(text), self.kind, where)
         self._check_ports(self._engine.inputs, self._engine.outputs)
-        self.card = self._agreed([type(self).parse(text, where) for text, where in cards])
+        self.card = self._choose_card([type(self).parse(text, where) for text, where in cards])
         self._check_card(self._engine.outputs)
         size = self._engine.inputs[0][2]
         if isinstance(size, int) and size != self.card.input_size:
@@ -65,19 +65,19 @@ class OnEngine:
         return folder / CARD_FILE
 
     def _card_texts(self) -> list[tuple[str, Path]]:
-        """Return the cards inside and beside the file, those that there are, and where they are."""
+        """Return text and place of the cards inside and beside the file, as far as they exist."""
         inside, beside = self._engine.card_text, self._card_file
         found = [(inside, self.weights)] if inside else []
         return [*found, (card_text(beside), beside)] if beside.exists() else found
 
-    def _agreed(self, cards: list):
-        """Return the card beside the file or, without one, the card inside."""
+    def _choose_card(self, cards: list):
+        """Return the card beside the file or, without one, the card inside; both must agree."""
         if not cards:
             raise InputError(
                 f"{self.weights} has no card, neither inside nor as {CARD_FILE} beside it, so its "
                 f"classes and preprocessing are unknown; export it with `asymmnet export`"
             )
-        names = [f.name for f in dataclasses.fields(cards[0]) if f.name not in _FREE]
+        names = [f.name for f in dataclasses.fields(cards[0]) if f.name not in _MAY_DIFFER]
         values = [[getattr(card, name) for card in (cards[-1], cards[0])] for name in names]
         differing = [f"{name} {a} and {b}" for name, (a, b) in zip(names, values) if a != b]
         if differing:
@@ -88,7 +88,7 @@ class OnEngine:
         return cards[-1]
 
     def _check_ports(self, inputs: list, outputs: list) -> None:
-        """Raise FormatError for shapes that no model of this kind has."""
+        """Raise FormatError unless the shapes are those of a model of this kind."""
         shape = inputs[0]
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
             raise FormatError(
@@ -96,11 +96,11 @@ class OnEngine:
             )
 
     def _check_card(self, outputs: list) -> None:
-        """Raise FormatError unless the outputs are of as many classes as the card names."""
+        """Raise FormatError unless the outputs have as many classes as the card."""
         raise NotImplementedError
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Check a batch, run it and check what comes out; an empty one gives nothing."""
+        """Run a batch of images; check its shape, and that the outputs are finite."""
         images = np.ascontiguousarray(images, np.float32)
         side = self.card.input_size
         if images.shape[1:] != (3, side, side):
@@ -113,30 +113,30 @@ class OnEngine:
         return outputs
 
 
-def check_pictures(pictures, **least_one: int) -> None:
+def check_images(images, **at_least_one: int) -> None:
     """Raise InputError for a single path in place of a list, or a number below 1."""
-    if isinstance(pictures, (str, Path)):
-        raise InputError(f"pictures must be a list, got the single path {str(pictures)!r}")
-    for name, value in least_one.items():
+    if isinstance(images, (str, Path)):
+        raise InputError(f"images must be a list, got the single path {str(images)!r}")
+    for name, value in at_least_one.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
 
 
-def choose(path, engine: str = "auto") -> tuple[str, Path]:
-    """Return the engine that is to run ``path``, and its file.
+def choose_engine(path, engine: str = "auto") -> tuple[str, Path]:
+    """Return the engine for ``path`` and the file it runs.
 
-    A path without exported files is MXNet's: a run directory or a parameter file.
+    MXNet runs a path without exported files: a run directory or a parameter file.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; expected an exported model")
-    held = [
+    possible = [
         (name, file)
         for name, suffix in _RUNS
         if engine in ("auto", name) and (file := _file(path, suffix))
     ]
-    if held:
-        return next((one for one in held if installed(one[0])), held[0])
+    if possible:
+        return next((one for one in possible if installed(one[0])), possible[0])
     if engine in _EXPORT:
         raise InputError(
             f"{path} holds nothing for {engine}: export it with `asymmnet export {_EXPORT[engine]}`"
@@ -145,7 +145,7 @@ def choose(path, engine: str = "auto") -> tuple[str, Path]:
 
 
 def _file(path: Path, suffix: str):
-    """Return the file of that kind that ``path`` is or holds, or None."""
+    """Return the file with this suffix that ``path`` is or contains, or None."""
     found = [path] if path.is_file() else sorted(path.iterdir())
     found = [file for file in found if file.name.endswith(suffix)]
     if len(found) > 1:

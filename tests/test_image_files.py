@@ -5,7 +5,8 @@ from PIL import Image
 
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.predict.pictures import annotated, find_pictures, read_picture
+from gluon_asymmnet.evaluation.drawing import draw_caption
+from gluon_asymmnet.predict.images import find_image_files, read_image
 
 
 def picture(seed=0, height=40, width=30):
@@ -23,12 +24,12 @@ def test_pictures_of_every_kind(tmp_path):
     }
     for name, image in kinds.items():
         image.save(tmp_path / name, quality=98)
-        off = np.abs(read_picture(tmp_path / name).astype(int) - rgb)
+        off = np.abs(read_image(tmp_path / name).astype(int) - rgb)
         assert off.mean() < (0.01 if name.endswith("png") else 2), name
     grey = rgb[:, :, 0]
     Image.fromarray(grey).save(tmp_path / "grey.png")
     for same in (grey, grey[:, :, None], tmp_path / "grey.png", np.dstack([grey] * 4)):
-        np.testing.assert_array_equal(read_picture(same), np.dstack([grey] * 3))
+        np.testing.assert_array_equal(read_image(same), np.dstack([grey] * 3))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -50,7 +51,7 @@ def test_photographs_are_turned_upright(tmp_path, suffix, orientation, upright):
     stored, exif = picture(height=48, width=64), Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=exif, quality=98)
-    found = read_picture(tmp_path / f"a{suffix}").astype(int)
+    found = read_image(tmp_path / f"a{suffix}").astype(int)
     expected = upright(stored)
     assert found.shape == expected.shape
     assert np.abs(found - expected).mean() < 2
@@ -67,36 +68,36 @@ def test_what_is_no_picture(tmp_path):
     for name, (content, message) in bad.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(FormatError, match=rf"{name}: [^\n]*{message}[^\n]*$"):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"none\.jpg: no such file"):
-        read_picture(tmp_path / "none.jpg")
+        read_image(tmp_path / "none.jpg")
     with pytest.raises(InputError, match="is not a file"):
-        read_picture(tmp_path)
+        read_image(tmp_path)
     for array in (np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8),
                   np.zeros((0, 4, 3), np.uint8)):  # fmt: skip
         with pytest.raises(InputError, match=r"must be \(H, W\), \(H, W, 3\) or \(H, W, 4\) uint8"):
-            read_picture(array)
+            read_image(array)
 
 
 def test_folders_are_searched(tmp_path):
     for name in ("b/2.PNG", "b/a/1.jpeg", "b/notes.txt", "c.jpg", "e/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b"")
-    found = find_pictures([tmp_path / "c.jpg", tmp_path / "b"])
+    found = find_image_files([tmp_path / "c.jpg", tmp_path / "b"])
     assert [str(where) for _, where in found] == ["c.jpg", "b/2.PNG", "b/a/1.jpeg"]
     with pytest.raises(InputError, match=r"e holds no \.jpg, \.jpeg, \.png file"):
-        find_pictures([tmp_path / "e"])
+        find_image_files([tmp_path / "e"])
     with pytest.raises(FileNotFoundError, match="none: no such file or folder"):
-        find_pictures([tmp_path / "none"])
+        find_image_files([tmp_path / "none"])
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (20, 500), (500, 20), (1, 1)])
-def test_text_stays_inside_the_picture(shape):
+def test_text_stays_inside_the_image(shape):
     rgb = np.full((*shape, 3), 200, np.uint8)
-    marked = annotated(rgb, "Käse 12.3 %")
-    assert marked.shape == rgb.shape
+    drawn = draw_caption(rgb, "Käse 12.3 %")
+    assert drawn.shape == rgb.shape
     assert (rgb == 200).all()
     if min(shape) > 100:
-        assert (marked[:40] == 255).any()
-        assert (marked[:, -4:] <= 200).all()
-        assert (marked[-200:] == 200).all()
+        assert (drawn[:40] == 255).any()
+        assert (drawn[:, -4:] <= 200).all()
+        assert (drawn[-200:] == 200).all()
