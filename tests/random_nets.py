@@ -6,7 +6,7 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.export.parity import sample_images
-from gluon_asymmnet.models.ssd import LEAST_SCORE
+from gluon_asymmnet.models.ssd import SCORE_THRESHOLD
 from gluon_asymmnet.saved import SavedModel, build
 from gluon_asymmnet.zoo import get_model
 
@@ -52,7 +52,7 @@ def random_detector(folder, name, images, class_names=("cat", "dog", "fish")):
     net.save_parameters(str(folder / "best.params"))
     DetectorCard(
         name, tuple(class_names), net.spec.size, net.nms_thresh, net.nms_topk, net.post_nms,
-        LEAST_SCORE,
+        SCORE_THRESHOLD,
     ).save(folder / "card.json")  # fmt: skip
     return folder
 

@@ -128,7 +128,7 @@ def test_names():
         (lambda: parse_detector("ssd_301_asymmnet_large_voc"), "300, 320, 512; asymmnet_large"),
         (lambda: get_model(SMALL), "needs the names of its classes"),
         (lambda: get_model("ssd_300_asymmnet_small_voc", classes=["a"]), "VOC's 20 classes"),
-        (lambda: get_model(SMALL, classes=["a", "b", "a"]), "a stands there more than once"),
+        (lambda: get_model(SMALL, classes=["a", "b", "a"]), "a is given more than once"),
         (lambda: get_model(SMALL, classes=[]), "at least one"),
         (lambda: get_model(SMALL, classes=CLASSES, pretrained=True), "no weights of .* published"),
         (

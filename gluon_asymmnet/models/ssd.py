@@ -1,9 +1,9 @@
-"""The single-shot detector on our backbones, keeping the contract of GluonCV's SSD.
+"""Single-shot detector (SSD) on our backbones, with the interface of GluonCV's SSD.
 
-GluonCV's own class is not used: its ``FeatureExpander`` initialises the added layers and sets up
-their normalisation behind the caller's back, it cannot be cast, and its ``reset_class`` knows no
-depthwise-separable predictors.  Nor are its decoders, a few lines each: importing GluonCV fails
-where a PyTorch of this decade is installed.
+GluonCV's own class does not fit: its ``FeatureExpander`` fixes the initialisation and normalisation
+of the added layers, it cannot be cast, and its ``reset_class`` does not support depthwise-separable
+heads.  Its decoders, a few lines each, are not imported either: importing GluonCV fails beside a
+current PyTorch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.ssd_spec import (
-    MOST_GROWTH,
+    MAX_LOG_SCALE,
     VARIANCES,
     DetectorSpec,
     anchors,
@@ -25,14 +25,14 @@ from gluon_asymmnet.nn import ConvNorm, NormFactory
 
 nn = mx.gluon.nn
 
-LEAST_SCORE = 0.01  # lower ones are dropped before suppression, as the paper (3.1) and GluonCV do
-NMS_IOU, NMS_TOP, NMS_KEPT = 0.45, 400, 100  # GluonCV's; the paper keeps 200
+SCORE_THRESHOLD = 0.01  # applied before suppression, as in the paper (3.1) and GluonCV
+NMS_IOU, NMS_TOP, NMS_KEPT = 0.45, 400, 100  # GluonCV's values; the paper keeps 200
 
 ClassMap = Union[Mapping, Sequence[str]]
 
 
-class Extra(mx.gluon.HybridBlock):
-    """The next map: pointwise to half the channels, then 3 x 3 with stride 2.
+class ExtraLayer(mx.gluon.HybridBlock):
+    """The layers of one extra map: 1 x 1 to half the channels, then 3 x 3 with stride 2.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, ceil(H / 2), ceil(W / 2))``.
     Source: arXiv:1512.02325, figure 2; separable as in arXiv:1801.04381, section 6.2.
@@ -56,15 +56,15 @@ class Extra(mx.gluon.HybridBlock):
             )
 
     def hybrid_forward(self, F, x):
-        """Return the next map."""
+        """See the class."""
         x = self.reduce(x)
         if self.depthwise is not None:
             x = self.depthwise(x)
         return self.expand(x)
 
 
-class MapStack(mx.gluon.HybridBlock):
-    """All maps of a detector, finest first: those of the backbone, then the extra ones."""
+class MultiScaleFeatures(mx.gluon.HybridBlock):
+    """All feature maps of a detector, finest first: the backbone's, then the extra ones."""
 
     def __init__(self, spec: DetectorSpec, backbone, norm: NormFactory, *, prefix=None):
         super().__init__(prefix=prefix)
@@ -75,23 +75,23 @@ class MapStack(mx.gluon.HybridBlock):
             with self.extras.name_scope():
                 for number, channels in enumerate(spec.extras):
                     self.extras.add(
-                        Extra(in_channels, channels, spec.head == "ssdlite", norm,
+                        ExtraLayer(in_channels, channels, spec.head == "ssdlite", norm,
                               prefix=f"{number}_")
                     )  # fmt: skip
                     in_channels = channels
 
     def hybrid_forward(self, F, x):
-        """Return the maps of pictures ``(N, 3, H, W)``."""
+        """Return the maps of images ``(N, 3, H, W)``."""
         maps = list(self.backbone(x))
         for extra in self.extras:
             maps.append(extra(maps[-1]))
         return maps
 
 
-class Predictor(mx.gluon.HybridBlock):
-    """The values of every box on one map.
+class PredictionHead(mx.gluon.HybridBlock):
+    """The values of every box of one map.
 
-    Shapes: ``(N, in_channels, H, W) -> (N, H * W * values)``: row by row, all values of a cell.
+    Shapes: ``(N, in_channels, H, W) -> (N, H * W * values)``: cell by cell.
     """
 
     def __init__(
@@ -105,16 +105,16 @@ class Predictor(mx.gluon.HybridBlock):
                 if separable
                 else None
             )  # fmt: skip
-            self.conv = _output(in_channels, values, separable)
+            self.conv = _output_conv(in_channels, values, separable)
 
     def hybrid_forward(self, F, x):
-        """Return the values of a map."""
+        """See the class."""
         if self.depthwise is not None:
             x = self.depthwise(x)
         return F.flatten(F.transpose(self.conv(x), (0, 2, 3, 1)))
 
 
-def _output(in_channels: int, values: int, separable: bool):
+def _output_conv(in_channels: int, values: int, separable: bool):
     kernel = 1 if separable else 3
     return nn.Conv2D(
         values, kernel, 1, kernel // 2, in_channels=in_channels, prefix="conv_",
@@ -122,8 +122,8 @@ def _output(in_channels: int, values: int, separable: bool):
     )  # fmt: skip
 
 
-class _Given(mx.init.Initializer):
-    """Sets an array to given values."""
+class _ConstantInit(mx.init.Initializer):
+    """Initialises an array with given values; unlike Gluon's Constant without a registry."""
 
     def __init__(self, values: np.ndarray):
         super().__init__()
@@ -136,19 +136,19 @@ class _Given(mx.init.Initializer):
 class SSD(mx.gluon.HybridBlock):
     """Single-shot detector.  ``net(x)`` with x ``(N, 3, size, size)``, normalised RGB:
 
-    - in training: class logits ``(N, A, classes + 1)``, background first; coded offsets
-      ``(N, A, 4)``; anchors ``(1, A, 4)``, centres in pixels;
-    - else: ids ``(N, n, 1)``, -1 for rows that are none; scores ``(N, n, 1)``; corners
+    - in training: class logits ``(N, A, classes + 1)``, background first; encoded offsets
+      ``(N, A, 4)``; anchors ``(1, A, 4)``, centres and sizes in pixels;
+    - otherwise: ids ``(N, n, 1)``, -1 in rows of padding; scores ``(N, n, 1)``; corners
       ``(N, n, 4)`` in pixels of x; by falling score, at most ``post_nms``.
 
     Args:
-        spec: which detector.
-        backbone: classifier of ``spec.backbone``; its parameters are shared, not copied.
-        classes: their names, without the background.
-        norm_layer, norm_kwargs: what stands for batch normalisation in the added layers.
+        spec: the detector's specification.
+        backbone: a classifier of ``spec.backbone``; its parameters are shared, not copied.
+        classes: class names, without the background.
+        norm_layer, norm_kwargs: replacement for batch normalisation in the added layers.
     """
 
-    constants = ("anchors",)  # follow from the spec: not read from files
+    constants = ("anchors",)  # computed from the spec, not read from files
 
     def __init__(
         self,
@@ -162,33 +162,33 @@ class SSD(mx.gluon.HybridBlock):
     ):
         super().__init__(prefix=prefix or f"{detector_id(spec)}_")
         norm, self.spec = NormFactory(norm_layer, norm_kwargs), spec
-        self.classes = checked_classes(classes)
+        self.classes = check_class_names(classes)
         self.set_nms()
         self._maps = plan_detector(spec)
         with self.name_scope():
-            self.features = MapStack(spec, backbone, norm, prefix="features_")
-            self.class_predictors = self._predictors(self.num_classes + 1, norm, "class_")
-            self.box_predictors = self._predictors(4, norm, "box_")
-            # A detector has one size, so that the steps follow from the maps: one array.
-            # GluonCV's generators hold 128 x 128 cells per map and cut out what a picture needs.
-            # Not Gluon's Constant, which registers a class under its address, and warns when
-            # an address comes again.
-            boxes = anchors(spec, self._maps)[None]
+            self.features = MultiScaleFeatures(spec, backbone, norm, prefix="features_")
+            self.class_predictors = self._heads(self.num_classes + 1, norm, "class_")
+            self.box_predictors = self._heads(4, norm, "box_")
+            # The input size is fixed, so all anchors are one array; GluonCV's generators hold
+            # 128 x 128 cells per map and crop them for each image.  Not Gluon's Constant: it
+            # registers a class under its address, and warns when an address is used again.
+            anchor_boxes = anchors(spec, self._maps)[None]
             self.anchors = self.params.get(
-                "anchors", shape=boxes.shape, init=_Given(boxes), grad_req="null"
-            )
+                "anchors", shape=anchor_boxes.shape, init=_ConstantInit(anchor_boxes),
+                grad_req="null",
+            )  # fmt: skip
         for block in (self.features.extras, self.class_predictors, self.box_predictors):
             for param in block.collect_params(".*weight").values():
                 param.init = param.init or mx.init.MSRAPrelu(slope=0)
 
-    def _predictors(self, values: int, norm: NormFactory, prefix: str):
-        """One predictor for each map, of so many values for each of its boxes."""
+    def _heads(self, values: int, norm: NormFactory, prefix: str):
+        """One head for each map, with ``values`` values for each of its boxes."""
         separable, block = self.spec.head == "ssdlite", nn.HybridSequential(prefix=prefix)
         with block.name_scope():
             for number, plan in enumerate(self._maps):
                 values_here = len(plan.boxes) * values
                 block.add(
-                    Predictor(plan.channels, values_here, separable, norm, prefix=f"{number}_")
+                    PredictionHead(plan.channels, values_here, separable, norm, prefix=f"{number}_")
                 )
         return block
 
@@ -200,20 +200,21 @@ class SSD(mx.gluon.HybridBlock):
     def set_nms(
         self, nms_thresh: float = NMS_IOU, nms_topk: int = NMS_TOP, post_nms: int = NMS_KEPT
     ) -> None:
-        """Set the suppression of overlapping boxes of a class.
+        """Set the suppression of overlapping boxes of the same class.
 
         Args:
-            nms_thresh: IoU from which the box with the lower score goes; outside (0, 1): all stay.
-            nms_topk: boxes of a picture, all classes together, that take part; -1: all.
-            post_nms: boxes of a picture that are returned; -1: all.
+            nms_thresh: IoU above which the box with the lower score is suppressed; outside (0, 1):
+                no suppression.
+            nms_topk: boxes per image, all classes together, that take part; -1: all.
+            post_nms: boxes per image that are returned; -1: all.
         """
         self._clear_cached_op()
         self.nms_thresh, self.nms_topk, self.post_nms = nms_thresh, nms_topk, post_nms
 
     def forward(self, x, *args):
         """See the class."""
-        # A compiled graph has the outputs of training or those of inference.  GluonCV leaves it to
-        # the caller to hybridize anew between the two.
+        # A compiled graph has the outputs of training or those of inference, so it is dropped when
+        # the mode changes.  With GluonCV's class the caller has to hybridize again.
         training = mx.autograd.is_training()
         if training != getattr(self, "_compiled_for_training", training):
             self._clear_cached_op()
@@ -221,7 +222,7 @@ class SSD(mx.gluon.HybridBlock):
         return super().forward(x, *args)
 
     def cast(self, dtype) -> None:
-        """Cast all but the anchors: half precision has steps of a quarter pixel from 256 on."""
+        """Cast all but the anchors: from 256 on half precision has steps of a quarter pixel."""
         self._clear_cached_op()
         for child in self._children.values():
             child.cast(dtype)
@@ -232,26 +233,26 @@ class SSD(mx.gluon.HybridBlock):
         if mx.autograd.is_training():
             # stop_gradient, as a bare variable among the outputs breaks the compiled backward
             return [logits, offsets, F.stop_gradient(anchors)]
-        return self._suppressed(F, *decode(F, logits, offsets, anchors))
+        return self._suppress(F, *decode(F, logits, offsets, anchors))
 
     def heads(self, F, x):
         """Return logits ``(N, A, classes + 1)`` and offsets ``(N, A, 4)``."""
         maps = self.features(x)
-        # dim=-1, not 1: see AsymmBottleneck
+        # a negative axis, see nn.onednn.concat_channels
         logits, offsets = (
-            F.concat(*(p(m) for p, m in zip(predictors, maps)), dim=-1)
-            for predictors in (self.class_predictors, self.box_predictors)
+            F.concat(*(head(m) for head, m in zip(heads, maps)), dim=-1)
+            for heads in (self.class_predictors, self.box_predictors)
         )
         return (
             F.reshape(logits, shape=(0, -1, self.num_classes + 1)),
             F.reshape(offsets, shape=(0, -1, 4)),
         )
 
-    def _suppressed(self, F, scores, corners):
-        """Suppress per class.  Every class has a row for every box, ``(N, classes * A, 6)``."""
+    def _suppress(self, F, scores, corners):
+        """Suppress overlapping boxes of the same class, among one row for each class and box."""
         scores = F.transpose(scores, (0, 2, 1))
         numbers = F.reshape(F.arange(self.num_classes), shape=(1, -1, 1))
-        kept = scores > LEAST_SCORE
+        kept = scores > SCORE_THRESHOLD
         ids = (F.broadcast_add(F.zeros_like(scores), numbers) + 1) * kept - 1
         rows = F.concat(
             F.reshape(ids, shape=(0, -1, 1)),
@@ -262,7 +263,7 @@ class SSD(mx.gluon.HybridBlock):
         if 0 < self.nms_thresh < 1:
             rows = F.contrib.box_nms(
                 rows, overlap_thresh=self.nms_thresh, topk=self.nms_topk,
-                valid_thresh=LEAST_SCORE, id_index=0, score_index=1, coord_start=2,
+                valid_thresh=SCORE_THRESHOLD, id_index=0, score_index=1, coord_start=2,
             )  # fmt: skip
             if self.post_nms > 0:
                 rows = F.slice_axis(rows, axis=1, begin=0, end=self.post_nms)
@@ -272,31 +273,31 @@ class SSD(mx.gluon.HybridBlock):
         )
 
     def raw(self) -> "RawSSD":
-        """Return a block that gives all boxes, without suppression, for export."""
+        """Return a block that outputs all boxes, without suppression, for export."""
         return RawSSD(self)
 
     def reset_class(self, classes: Sequence[str], reuse_weights: Optional[ClassMap] = None) -> None:
         """Change the classes.
 
-        The boxes and the weights of the background stay; a class starts anew or, as told, from a
-        class that was there.
+        Box heads and the weights of the background are kept.  A new class starts with fresh weights
+        or with those of an old class.
 
         Args:
             classes: the new names.
-            reuse_weights: names that keep their weights, or {new: old} with names or numbers.
+            reuse_weights: names that keep their weights, or {new: old} with names or positions.
 
-        Raises: InputError for a class that is not there.
+        Raises: InputError for an unknown class.
         """
-        new, old = checked_classes(classes), self.classes
+        new, old = check_class_names(classes), self.classes
         rows = {0: 0}  # background
         rows.update(
             {_position(n, new, "new") + 1: _position(o, old, "old") + 1
-             for n, o in _pairs(reuse_weights)}
+             for n, o in _new_old_pairs(reuse_weights)}
         )  # fmt: skip
         self._clear_cached_op()
         self.classes = new
-        for predictor, plan in zip(self.class_predictors, self._maps):
-            _replace_output(predictor, len(plan.boxes), len(old) + 1, len(new) + 1, rows)
+        for head, plan in zip(self.class_predictors, self._maps):
+            _replace_output_conv(head, len(plan.boxes), len(old) + 1, len(new) + 1, rows)
 
 
 class RawSSD(mx.gluon.HybridBlock):
@@ -305,8 +306,8 @@ class RawSSD(mx.gluon.HybridBlock):
     Shapes: ``(N, 3, size, size)`` -> scores ``(N, A, classes)``, without the background's, and
     corners ``(N, A, 4)`` in pixels.
 
-    Suppression is left to the caller: exported to ONNX by MXNet it would go over all classes at
-    once, with only a warning.
+    The caller suppresses overlapping boxes: MXNet's ONNX export would suppress them across classes,
+    with only a warning.
     """
 
     def __init__(self, detector: SSD):
@@ -322,7 +323,7 @@ def decode(F, logits, offsets, anchors):
     """Return scores ``(N, A, classes)`` and corners ``(N, A, 4)``, single precision.
 
     The scores are the softmax's over classes and background, without that of the background.
-    Undoes ``targets.encode`` in arithmetic that every engine knows.
+    The inverse of ``ssd_box_coder.encode``, in operators that every engine has.
     """
     offsets = F.cast(offsets, "float32")
     (centre, size), (shift, growth) = (
@@ -331,25 +332,25 @@ def decode(F, logits, offsets, anchors):
     )
     # factors on the side of the anchors: exporters compute those products in advance
     centre = F.broadcast_add(F.broadcast_mul(shift, size * VARIANCES[0]), centre)
-    growth = F.minimum(growth * VARIANCES[2], MOST_GROWTH)
+    growth = F.minimum(growth * VARIANCES[2], MAX_LOG_SCALE)
     half = F.broadcast_mul(F.exp(growth), size / 2)
     corners = F.concat(centre - half, centre + half, dim=-1)
     scores = F.softmax(F.cast(logits, "float32"), axis=-1)
     return F.slice_axis(scores, axis=-1, begin=1, end=None), corners
 
 
-def checked_classes(classes: Sequence[str]) -> list[str]:
-    """Return class names as a list; InputError if there are none, or one comes twice."""
+def check_class_names(classes: Sequence[str]) -> list[str]:
+    """Return class names as a list; InputError if there are none or duplicates."""
     names = [classes] if isinstance(classes, str) else list(classes or ())
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"classes must be names, at least one, got {classes!r}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"classes: {', '.join(twice)} stands there more than once")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise InputError(f"classes: {', '.join(duplicates)} is given more than once")
     return names
 
 
-def _pairs(reuse: Optional[ClassMap]) -> Iterable[tuple]:
+def _new_old_pairs(reuse: Optional[ClassMap]) -> Iterable[tuple]:
     if reuse is None:
         return ()
     return reuse.items() if isinstance(reuse, Mapping) else ((name, name) for name in reuse)
@@ -363,14 +364,14 @@ def _position(key: Union[str, int], names: list[str], which: str) -> int:
     raise InputError(f"{key!r} is none of the {which} classes: {', '.join(names)}")
 
 
-def _replace_output(
-    predictor: Predictor, boxes: int, old: int, new: int, rows: Mapping[int, int]
+def _replace_output_conv(
+    head: PredictionHead, boxes: int, old: int, new: int, rows: Mapping[int, int]
 ) -> None:
-    """Give a class predictor ``new`` values per box; copy the ``rows`` {new: old} of each box."""
-    before = predictor.conv
+    """Change a class head to ``new`` values per box; copy the ``rows`` {new: old} of each box."""
+    before = head.conv
     in_channels, kernel = before.weight.shape[1], before.weight.shape[2]
-    with predictor.name_scope():
-        after = _output(in_channels, boxes * new, kernel == 1)
+    with head.name_scope():
+        after = _output_conv(in_channels, boxes * new, kernel == 1)
     after.cast(before.weight.dtype)
     if before.weight._data is not None:
         after.initialize(ctx=before.weight.list_ctx())
@@ -382,4 +383,4 @@ def _replace_output(
             known = source.data(source.list_ctx()[0]).asnumpy().reshape(boxes, old, *shape)
             values[:, list(rows)] = known[:, list(rows.values())]
             target.set_data(mx.nd.array(np.reshape(values, (boxes * new, *shape))))
-    predictor.conv = after
+    head.conv = after

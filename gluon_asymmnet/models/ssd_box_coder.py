@@ -1,4 +1,4 @@
-"""Box coding of SSD: offsets from anchors to boxes and back."""
+"""SSD's box coding: boxes to offsets from anchors and back."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from gluon_asymmnet.models.ssd_spec import VARIANCES
 
 
 def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Express boxes as offsets from the anchors they are matched to.
+    """Encode boxes as offsets from the anchors they are matched to.
 
     Args:
         boxes: ``(K, 4)`` float, corners ``(xmin, ymin, xmax, ymax)``, pixels, none empty.
@@ -22,7 +22,7 @@ def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def decode(offsets: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Undo ``encode``.  Shapes: ``(..., A, 4)``, ``(A, 4)`` -> ``(..., A, 4)`` corners, pixels."""
+    """Decode offsets.  Shapes: ``(..., A, 4)``, ``(A, 4)`` -> ``(..., A, 4)`` corners, pixels."""
     offsets = offsets * VARIANCES
     centres = offsets[..., :2] * anchors[:, 2:] + anchors[:, :2]
     return to_corners(np.concatenate([centres, np.exp(offsets[..., 2:]) * anchors[:, 2:]], -1))

@@ -1,8 +1,8 @@
-"""The detectors as data: which maps they look at, and which boxes stand on each cell of a map.
+"""Detector specifications: feature maps and anchor boxes.
 
-Nothing is written twice: the sides of the maps follow from the size of the picture, the distance
-of their cells from the sides, the boxes from both.  GluonCV writes the steps beside the maps, and
-where the two disagree (``ssd_300_mobilenet0.25``) a quarter of the picture has all the boxes.
+The side of each map follows from the input size, the step between its cells from the side, and the
+anchors from both.  GluonCV specifies the steps separately; where they contradict the maps
+(``ssd_300_mobilenet0.25``), all anchors lie in a quarter of the image.
 """
 
 from __future__ import annotations
@@ -18,58 +18,58 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import SPECS, parse_name, plan_model
 
 if TYPE_CHECKING:
-    import numpy as np  # loaded where it is used: the flags of train_ssd.py come from here
+    import numpy as np  # imported where it is used: the flags of train_ssd.py come from here
 
 SIZES = (300, 320, 512)  # pixels
 HEADS = ("ssd", "ssdlite")
 DATASETS = ("voc", "custom")
 
-# Divisors of the coded offsets (dx, dy, dw, dh).  Source: the authors' Caffe code of SSD; the paper
-# does not give them.
+# Divisors of the encoded offsets (dx, dy, dw, dh).  Source: the authors' Caffe code of SSD; the
+# paper does not give them.
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
-# Natural logarithm of the most by which a box is larger than its anchor, where it is decoded:
-# infinite boxes, which a little trained net gives, would be nan in an overlap.
-MOST_GROWTH = 10.0
+# Upper limit of the natural logarithm of a decoded box's size over its anchor's: a barely trained
+# net would give infinite boxes, whose overlaps are nan.
+MAX_LOG_SCALE = 10.0
 
 _THREE = (1, 2, 1 / 2)
 _FIVE = (1, 2, 1 / 2, 3, 1 / 3)
 
 
 class DetectorSpec(NamedTuple):
-    """A detector.  The defaults are all detectors of ``DETECTORS``; sizes are shares of ``size``.
+    """A detector; the defaults are those of all ``DETECTORS``.  Scales are relative to ``size``.
 
     The finest map has stride 8, as in the paper; GluonCV's and MobileNetV3's mobile detectors start
-    at 16.  An object of 24 to 36 pixels meets a box it overlaps by half in every place on c3, and
-    on c4 only in 6 of 10.  On the digits, ``ssd_300_asymmnet_small`` from random weights, 14 epochs
-    of 592 pictures, everything else equal: mAP 0.75 with c3 and 0.25 without, at 23 and 24
-    pictures a second.  ``maps=("c4", "squeeze")`` with one scale and ratio less is a valid spec.
+    at stride 16.  An object of 24 to 36 pixels overlaps some anchor by half at every position with
+    c3, and at 6 of 10 positions without.  On the digits (``ssd_300_asymmnet_small`` from random
+    weights, 14 epochs of 592 images): mAP 0.75 with c3 and 0.25 without, at 23 and 24 images per
+    second.  ``maps=("c4", "squeeze")`` with one scale and ratio less is a valid spec.
     """
 
-    backbone: str  # a model's plain name
-    size: int = 300  # height and width of the picture, pixels
-    head: str = "ssd"  # predictors: 3 x 3 convolutions; "ssdlite": depthwise and pointwise
+    backbone: str  # name of a model, without width and rate
+    size: int = 300  # height and width of the input, pixels
+    head: str = "ssd"  # 3 x 3 convolutions; "ssdlite": depthwise and pointwise ones
     width: float = 1.0
     rate: int = 1
-    maps: tuple[str, ...] = ("c3", "c4", "squeeze")  # of the backbone, finest first
-    extras: tuple[int, ...] = (512, 256, 256, 128)  # channels of the maps after, each half as wide
-    # One more than maps, the last only ends the one before.  Source: arXiv:1512.02325, those of
-    # SSD512, which has seven maps, too: 0.07 for the first (3.4), then 0.15 to 0.9 evenly (2.2).
+    maps: tuple[str, ...] = ("c3", "c4", "squeeze")  # backbone maps, finest first
+    extras: tuple[int, ...] = (512, 256, 256, 128)  # channels of the extra maps
+    # One more than maps: the last is only used by the map before.  Source: arXiv:1512.02325, the
+    # scales of SSD512, which has seven maps too: 0.07 (section 3.4), then 0.15 to 0.9 (2.2).
     scales: tuple[float, ...] = (0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05)
-    # Width over height, 1 first.  Source: the same, 3.1: four boxes on the first and last two maps.
+    # Width over height, 1 first; four anchors on the first and the last two maps (section 3.1).
     ratios: tuple[tuple[float, ...], ...] = (_THREE, *[_FIVE] * 4, _THREE, _THREE)
 
 
-class MapPlan(NamedTuple):
-    """One map that boxes stand on."""
+class FeatureMapPlan(NamedTuple):
+    """One feature map with its anchors."""
 
     channels: int
     side: int  # cells
-    step: float  # pixels from cell to cell
-    boxes: np.ndarray  # (k, 2) float64: width and height, pixels, of the boxes on every cell
+    step: float  # input pixels between cells
+    boxes: np.ndarray  # (k, 2) float64: width and height, pixels, of the anchors of every cell
 
 
 class DetectorName(NamedTuple):
-    """What the name of a detector says."""
+    """A detector's name, parsed."""
 
     spec: DetectorSpec
     dataset: str  # "voc", or "custom": the caller names the classes
@@ -84,14 +84,16 @@ DETECTORS = {
 
 
 def list_detectors() -> list[str]:
-    """Return the names that ``get_detector`` knows, without a width."""
+    """Return the detector names without width suffixes."""
     return [f"{name}_{dataset}" for name in DETECTORS for dataset in DATASETS]
 
 
 def parse_detector(name: str) -> DetectorName:
-    """Read ``ssd_300_asymmnet_large_voc``, ``ssdlite_320_asymmnet_small_0.5_custom`` and the like.
+    """Parse a name such as ``ssd_300_asymmnet_large_voc`` or ``ssdlite_320_..._0.5_custom``.
 
-    The width, and rate, stand behind the backbone as in the names of classifiers.
+    Width and rate follow the backbone's name as in the names of classifiers.
+
+    Raises: InputError for an unknown name; the message suggests the nearest one.
     """
     match = re.fullmatch(
         rf"({'|'.join(HEADS)})_(\d+)_(.+)_({'|'.join(DATASETS)})", str(name).lower()
@@ -103,13 +105,13 @@ def parse_detector(name: str) -> DetectorName:
             found = DETECTORS[f"{head}_{size}_{variant.name}"]
             return DetectorName(found._replace(width=variant.width, rate=variant.rate), dataset)
         except (InputError, KeyError):
-            pass  # the message below knows the nearest detector, too
+            pass  # the message below names the nearest detector
     close = difflib.get_close_matches(str(name).lower(), list_detectors(), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise InputError(
         f"unknown detector {name!r}: expected HEAD_SIZE_BACKBONE_DATASET with {', '.join(HEADS)}; "
-        f"{', '.join(map(str, SIZES))}; {', '.join(sorted(SPECS))}, with a width as suffix if "
-        f"wanted (asymmnet_large_0.5); {', '.join(DATASETS)}{hint}"
+        f"{', '.join(map(str, SIZES))}; {', '.join(sorted(SPECS))}, optionally with a "
+        f"width (asymmnet_large_0.5); {', '.join(DATASETS)}{hint}"
     )
 
 
@@ -123,8 +125,8 @@ def detector_id(spec: DetectorSpec) -> str:
     return f"{spec.head}_{spec.size}_{spec.backbone}_w{spec.width}_r{spec.rate}"
 
 
-def plan_detector(spec: DetectorSpec) -> tuple[MapPlan, ...]:
-    """Take every decision about the maps, finest first.
+def plan_detector(spec: DetectorSpec) -> tuple[FeatureMapPlan, ...]:
+    """Compute the feature maps and their anchors, finest first.
 
     Raises: InputError for a head, map or number of scales that cannot be built.
     """
@@ -139,7 +141,7 @@ def plan_detector(spec: DetectorSpec) -> tuple[MapPlan, ...]:
             f"got {len(spec.scales)} and {len(spec.ratios)}"
         )
     return tuple(
-        MapPlan(channels, side, spec.size / side, _cell_boxes(*scales, ratios) * spec.size)
+        FeatureMapPlan(channels, side, spec.size / side, _cell_boxes(*scales, ratios) * spec.size)
         for (channels, side), scales, ratios in zip(
             maps, zip(spec.scales, spec.scales[1:]), spec.ratios
         )
@@ -147,7 +149,7 @@ def plan_detector(spec: DetectorSpec) -> tuple[MapPlan, ...]:
 
 
 def _backbone_maps(spec: DetectorSpec) -> list[tuple[int, int]]:
-    """Channels and side of the backbone's maps."""
+    """Return channels and side of each backbone map."""
     _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
     offered = {info.name: info for info in feature_info(plan)}
     unknown = [name for name in spec.maps if name not in offered]
@@ -159,7 +161,7 @@ def _backbone_maps(spec: DetectorSpec) -> list[tuple[int, int]]:
 
 
 def detector_layers(spec: DetectorSpec, classes: int) -> Iterator[ConvLayer]:
-    """Yield the convolutions of a detector of so many classes, at their paths in ``ssd.SSD``."""
+    """Yield the convolutions of a detector, with their attribute paths in ``ssd.SSD``."""
     _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
     blocks = backbone_blocks(spec)
     parts = {"stem", *(f"blocks.{index}" for index in range(blocks))}
@@ -179,24 +181,26 @@ def detector_layers(spec: DetectorSpec, classes: int) -> Iterator[ConvLayer]:
         yield ConvLayer(f"{path}.expand", half, channels, kernel, stride, 1, False, True, False)
     for kind, values in (("class", classes + 1), ("box", 4)):
         for number, here in enumerate(maps):
-            path, wide = f"{kind}_predictors.{number}", here.channels
+            path, channels = f"{kind}_predictors.{number}", here.channels
             if separable:
-                yield ConvLayer(f"{path}.depthwise", wide, wide, 3, 1, wide, False, True, False)
+                yield ConvLayer(
+                    f"{path}.depthwise", channels, channels, 3, 1, channels, False, True, False
+                )
             yield ConvLayer(
-                f"{path}.conv", wide, len(here.boxes) * values, 1 if separable else 3, 1, 1,
+                f"{path}.conv", channels, len(here.boxes) * values, 1 if separable else 3, 1, 1,
                 True, False, False,
             )  # fmt: skip
 
 
 def backbone_blocks(spec: DetectorSpec) -> int:
-    """Return how many blocks of the backbone the detector's maps need."""
+    """Return the number of backbone blocks up to the last map in use."""
     _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
     last = max(info.block for info in feature_info(plan) if info.name in spec.maps)
     return min(last + 1, len(plan.blocks))
 
 
 def _cell_boxes(scale: float, following: float, ratios: tuple[float, ...]) -> np.ndarray:
-    """``(k, 2)``: a square, one between this scale and the next, and the other ratios.
+    """Return ``(k, 2)``: the square of this scale, that between it and the next, other ratios.
 
     Source: arXiv:1512.02325, section 2.2, in the order of GluonCV's SSDAnchorGenerator.
     """
@@ -209,10 +213,10 @@ def _cell_boxes(scale: float, following: float, ratios: tuple[float, ...]) -> np
     return np.array([(scale, scale), (between, between), *others])
 
 
-def anchors(spec: DetectorSpec, maps: tuple[MapPlan, ...] | None = None) -> np.ndarray:
-    """Return the boxes that predictions start from.
+def anchors(spec: DetectorSpec, maps: tuple[FeatureMapPlan, ...] | None = None) -> np.ndarray:
+    """Return the anchor boxes of all maps.
 
-    Not clipped: near the border a box reaches outside, as the paper and GluonCV have it.
+    Anchors near the border are not clipped, as in the paper and GluonCV.
 
     Returns: ``(A, 4)`` float32, centres ``(cx, cy, w, h)``, pixels; map by map, row by row.
     """

@@ -21,7 +21,7 @@ from gluon_asymmnet.evaluation.detection import detect, evaluate
 from gluon_asymmnet.evaluation.drawing import save_example
 from gluon_asymmnet.evaluation.voc_ap import write_json
 from gluon_asymmnet.models.registry import plan_model
-from gluon_asymmnet.models.ssd import LEAST_SCORE
+from gluon_asymmnet.models.ssd import SCORE_THRESHOLD
 from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
@@ -107,7 +107,7 @@ class DetectorTask:
         return DetectorCard(
             model=config.model, class_names=tuple(self.class_names), input_size=config.data_shape,
             nms_thresh=net.nms_thresh, nms_topk=net.nms_topk, post_nms=net.post_nms,
-            least_score=LEAST_SCORE, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
+            least_score=SCORE_THRESHOLD, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
             parameters=sum(int(np.prod(p.shape)) for p in trained),
         )  # fmt: skip
 

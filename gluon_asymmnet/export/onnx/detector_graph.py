@@ -20,7 +20,7 @@ from gluon_asymmnet.export.onnx.graph import (
 )
 from gluon_asymmnet.models.registry import plan_model
 from gluon_asymmnet.models.ssd_spec import (
-    MOST_GROWTH,
+    MAX_LOG_SCALE,
     VARIANCES,
     DetectorSpec,
     anchors,
@@ -130,7 +130,7 @@ def _decode(graph: PlannedGraph, offsets: str, boxes: np.ndarray) -> None:
         "shift": boxes[..., 2:] * VARIANCES[0],
         "half": boxes[..., 2:] / 2,
         "growth": np.array(VARIANCES[2]),
-        "most": np.array(MOST_GROWTH),
+        "most": np.array(MAX_LOG_SCALE),
     }
     held = {n: graph.constant(f"boxes.{n}", np.float32(v)) for n, v in constants.items()}
     x = graph.node(
