@@ -26,7 +26,7 @@ def demo(folder) -> int:
     print("3. the last weights on the held-out digits (asymmnet eval imagenet ...)", flush=True)
     from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.evaluation.classification import evaluate
-    from gluon_asymmnet.evaluation.classification_report import line
+    from gluon_asymmnet.evaluation.classification_report import summary_line
     from gluon_asymmnet.export.symbol import export_symbol
     from gluon_asymmnet.saved import open_model
 
@@ -39,7 +39,7 @@ def demo(folder) -> int:
     # The last weights, not the best: the best were chosen on these very images.
     trained = open_model(Path(result.run_dir) / "last.params")
     accuracy = score(trained)
-    print(f"   {line(accuracy)}")
+    print(f"   {summary_line(accuracy)}")
 
     print("4. exported as static symbol, read back, evaluated (asymmnet export symbol ...)")
     out = folder / "exported"
@@ -47,7 +47,7 @@ def demo(folder) -> int:
         export_symbol(trained, out)
     reloaded = score(open_model(out))
     equal = "equal" if reloaded.top1 == accuracy.top1 else "DIFFERENT"
-    print(f"   {line(reloaded)}: {equal}")
+    print(f"   {summary_line(reloaded)}: {equal}")
     print(
         f"\nrun:      {result.run_dir} (log.txt, metrics.jsonl, curves.png, last.params)\n"
         f"exported: {out}\n"

@@ -15,7 +15,7 @@ from gluon_asymmnet.distributed.place import Place, find_place
 from gluon_asymmnet.distributed.watch import Hub, Member
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
-from gluon_asymmnet.evaluation.classification import Part
+from gluon_asymmnet.evaluation.classification import ShardedSource
 from gluon_asymmnet.train.checkpoint_files import write_manifest
 from gluon_asymmnet.train.classifier import ClassifierTask, train
 from tests.conftest import free_port
@@ -100,7 +100,7 @@ def test_mixups_pairs_are_the_one_workers_pairs(count, batch):
 def test_parts_of_an_evaluation_have_each_image_once(digits):
     source = open_source(rec=str(digits.val))
     for count in (2, 3, 500):  # 449 images
-        parts = [Part(source, i, count) for i in range(count)]
+        parts = [ShardedSource(source, i, count) for i in range(count)]
         keys = [part.read(i).key for part in parts for i in range(len(part))]
         assert sorted(keys) == sorted(source.keys)
         assert parts[1].name(0) == source.name(1)

@@ -19,12 +19,12 @@ from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.evaluation.classification import Evaluation, evaluate
 from gluon_asymmnet.evaluation.published import (
     PUBLISHED,
-    Reading,
-    comparison,
-    judge,
+    PassResult,
+    compare_with_published,
+    comparison_text,
+    pass_results,
     possible_hits,
-    readings,
-    walk,
+    validation_passes,
 )
 from gluon_asymmnet.models.complexity import count
 from gluon_asymmnet.saved import open_weights
@@ -34,7 +34,7 @@ from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.weights.published import git_blob_id
 from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
-from tests.test_walk import CURVE
+from tests.test_validation_passes import CURVE
 
 PAGE = (ROOT / "docs/reproduction.md").read_text()
 RECORDS, BATCH = 24, 10
@@ -60,8 +60,8 @@ def shifted(top1=0, top5=0):
     ],
 )
 def test_verdict_by_hand(top1, top5, word):
-    verdict = judge(shifted(top1, top5))
-    assert verdict.word == word
+    verdict = compare_with_published(shifted(top1, top5))
+    assert verdict.verdict == word
     assert verdict.top1_difference == pytest.approx(top1 / 49_152, abs=1e-12)
     assert verdict.top5_difference == pytest.approx(top5 / 49_152, abs=1e-12)
 
@@ -69,17 +69,21 @@ def test_verdict_by_hand(top1, top5, word):
 @pytest.mark.parametrize(("records", "batch", "number"), [(49_999, 2048, 358), (50_000, 2048, 357),
                                                           (50_000, 1024, 358)])  # fmt: skip
 def test_other_passes_are_not_compared(records, batch, number):
-    walked = walk(records, batch, number + 1)[number]
-    assert judge(Reading(number, walked, 37_072, 45_470)) == ("not comparable", None, None)
+    walked = validation_passes(records, batch, number + 1)[number]
+    assert compare_with_published(PassResult(number, walked, 37_072, 45_470)) == (
+        "not comparable",
+        None,
+        None,
+    )
 
 
 def published_like(left_out_hits):
     """A result on 50,000 records with the published hits in the published pass."""
     labels = np.full(50_000, 9)  # outside the best five
-    seen = np.random.default_rng(0).permutation(PUBLISHED.walked.positions)
+    seen = np.random.default_rng(0).permutation(PUBLISHED.validation_pass.positions)
     labels[seen[:37_072]] = 0
     labels[seen[37_072:45_470]] = 1
-    labels[np.array(PUBLISHED.walked.never)[:left_out_hits]] = 0
+    labels[np.array(PUBLISHED.validation_pass.left_out)[:left_out_hits]] = 0
     ranked = np.tile(np.arange(5), (50_000, 1))
     return Evaluation(
         50_000, np.mean(labels == 0), np.mean(labels < 5), 0.0, labels, ranked, np.ones(50_000)
@@ -89,12 +93,12 @@ def published_like(left_out_hits):
 @pytest.mark.parametrize("left_out_hits", [0, 640, 848])
 def test_a_result_with_the_published_hits(left_out_hits):
     result = published_like(left_out_hits)
-    reading = readings(result, 2048, 359)[-1]
+    reading = pass_results(result, 2048, 359)[-1]
     assert reading == PUBLISHED
     total = int((result.labels == 0).sum())
     assert total == 37_072 + left_out_hits
     assert total in possible_hits(37_072)
-    text = comparison(result, reading)
+    text = comparison_text(result, reading)
     assert "720 to 1,567 (848) left out" in text
     assert f"top-1 {total:,} (37,072 to 37,920)" in text
     assert "verdict: reproduced (largest difference 0.000000" in text
@@ -107,9 +111,11 @@ def test_what_is_possible_ends_there():
 def test_a_result_that_is_not_reproduced():
     result = published_like(0)
     labels = result.labels.copy()
-    labels[PUBLISHED.walked.positions[labels[PUBLISHED.walked.positions] == 0][:60]] = 1
+    labels[
+        PUBLISHED.validation_pass.positions[labels[PUBLISHED.validation_pass.positions] == 0][:60]
+    ] = 1
     result = result._replace(labels=labels, top1=np.mean(labels == 0))
-    text = comparison(result, readings(result, 2048, 359)[-1])
+    text = comparison_text(result, pass_results(result, 2048, 359)[-1])
     assert "verdict: not reproduced (largest difference 0.001221" in text  # 60 / 49,152
     assert "top-1 37,012 (37,072 to 37,920)" in text
 
@@ -245,7 +251,7 @@ def test_the_curve_on_the_page():
     column = CURVE["columns"].index
     cells = []
     for epoch in shown:
-        row, images = CURVE["epochs"][epoch], walk(50_000, 2048, 360)[epoch].images
+        row, images = CURVE["epochs"][epoch], validation_passes(50_000, 2048, 360)[epoch].images
         shares = [row[column(name)] for name in ("top1", "top5")]
         cells.append([
             str(epoch), f"{row[column('train_accuracy')]:.6f}", f"{images:,}",
@@ -259,8 +265,8 @@ def test_the_figures_of_the_run_on_the_page():
     epochs = dict(zip(CURVE["columns"], zip(*CURVE["epochs"])))
     top1, top5, last = epochs["top1"], epochs["top5"], epochs["top1"][-10:]
     near = [e for e, share in enumerate(top1) if max(top1) - share <= 0.001]
-    images = Counter(walked.images for walked in walk(50_000, 2048, 360))
-    steps = Counter(walked.images // 2048 for walked in walk(1_281_167, 2048, 360))
+    images = Counter(walked.images for walked in validation_passes(50_000, 2048, 360))
+    steps = Counter(walked.images // 2048 for walked in validation_passes(1_281_167, 2048, 360))
     updates = sum(n * epochs for n, epochs in steps.items())
     rate = Schedule("cosine", 2.6, 5 * 625, 355 * 625)
     expected = rows(

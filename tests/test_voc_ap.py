@@ -10,13 +10,8 @@ import pytest
 from gluon_asymmnet.data.boxes.geometry import box_iou
 from gluon_asymmnet.data.images import decode, image_info
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.evaluation.voc_ap import (
-    VOCEvaluator,
-    ap_11_point,
-    ap_area,
-    draw_precision_recall,
-    write_json,
-)
+from gluon_asymmnet.evaluation.detection_report import draw_precision_recall, write_json
+from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator, ap_11_point, ap_area
 from tests.conftest import ROOT
 
 NONE = [], [], []
@@ -225,7 +220,7 @@ def test_what_is_refused_counts_for_nothing(arguments, message):
 def test_an_image_is_counted_once():
     evaluator = VOCEvaluator(["a"])
     evaluator.add("000005", *NONE, boxes(0), [0])
-    with pytest.raises(InputError, match="image '000005' was counted before"):
+    with pytest.raises(InputError, match="image '000005' was added before"):
         evaluator.add("000005", *NONE, boxes(0), [0])
     assert evaluator.result().classes[0].positives == 1
 
@@ -324,5 +319,5 @@ def test_coco_without_pycocotools():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
-    assert "InputError: COCO's figures come from pycocotools" in done.stderr
+    assert "InputError: COCO's metrics need pycocotools" in done.stderr
     assert "gluon_asymmnet[coco]" in done.stderr

@@ -78,7 +78,7 @@ def run(args) -> int:
             threads=args.num_workers, progress=lambda done, _: bar.update(done - bar.n),
         )  # fmt: skip
     names = source.class_names or model.card.class_names
-    print(report.line(result))
+    print(report.summary_line(result))
     text, walk = report_walk(result, args) if args.walk else ("", None)
     print(text, end="\n" if text else "")
     if args.per_class:

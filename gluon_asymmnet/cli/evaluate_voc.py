@@ -89,7 +89,7 @@ def run(args) -> int:
     issues = getattr(source, "issues", {})
     if issues:
         print("annotations: " + ", ".join(f"{count} {kind}" for kind, count in issues.items()))
-    print(report.lines(result))
+    print(report.mean_table(result))
     figures = _coco_figures(coco, found) if coco else None
     if args.per_class:
         print(report.class_table(result.original))

@@ -53,13 +53,14 @@ def run(args) -> int:
     from gluon_asymmnet.evaluation import classification_report as evaluation_report
     from gluon_asymmnet.evaluation import published
     from gluon_asymmnet.evaluation.classification import evaluate
-    from gluon_asymmnet.evaluation.published import walk
     from gluon_asymmnet.saved import open_weights
     from gluon_asymmnet.weights.published import fetch
 
     source, card = open_source(rec=args.rec_val, idx=args.rec_val_idx), Card()
     passes = published.PUBLISHED.number + 1
-    walk(len(source), args.walk_batch_size, passes)  # refused now, not after hours
+    published.validation_passes(
+        len(source), args.walk_batch_size, passes
+    )  # refused now, not after hours
     check_labels(source, card.classes)
     model = open_weights(args.params or fetch(), card)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
@@ -68,15 +69,15 @@ def run(args) -> int:
             batch_size=args.batch_size, threads=args.num_workers,
             progress=lambda done, _: bar.update(done - bar.n),
         )  # fmt: skip
-    reading = published.readings(result, args.walk_batch_size, passes)[-1]
-    print(evaluation_report.line(result))
-    print(published.comparison(result, reading))
+    ours = published.pass_results(result, args.walk_batch_size, passes)[-1]
+    print(evaluation_report.summary_line(result))
+    print(published.comparison_text(result, ours))
     if args.json:
-        _write_json(args, model.weights, result, reading)
-    return 1 if published.judge(reading).word == "not reproduced" else 0
+        _write_json(args, model.weights, result, ours)
+    return 1 if published.compare_with_published(ours).verdict == "not reproduced" else 0
 
 
-def _write_json(args, weights, result, reading) -> None:
+def _write_json(args, weights, result, ours) -> None:
     import json
 
     from gluon_asymmnet.evaluation import published
@@ -84,12 +85,12 @@ def _write_json(args, weights, result, reading) -> None:
     from gluon_asymmnet.utils.doctor import environment
     from gluon_asymmnet.weights.published import BLOB_ID, git_blob_id
 
-    verdict, blob_id = published.judge(reading), git_blob_id(weights)
+    compared, blob_id = published.compare_with_published(ours), git_blob_id(weights)
     content = {
-        "verdict": verdict.word,
+        "verdict": compared.verdict,
         "band": published.BAND,
-        "top1_difference": verdict.top1_difference,
-        "top5_difference": verdict.top5_difference,
+        "top1_difference": compared.top1_difference,
+        "top5_difference": compared.top5_difference,
         "weights": str(weights),
         "git_blob_id": blob_id,
         "published_weights": blob_id == BLOB_ID,
@@ -101,7 +102,7 @@ def _write_json(args, weights, result, reading) -> None:
             "top5": result.top5,
             "loss": result.loss,
         },
-        "walk": {"batch_size": args.walk_batch_size, **reading.as_dict()},
+        "walk": {"batch_size": args.walk_batch_size, **ours.as_dict()},
         "published": {"batch_size": published.BATCH_SIZE, **published.PUBLISHED.as_dict()},
         "environment": environment(),
     }

@@ -25,10 +25,10 @@ def add_walk_flags(parser) -> None:
 def check_walk_flags(args, records: int) -> None:
     """Raise InputError, before hours of work, for a walk that ``records`` do not allow."""
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.evaluation.published import walk
+    from gluon_asymmnet.evaluation.published import validation_passes
 
     if args.walk:
-        walk(records, *_settings(args))
+        validation_passes(records, *_settings(args))
         return
     for name in ("walk_batch_size", "passes"):
         if getattr(args, name) is not None:
@@ -37,12 +37,12 @@ def check_walk_flags(args, records: int) -> None:
 
 def report_walk(result, args) -> tuple[str, dict]:
     """Return the passes of the walk as a table, and for a JSON file; for ``--walk`` only."""
-    from gluon_asymmnet.evaluation.published import readings, table
+    from gluon_asymmnet.evaluation.published import pass_results, pass_table
 
     batch_size, passes = _settings(args)
-    found = readings(result, batch_size, passes)
-    content = {"batch_size": batch_size, "passes": [reading.as_dict() for reading in found]}
-    return table(found), content
+    results = pass_results(result, batch_size, passes)
+    content = {"batch_size": batch_size, "passes": [one.as_dict() for one in results]}
+    return pass_table(results), content
 
 
 def _settings(args) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import Callable
 import numpy as np
 
 from gluon_asymmnet.data.transforms import Preprocessing
-from gluon_asymmnet.evaluation.classification import Part, read_batches
+from gluon_asymmnet.evaluation.classification import ShardedSource, read_batches
 
 
 def sampled_batches(
@@ -16,7 +16,7 @@ def sampled_batches(
 
     They are spread evenly over the source, and decoded anew each time: memory is that of a batch.
     """
-    part = Part(source, 0, max(1, len(source) // images))
+    part = ShardedSource(source, 0, max(1, len(source) // images))
 
     def batches() -> Iterable[np.ndarray]:
         return (images for images, _ in read_batches(part, preprocessing, batch_size))

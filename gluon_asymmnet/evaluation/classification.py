@@ -1,7 +1,7 @@
-"""Top-1, top-5 and loss over exactly the images of a set.
+"""Top-1, top-5 and loss over every image of a set, each scored once.
 
-The records are read here, one by one, and every one is scored once: MXNet's ImageRecordIter
-wraps around at the end of a pass, and its ``pad`` is stale from the second pass on.
+MXNet's ImageRecordIter cannot do that: it wraps around at the end of a pass, and its ``pad`` is
+wrong from the second pass on.
 """
 
 import math
@@ -17,7 +17,7 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 
 
 class Evaluation(NamedTuple):
-    """The result on a set; arrays are in the order of the records."""
+    """The result on a set; arrays are in the order of its images."""
 
     images: int
     top1: float
@@ -29,21 +29,21 @@ class Evaluation(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of top-1."""
+        """The 95 % confidence interval of top-1."""
         return wilson_interval(round(self.top1 * self.images), self.images)
 
     def confusion(self, classes: int) -> np.ndarray:
-        """Return ``(classes, classes)`` counts: rows are true classes, columns predicted ones."""
+        """Return the confusion matrix ``(classes, classes)``: rows are true, columns predicted."""
         matrix = np.zeros((classes, classes), np.int64)
         np.add.at(matrix, (self.labels, self.ranked[:, 0]), 1)
         return matrix
 
 
 def wilson_interval(hits: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the 95 % interval of a share.
+    """Return the 95 % confidence interval of a proportion.
 
     Source: Wilson 1927, doi 10.1080/01621459.1927.10502953; unlike the normal approximation it
-    stays inside [0, 1] and is right near the ends.
+    stays inside [0, 1] and is accurate near the ends.
     """
     p, zz = hits / trials, z * z / trials
     centre, half = p + zz / 2, z * math.sqrt(p * (1 - p) / trials + zz / trials / 4)
@@ -55,14 +55,14 @@ def read_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``(n, 3, H, W)`` float32 and ``(n,)`` labels, in order; the last n may be smaller."""
 
-    def prepared(i: int):
+    def read(i: int):
         record = source.read(i)
         try:
             return preprocessing(decode(record.image)), record.label
         except FormatError as error:
             raise FormatError(f"{source.name(i)}: {error}") from None
 
-    for pairs in read_ahead(prepared, in_order(len(source), batch_size), threads):
+    for pairs in read_ahead(read, in_order(len(source), batch_size), threads):
         images, labels = zip(*pairs)
         yield np.stack(images), np.asarray(labels)
 
@@ -81,8 +81,8 @@ def evaluate(
 
     Args:
         predict: maps ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits; n may vary.
-        source: the images, e.g. a ``RecordFile``.
-        progress: called with (images done, images in all).
+        source: labelled images, see ``data.sources``.
+        progress: called with (images done, total).
 
     Raises:
         InputError: for a label outside the classes, or a batch size below 1.
@@ -129,8 +129,8 @@ def evaluate(
     )
 
 
-class Part:
-    """Every ``count``-th image of a source, from ``index`` on: one worker's share."""
+class ShardedSource:
+    """Every ``count``-th image of a source from ``index`` on: the images of one worker."""
 
     def __init__(self, source, index: int, count: int):
         self.source, self.index, self.count = source, index, count
@@ -140,30 +140,30 @@ class Part:
         return len(range(self.index, len(self.source), self.count))
 
     def read(self, i: int):
-        """Return image ``i`` of the part."""
+        """Return image ``i`` of the shard."""
         return self.source.read(self.index + i * self.count)
 
     def name(self, i: int) -> str:
-        """Say which image of the source that is."""
+        """Return the name of image ``i`` in the source."""
         return self.source.name(self.index + i * self.count)
 
 
-def evaluate_together(workers, predict: Callable, source, **settings) -> dict[str, float]:
-    """Return top1, top5 and loss of a source of which each worker scores a part.
+def evaluate_distributed(workers, predict: Callable, source, **settings) -> dict[str, float]:
+    """Return top1, top5 and loss of a source; each worker scores a shard of it.
 
     Args:
-        workers: ``distributed.workers.Workers``; alone it is ``evaluate``.
-        settings: those of ``evaluate``.
+        workers: ``distributed.workers.Workers``; with one worker this is ``evaluate``.
+        settings: arguments of ``evaluate``.
 
-    Raises: RunError if the images scored are not those of the source.
+    Raises: RunError if the workers together score another number of images.
     """
     if workers.size == 1:
         result = evaluate(predict, source, **settings)
         return {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-    part = Part(source, workers.rank, workers.size)
+    shard = ShardedSource(source, workers.rank, workers.size)
     sums = [0, 0, 0, 0]
-    if len(part):
-        own = evaluate(predict, part, **settings)
+    if len(shard):
+        own = evaluate(predict, shard, **settings)
         shares = (1, own.top1, own.top5, own.loss)
         sums = [own.images * share for share in shares]
     images, *sums = workers.sum_numbers("validation", sums)

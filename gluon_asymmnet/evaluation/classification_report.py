@@ -1,4 +1,4 @@
-"""An evaluation as text, CSV, JSON and picture."""
+"""Write a classifier's evaluation as text, CSV, JSON and confusion matrix."""
 
 import json
 from typing import Optional
@@ -8,10 +8,10 @@ import numpy as np
 from gluon_asymmnet.evaluation.classification import Evaluation
 from gluon_asymmnet.utils.atomic import new_file, write_text
 
-_NAMED = 40  # classes up to which the confusion plot carries names
+_MAX_NAMES = 40  # the confusion plot shows class names up to this number of classes
 
 
-def line(result: Evaluation) -> str:
+def summary_line(result: Evaluation) -> str:
     """Return the result in one line."""
     low, high = result.interval
     return (
@@ -21,7 +21,7 @@ def line(result: Evaluation) -> str:
 
 
 def class_table(result: Evaluation, classes: int, names: Optional[list[str]]) -> str:
-    """Return a table with images, top-1 and the commonest confusion of each class."""
+    """Return a table with images, top-1 and the most frequent confusion of each class."""
     matrix = result.confusion(classes)
     rows = ["class                    images   top-1  most confused with"]
     for index in np.flatnonzero(matrix.sum(axis=1)):
@@ -46,7 +46,7 @@ def write_predictions(result: Evaluation, source, path) -> None:
 
 
 def draw_confusion(result: Evaluation, classes: int, names: Optional[list[str]], path) -> None:
-    """Draw the confusion matrix, rows normalised to the images of each class."""
+    """Draw the confusion matrix as a PNG, rows normalised to the images of each class."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -56,9 +56,9 @@ def draw_confusion(result: Evaluation, classes: int, names: Optional[list[str]],
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     figure.colorbar(axes.imshow(matrix, cmap="viridis", vmin=0, vmax=1), label="share of the class")
-    axes.set(xlabel="predicted", ylabel="true", title=line(result))
+    axes.set(xlabel="predicted", ylabel="true", title=summary_line(result))
     axes.title.set_fontsize("small")
-    if classes <= _NAMED:
+    if classes <= _MAX_NAMES:
         shown = [_name(names, i) for i in range(classes)]
         axes.set_xticks(range(classes), shown, rotation=90)
         axes.set_yticks(range(classes), shown)
@@ -67,7 +67,7 @@ def draw_confusion(result: Evaluation, classes: int, names: Optional[list[str]],
 
 
 def write_json(result: Evaluation, model, args, path, walk: Optional[dict] = None) -> None:
-    """Write everything but the per-image arrays."""
+    """Write the evaluation as JSON, without the per-image arrays."""
     low, high = result.interval
     matrix = result.confusion(model.card.classes)
     content = {

@@ -1,4 +1,4 @@
-"""Average precision as COCO defines it, computed by its own code, pycocotools."""
+"""Average precision as defined by COCO, computed by its own code, pycocotools."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from gluon_asymmnet.data.boxes.geometry import Rows, checked_rows
 from gluon_asymmnet.errors import InputError
 
 # In the order of COCOeval.stats.
-_FIGURES = (
+_METRICS = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
 
 
 class COCOEvaluator:
-    """Gathers predicted and true boxes, as ``VOCEvaluator`` does, for COCO's figures.
+    """Compares predicted boxes with true ones by COCO's metrics; used like ``VOCEvaluator``.
 
-    A difficult object becomes a crowd (``iscrowd``): the only thing that COCOeval
-    neither wants found nor counts as a miss.
+    A difficult object becomes a crowd (``iscrowd``), the only kind of object that COCOeval neither
+    requires nor counts as a miss.
 
     Args:
         classes:  class names in label order.
-        plus_one: the last row and column belong to a box, as in VOC; it is then
-            ``xmax - xmin + 1`` wide.
+        plus_one: boxes include their last row and column, as in VOC: ``xmax - xmin + 1`` pixels.
 
     Raises: InputError if pycocotools is missing.
     """
@@ -47,9 +46,9 @@ class COCOEvaluator:
         true_labels,
         difficult=None,
     ) -> None:
-        """Take one image; arguments and errors as ``VOCEvaluator.add``."""
+        """Add one image; arguments and errors as ``VOCEvaluator.add``."""
         if image_id in self._images:
-            raise InputError(f"image {image_id!r} was counted before")
+            raise InputError(f"image {image_id!r} was added before")
         classes = len(self.classes)
         self._images[image_id] = (
             checked_rows(image_id, "predicted", classes, pred_boxes, pred_labels, pred_scores),
@@ -57,7 +56,7 @@ class COCOEvaluator:
         )
 
     def result(self) -> dict[str, float]:
-        """Return COCO's twelve figures by name; nan where there is nothing to find.
+        """Return COCO's twelve metrics by name; nan without objects to detect.
 
         ``AP`` is the mean over IoU 0.5, 0.55 ... 0.95; small is below 32 x 32 pixels, large
         above 96 x 96; ``AR_10`` is the recall with 10 predictions per image.
@@ -71,11 +70,11 @@ class COCOEvaluator:
             evaluation.summarize()
         return {
             name: float(value) if value >= 0 else float("nan")
-            for name, value in zip(_FIGURES, evaluation.stats)
+            for name, value in zip(_METRICS, evaluation.stats)
         }
 
     def _side(self, which: int):
-        """The predictions (0) or the truth (1) as a COCO object."""
+        """Return the predictions (0) or the true boxes (1) as a COCO object."""
         from pycocotools.coco import COCO
 
         side = COCO()
@@ -109,6 +108,6 @@ def _require() -> None:
         import pycocotools.cocoeval  # noqa: F401
     except ImportError:
         raise InputError(
-            "COCO's figures come from pycocotools, which is not installed: "
+            "COCO's metrics need pycocotools, which is not installed: "
             "pip install 'gluon_asymmnet[coco]'"
         ) from None

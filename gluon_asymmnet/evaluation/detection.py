@@ -14,17 +14,17 @@ from gluon_asymmnet.data.boxes.loader import validation_batches
 from gluon_asymmnet.data.boxes.voc import DetectionExample
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import RunError
-from gluon_asymmnet.evaluation.voc_ap import Result, VOCEvaluator
+from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator, VOCResult
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 Detected = tuple[DetectionExample, Detections]
 
 
-class Evaluation(NamedTuple):
+class DetectionEvaluation(NamedTuple):
     """Average precision, in both kinds of pixels."""
 
-    original: Result
-    resized: Result
+    original: VOCResult
+    resized: VOCResult
 
 
 def detect(
@@ -68,7 +68,7 @@ def _resize_factors(example: DetectionExample, size: int) -> np.ndarray:
 
 def evaluate(
     results: Iterable[Detected], classes: list[str], size: int, iou: float = 0.5
-) -> Evaluation:
+) -> DetectionEvaluation:
     """Compute the average precision of the results of ``detect`` at the input size ``size``."""
     original, resized = VOCEvaluator(classes, iou), VOCEvaluator(classes, iou)
     for example, found in results:
@@ -77,4 +77,4 @@ def evaluate(
                 example.image_id, found.boxes * scale, found.labels, found.scores,
                 example.boxes * scale, example.labels, example.difficult,
             )  # fmt: skip
-    return Evaluation(original.result(), resized.result())
+    return DetectionEvaluation(original.result(), resized.result())

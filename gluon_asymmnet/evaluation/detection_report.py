@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from gluon_asymmnet.evaluation.detection import Detected, Evaluation
-from gluon_asymmnet.evaluation.voc_ap import Result, draw_precision_recall
-from gluon_asymmnet.utils.atomic import new_folder
+from gluon_asymmnet.evaluation.detection import Detected, DetectionEvaluation
+from gluon_asymmnet.evaluation.voc_ap import VOCResult
+from gluon_asymmnet.utils.atomic import new_file, new_folder, write_text
 
 
-def lines(result: Evaluation) -> str:
+def mean_table(result: DetectionEvaluation) -> str:
     """Return the mean average precisions as a small table."""
     rows = [f"{result.original.images} images, IoU {result.original.iou:g}; mean AP:",
             "                                 VOC07, 11 points   area under the curve"]  # fmt: skip
@@ -23,7 +24,7 @@ def lines(result: Evaluation) -> str:
     return "\n".join(rows)
 
 
-def class_table(result: Result) -> str:
+def class_table(result: VOCResult) -> str:
     """Return a table with counts and AP of each class; nan for a class without objects."""
     rows = ["class                    objects  difficult  predictions     hits  11 points     area"]
     for one in result.classes:
@@ -57,7 +58,45 @@ def write_predictions(
             path.write_text("".join(text), encoding="utf-8")
 
 
-def draw_curves(result: Result, folder) -> None:
+def write_json(result: VOCResult, path) -> None:
+    """Write the result as JSON, without the curves."""
+    write_text(path, json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def draw_precision_recall(result: VOCResult, path) -> None:
+    """Draw precision over recall of every class with objects to detect, as a PNG."""
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shown = [found for found in result.classes if found.positives]
+    for k, found in enumerate(shown):
+        axes.plot(
+            found.recall,
+            found.precision,
+            color=colormaps["tab20"](k % 20),
+            linestyle=("-", "--", ":", "-.")[k // 20 % 4],
+            label=f"{found.name} {found.ap_area:.3f}",
+        )
+    what = result.classes[0].name if len(result.classes) == 1 else "mean"
+    value = (
+        f"{what}: AP {result.mean_ap_area:.4f} (area), {result.mean_ap_11_point:.4f} (11 points)"
+    )
+    axes.set(
+        title=f"{value} at IoU {result.iou:g}, {result.images} images",
+        xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02),
+    )  # fmt: skip
+    axes.grid(alpha=0.3)
+    if shown:
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), title="AP (area)")
+    with new_file(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=100)
+
+
+def draw_curves(result: VOCResult, folder) -> None:
     """Write a new folder of precision-recall curves: ``all.png``, and one for each class.
 
     Raises: InputError if the folder exists.

@@ -21,7 +21,7 @@ from gluon_asymmnet.data.sources import check_labels, open_source
 from gluon_asymmnet.data.transforms import Augmentation, Normalization
 from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.evaluation.classification import evaluate_together
+from gluon_asymmnet.evaluation.classification import evaluate_distributed
 from gluon_asymmnet.models.registry import parse_name, read_spec
 from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_graph_mode
 from gluon_asymmnet.train import optimization as gradients
@@ -285,7 +285,7 @@ class ClassifierTask:
     def _scores(self, weights: dict) -> dict[str, float]:
         for name, param in self._judged._collect_params_with_prefix().items():
             param.set_data(weights[name])
-        return evaluate_together(
+        return evaluate_distributed(
             self.workers, self._predict, self._validation, classes=self.classes,
             preprocessing=self.card.preprocessing, batch_size=self.config.batch_size,
             threads=self.config.num_workers,

@@ -18,8 +18,8 @@ from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.distributed.workers import ALONE
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.detection import detect, evaluate
+from gluon_asymmnet.evaluation.detection_report import write_json
 from gluon_asymmnet.evaluation.drawing import save_example
-from gluon_asymmnet.evaluation.voc_ap import write_json
 from gluon_asymmnet.models.registry import plan_model
 from gluon_asymmnet.models.ssd import SCORE_THRESHOLD
 from gluon_asymmnet.models.ssd_spec import anchors

@@ -12,7 +12,13 @@ from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import Evaluation
-from gluon_asymmnet.evaluation.published import BATCH_SIZE, PUBLISHED, Pass, readings, walk
+from gluon_asymmnet.evaluation.published import (
+    BATCH_SIZE,
+    PUBLISHED,
+    ValidationPass,
+    pass_results,
+    validation_passes,
+)
 from tests.conftest import ROOT
 
 CURVE = json.loads((ROOT / "gluon_asymmnet/report/published_curve.json").read_text())
@@ -25,7 +31,7 @@ def printed(share, images):
 
 
 def test_every_published_reading_has_the_denominator_of_its_pass():
-    passes = walk(50_000, 2048, 360)
+    passes = validation_passes(50_000, 2048, 360)
     assert len(CURVE["epochs"]) == 360
     for epoch, (walked, row) in enumerate(zip(passes, CURVE["epochs"])):
         for share in (row[TOP1], row[TOP5]):
@@ -41,10 +47,14 @@ def test_no_published_reading_is_of_50000_images():
 
 
 def test_the_published_reading():
-    walked = walk(50_000, 2048, 360)[358]
-    assert walked == PUBLISHED.walked == Pass(50_000, start=1568, stop=720)
+    walked = validation_passes(50_000, 2048, 360)[358]
+    assert walked == PUBLISHED.validation_pass == ValidationPass(50_000, start=1568, stop=720)
     np.testing.assert_array_equal(walked.positions, [*range(1568, 50_000), *range(720)])
-    assert (walked.images, walked.twice, walked.never) == (49_152, range(0), range(720, 1568))
+    assert (walked.images, walked.counted_twice, walked.left_out) == (
+        49_152,
+        range(0),
+        range(720, 1568),
+    )
     best = max(CURVE["epochs"], key=lambda row: row[TOP1])
     assert best is CURVE["epochs"][358]
     assert f"{PUBLISHED.top1:.6f}" == f"{best[TOP1]:.6f}" == "0.754232"
@@ -53,17 +63,17 @@ def test_the_published_reading():
 
 def test_the_training_reader_walks_too():
     """The log counts 206 epochs of 626 iterations and 154 of 625."""
-    steps = Counter(walked.images // 2048 for walked in walk(1_281_167, 2048, 360))
+    steps = Counter(walked.images // 2048 for walked in validation_passes(1_281_167, 2048, 360))
     assert steps == {626: 206, 625: 154}
 
 
 def test_by_hand():
     """Ten records, batches of four: 0-9 and 0, 1; then 2-9; then 0-9 and 0, 1 again."""
-    first, second, third = walk(10, 4, 3)
+    first, second, third = validation_passes(10, 4, 3)
     assert first.positions.tolist() == [*range(10), 0, 1]
-    assert (list(first.twice), list(first.never)) == ([0, 1], [])
+    assert (list(first.counted_twice), list(first.left_out)) == ([0, 1], [])
     assert second.positions.tolist() == list(range(2, 10))
-    assert (list(second.twice), list(second.never)) == ([], [0, 1])
+    assert (list(second.counted_twice), list(second.left_out)) == ([], [0, 1])
     assert third == first
 
 
@@ -80,23 +90,23 @@ def test_mxnets_reader_walks_like_that(tmp_path, records, batch_size):
         path_imgrec=str(tmp_path / "a.rec"), path_imgidx=str(tmp_path / "a.idx"),
         data_shape=(3, 8, 8), batch_size=batch_size, preprocess_threads=2, verbose=False,
     )  # fmt: skip
-    for walked in walk(records, batch_size, 7):
+    for walked in validation_passes(records, batch_size, 7):
         labels = [batch.label[0].asnumpy() for batch in reader]
         np.testing.assert_array_equal(np.concatenate(labels), walked.positions)
         counts = np.bincount(walked.positions, minlength=records)
-        assert np.flatnonzero(counts == 2).tolist() == list(walked.twice)
-        assert np.flatnonzero(counts == 0).tolist() == list(walked.never)
+        assert np.flatnonzero(counts == 2).tolist() == list(walked.counted_twice)
+        assert np.flatnonzero(counts == 0).tolist() == list(walked.left_out)
         assert counts.max() <= 2
         reader.reset()
 
 
 def test_what_cannot_be_walked():
     with pytest.raises(InputError, match="batch size 8 is above the number of records, 7"):
-        walk(7, 8, 1)
+        validation_passes(7, 8, 1)
     with pytest.raises(InputError, match="batch size must be at least 1, got 0"):
-        walk(7, 0, 1)
+        validation_passes(7, 0, 1)
     with pytest.raises(InputError, match="number of passes must be at least 1, got -1"):
-        walk(7, 7, -1)
+        validation_passes(7, 7, -1)
 
 
 def scored(images, classes=9, seed=0):
@@ -113,8 +123,10 @@ def scored(images, classes=9, seed=0):
 def test_readings_are_counts_over_the_positions(records, batch_size):
     """Counted again image by image, in the order of the walk."""
     result = scored(records)
-    found = readings(result, batch_size, 40)
-    for number, (reading, walked) in enumerate(zip(found, walk(records, batch_size, 40))):
+    found = pass_results(result, batch_size, 40)
+    for number, (reading, walked) in enumerate(
+        zip(found, validation_passes(records, batch_size, 40))
+    ):
         pairs = [(result.labels[p], list(result.ranked[p])) for p in walked.positions]
         assert reading.number == number
         assert reading.top1 == sum(label == ranked[0] for label, ranked in pairs) / len(pairs)
