@@ -23,8 +23,10 @@ setup(
         "gluoncv==0.10.5.post0",
         "numpy>=1.23.5,<2",  # MXNet's own bound; newer ones run, see gluon_asymmnet/_environment.py
         "opencv-python>=4.9,<4.12",  # later ones want NumPy 2
+        "safetensors",
         "setuptools<81",  # MXNet and GluonCV import distutils, which Python 3.12 left to setuptools
         "matplotlib",
+        "pillow>=9.1",
         "tensorboardX",
         "tqdm",
     ],
@@ -49,7 +51,6 @@ setup(
         "dev": [
             "scikit-learn",
             "torch",
-            "safetensors",
             "gluoncv2",
             "onnx==1.16.2",
             "onnxruntime>=1.19",

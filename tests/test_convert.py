@@ -281,7 +281,7 @@ def test_truncated_files(small, tmp_path, to):
 @pytest.mark.parametrize(("container", "message"), [
     ("params", r"truncated: array \d+, float32 of shape .* are left"),
     ("state_dict", "not a sound file of plain tensors, and nothing else is loaded: RuntimeError"),
-    ("safetensors", r"not a sound safetensors file: the arrays take \d+ bytes, the file has \d+"),
+    ("safetensors", "not a valid safetensors file: .* file not fully covered"),
     ("npz", "not a sound .npz file of plain arrays: File is not a zip file"),
 ])  # fmt: skip
 def test_half_a_file_of_each_kind(small, tmp_path, container, message):
@@ -415,7 +415,7 @@ def test_every_layout_is_the_layout_of_some_format():
 
 def test_only_reading_pt_takes_pytorch_and_nothing_takes_mxnet(small, tmp_path):
     code = (
-        "import sys; sys.modules.update(torch=None, mxnet=None, safetensors=None)\n"
+        "import sys; sys.modules.update(torch=None, mxnet=None)\n"
         "from gluon_asymmnet.weights.convert import convert\n"
         f"for to in {list(FORMATS)}: convert({str(small)!r}, to, to)\n"
         "convert('torch', 'back', 'ours')"

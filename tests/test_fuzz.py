@@ -120,7 +120,7 @@ FOUND = {  # by campaigns: what the parser did, as a comment, and what it must s
         (
             struct.pack("<Q", 6048) + b'{"a": {"dtype": "F32", "shape": ["' + b"x" * 5975
             + b'"], "data_offsets": [0, 8]}}'.ljust(39),
-            "has shape",
+            "invalid type: string",
         ),
     ],
     "npz": [

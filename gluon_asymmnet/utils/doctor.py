@@ -14,7 +14,8 @@ from gluon_asymmnet.utils.threads import SETTINGS, available
 
 _PACKAGES = (
     "mxnet", "gluoncv", "numpy", "opencv-python", "opencv-python-headless", "tensorboardX",
-    "matplotlib", "scikit-learn", "onnx", "onnxruntime", "openvino", "nncf", "torch",
+    "matplotlib", "pillow", "safetensors", "scikit-learn", "onnx", "onnxruntime", "openvino",
+    "nncf", "torch",
 )  # fmt: skip
 # Instruction sets that decide how fast the engines are.
 _CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
