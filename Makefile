@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet benchmarks examples tools symbols tests *.py
 DEMO := demo
 
-.PHONY: demo demo-ssd demo-decomposition test test-slow lint format goldens tables faults test-browser fuzz test-horovod clean
+.PHONY: demo demo-ssd demo-decomposition test test-slow lint format goldens tables docs faults test-browser fuzz test-horovod clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.digits $(DEMO)
 
-# The detector's demo: some 12 minutes on two idle cores; BACKBONE=random trains it from nothing.
+# The detector's demo: some 12 minutes on two idle cores; BACKBONE=random trains it from scratch.
 demo-ssd: $(VENV)/demo-ssd.stamp
 	$(BIN)/python -m examples.digits_ssd $(DEMO) --backbone $(or $(BACKBONE),digits)
 
@@ -26,7 +26,7 @@ test: $(VENV)/dev.stamp
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
 
-# The report in a headless Chromium, which it names the way to if there is none.
+# The pages in a headless Chromium; prints how to install one if there is none.
 # Screenshots: make test-browser SCREENSHOTS=folder
 test-browser: $(VENV)/dev.stamp
 	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest -m browser
@@ -56,6 +56,11 @@ goldens: $(VENV)/dev.stamp
 tables: $(VENV)/dev.stamp
 	$(BIN)/python -m tools.tables
 	$(BIN)/python -m tests.faults --page
+
+# The documentation site with the API reference; a broken link or a missing docstring is an error.
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m mkdocs build --quiet
+	@echo "open build/site/index.html, or, with search: $(BIN)/python -m http.server -d build/site"
 
 # Kill, starve and damage real runs some 270 times; a quarter of an hour, and rewrites benchmarks/faults.*
 faults: $(VENV)/dev.stamp

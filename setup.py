@@ -46,6 +46,7 @@ setup(
         ],
         "torch": ["torch"],
         "coco": ["pycocotools"],
+        "docs": ["mkdocs-material", "mkdocstrings-python", "ruff"],  # ruff formats the signatures
         # has to be built first: tools/build_horovod.sh
         "horovod": ["horovod==0.28.1"],
         "dev": [
@@ -60,6 +61,8 @@ setup(
             "pytest",
             "hypothesis",
             "ruff",
+            "mkdocs-material",
+            "mkdocstrings-python",
         ],
     },
     entry_points={"console_scripts": ["asymmnet = gluon_asymmnet.cli:main"]},

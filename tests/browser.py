@@ -85,20 +85,21 @@ class Browser:
         os.close(self._in)
         os.close(self._out)
 
-    def open(self, path, width: int, *, dark: bool = False) -> None:
-        """Load a file at a width in pixels; ``events`` then holds what happened meanwhile."""
+    def open(self, page, width: int, *, dark: bool = False) -> None:
+        """Load a file or URL at a width in pixels; ``events`` then holds its events."""
         self.events.clear()
         phone = width < 600
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900,
                   deviceScaleFactor=2 if phone else 1, mobile=phone)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self._wait_for("Page.loadEventFired")
 
     def evaluate(self, expression: str):
-        """Return the value of a JavaScript expression in the page."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return the value of a JavaScript expression in the page; a promise is awaited."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True,
+                           awaitPromise=True)  # fmt: skip
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
