@@ -1,13 +1,16 @@
 """The documents say what the code does."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from benchmarks import int8
 from benchmarks.report import document
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_python
 from tools.tables import TABLES, speed_table, updated
 
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "symbols/README.md"]
@@ -45,6 +48,31 @@ def test_the_table_of_speed_takes_the_best_thread_count(tmp_path):
         "| the authors' net, MXNet | 10.0 | 1.0 | 80 | 1.0 |",
         "| OpenVINO, f32 | 2.0 | 5.0 | 320 | 4.0 |",
     ]
+
+
+def block_of_readme(language: str) -> str:
+    """Return the one code block of README in this language."""
+    (block,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return block
+
+
+def test_the_python_of_readme_runs():
+    done = run_python("-W", "ignore", "-c", block_of_readme("python"))
+    assert (done.returncode, done.stdout) == (0, "(1, 10)\n"), done.stderr
+
+
+def test_the_commands_of_readme_run(tmp_path):
+    commands = block_of_readme("sh")
+    assert "--num-epochs 9" in commands
+    quick = commands.replace("--num-epochs 9", "--num-epochs 1 --warmup-epochs 0")
+    asymmnet = f'asymmnet() {{ "{sys.executable}" -m gluon_asymmnet "$@"; }}\n'
+    done = subprocess.run(
+        ["sh", "-e", "-c", asymmnet + quick], capture_output=True, text=True, cwd=tmp_path,
+        timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    predicted = done.stdout.splitlines()[-45:]  # one line for each of the held-out threes
+    assert all(line.startswith("digits/images/val/3/") for line in predicted), done.stdout
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
