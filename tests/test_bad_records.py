@@ -166,7 +166,7 @@ def test_the_source_is_never_written_over(rec, tmp_path):
     os.symlink(rec.with_suffix(".idx"), tmp_path / "soft.idx")
     for out in (rec, tmp_path / "x/../a.rec", tmp_path / "hard.rec", tmp_path / "soft.rec"):
         (tmp_path / "x").mkdir(exist_ok=True)
-        with pytest.raises(InputError, match="belongs to the source, which is left alone"):
+        with pytest.raises(InputError, match="belongs to the source, which stays as it is"):
             repair(rec, out, overwrite=True)
     with pytest.raises(InputError, match=r"b: expected a name that ends in \.rec"):
         repair(rec, tmp_path / "b")
@@ -269,7 +269,7 @@ def test_skipping_does_not_depend_on_threads_or_on_the_first_step(tmp_path):
 def test_what_is_listed_and_where_it_stops(tmp_path):
     rec, events = damaged_set(tmp_path), []
     skipped = SkippedRecords(4)
-    skipped.list_in(tmp_path, lambda *event: events.append(event))
+    skipped.log_to(tmp_path, lambda *event: events.append(event))
     made = ThreadedInput(
         open_source(rec=rec, sample=False), 8, 16, steps=5, classes=4, skipped=skipped, seed=3
     )
@@ -288,7 +288,7 @@ def test_what_is_listed_and_where_it_stops(tmp_path):
     with (tmp_path / SKIPPED_FILE).open("a") as file:
         file.write('{"step": 9, "posit')  # a kill cut the line
     resumed = SkippedRecords(4)
-    resumed.list_in(tmp_path, lambda *event: events.append(event))
+    resumed.log_to(tmp_path, lambda *event: events.append(event))
     for position in reasons:
         resumed.add(99, position, "met before")
     assert len(resumed) == 4

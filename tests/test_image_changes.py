@@ -9,7 +9,12 @@ from PIL import Image
 from gluon_asymmnet.data.loader import RecordIterInput, ThreadedInput
 from gluon_asymmnet.data.randaugment import OPERATIONS, randaugment
 from gluon_asymmnet.data.sources import open_source
-from gluon_asymmnet.data.transforms import Augmentation, Normalization, erased, training_image
+from gluon_asymmnet.data.transforms import (
+    Augmentation,
+    Normalization,
+    random_erasing,
+    training_image,
+)
 from gluon_asymmnet.errors import InputError
 from tests.test_augment import picture
 
@@ -107,7 +112,7 @@ def test_erasing_erases_one_rectangle_of_the_asked_size_and_leaves_the_rest():
     image = np.full((3, 48, 64), 9, np.float32)
     kept, shares, aspects, noise = 0, [], [], []
     for _ in range(3000):
-        result = erased(image, 0.25, rng)
+        result = random_erasing(image, 0.25, rng)
         changed = (result != 9).any(axis=0)
         if not changed.any():
             kept += 1

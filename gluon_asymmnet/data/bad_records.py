@@ -1,4 +1,4 @@
-"""Damaged records in a training: another stands in, and they are counted and listed."""
+"""Count and log the corrupt records of a training set, which are skipped up to a limit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _ADVICE = "find all of them with `asymmnet records verify`"
 
 
 class SkippedRecords:
-    """The records of a training set that could not be used; each counts once, in any epoch.
+    """The unusable records of a training set; each counts once over all epochs.
 
     Args:
-        limit: how many are left out; the next one stops the run.
-        advice: what a person can do, for the message of the one that stops the run.
+        limit: number of records that may be skipped; one more stops the run.
+        advice: advice to the user in the error message that stops the run.
     """
 
     def __init__(self, limit: int = 0, advice: str = _ADVICE):
@@ -32,24 +32,24 @@ class SkippedRecords:
     def __len__(self) -> int:
         return len(self._known)
 
-    def list_in(
+    def log_to(
         self, folder: Path, add_event: Callable[[str, int, str], None], worker: int = 0
     ) -> None:
-        """Go on with the list of a run's folder, so that a resumed run counts what it met before.
+        """Log to a run's folder; a resumed run continues the log and its count.
 
         Args:
-            add_event: called with ``("skipped_records", step, message)`` for each new one.
-            worker: of several, each with a list and a limit of its own.
+            add_event: called with ``("skipped_records", step, message)`` for each new record.
+            worker: rank of the worker; each has its own log and limit.
         """
         name = SKIPPED_FILE if not worker else SKIPPED_FILE.replace(".", f"-{worker}.")
         self._path, self._add_event = Path(folder) / name, add_event
         rows = list(_rows(self._path))
         self._known |= {row["position"] for row in rows}
-        if self._path.exists():  # without a line that a kill has cut
+        if self._path.exists():  # drops a line that a killed process left incomplete
             write_text(self._path, "".join(map(_line, rows)))
 
     def add(self, step: int, position: int, reason: str) -> None:
-        """Count a record, met in an update.  Raises: FormatError if that is one too many."""
+        """Count a record found in an update.  Raises: FormatError above the limit."""
         if position in self._known:
             return
         if len(self._known) >= self.limit:

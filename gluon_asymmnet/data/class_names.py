@@ -1,4 +1,4 @@
-"""The class names beside a record file: ``train.classes.txt``, line k names label k."""
+"""Read and write class-name files such as ``train.classes.txt``: line k is the name of label k."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gluon_asymmnet.errors import FormatError, InputError
 
 
 def class_names_path(rec: PathLike) -> Path:
-    """Where the class names of a record file are kept: ``train.rec`` -> ``train.classes.txt``."""
+    """Return the class-name file of a record file: ``train.rec`` -> ``train.classes.txt``."""
     return Path(rec).with_suffix(".classes.txt")
 
 
 def read_class_names(rec: PathLike) -> list[str] | None:
-    """The class names beside a record file, or None if there is no such file.
+    """Return the class names beside a record file, or None if there is no such file.
 
     Raises: FormatError if the file is not UTF-8 text or a line is empty.
     """
@@ -24,7 +24,7 @@ def read_class_names(rec: PathLike) -> list[str] | None:
 
 
 def load_class_names(path: PathLike) -> list[str]:
-    """The lines of a class-name file.  Raises FileNotFoundError, or FormatError as above."""
+    """Return the names in a class-name file.  Raises: FileNotFoundError, FormatError as above."""
     path = Path(path)
     require_file(path, "class name file")
     try:
@@ -38,7 +38,7 @@ def load_class_names(path: PathLike) -> list[str]:
 
 
 def name_lines(names: Sequence[str]) -> bytes:
-    """Return the content of a class-name file.  Raises InputError if a name is not one line."""
+    """Return the content of a class-name file.  Raises: InputError if a name is not one line."""
     text = "".join(f"{name}\n" for name in names)
     if text.count("\n") > len(names) or "\n\n" in f"\n{text}":
         raise InputError("class names must be one line each and not empty")

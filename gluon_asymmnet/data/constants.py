@@ -1,4 +1,4 @@
-"""Numbers about the data that more than one module needs.  Units: 8-bit RGB, 0 to 255."""
+"""Numbers about ImageNet.  Unit of colours: 8-bit RGB, 0 to 255."""
 
 # Per-channel mean and standard deviation of the ImageNet training images, in R, G, B order.
 # Source: the defaults of GluonCV's scripts/classification/imagenet/train_imagenet.py
@@ -8,7 +8,6 @@ IMAGENET_STD = (58.393, 57.12, 57.375)
 
 # Images in ILSVRC-2012 (Russakovsky et al. 2015, arXiv:1409.0575, table 2).
 IMAGENET_TRAIN_IMAGES = 1_281_167
-IMAGENET_VAL_IMAGES = 50_000
 IMAGENET_CLASSES = 1000
 
 # The 200-class subset behind the authors' `train.py --dataset imagenet200`.

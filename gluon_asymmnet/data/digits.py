@@ -1,4 +1,4 @@
-"""A small real data set that needs no download: handwritten digits as JPEG files and records."""
+"""Scikit-learn's handwritten digits as JPEG files and records: a small set without download."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SPLITS = {"train": TRAIN_IMAGES, "val": VAL_IMAGES}
 
 
 class DigitSet(NamedTuple):
-    """Where the demo set lies."""
+    """Paths of the digit set."""
 
     root: Path
     train: Path  # train.rec, 1,348 records, shuffled
@@ -43,19 +43,19 @@ def write_digits(
     made.  The 8 x 8 grey images of 17 levels are enlarged (bicubic) and stored as RGB.  ``out``
     appears when it is complete, or not at all.
 
-    1,348 images are for training and 449 are held out, 43 to 46 of each digit.  The 13 writers
-    are not kept apart (scikit-learn does not say who wrote what), so the held-out
-    accuracy says that training works and nothing about new handwriting.
+    1,348 images are for training and 449 are held out, 43 to 46 of each digit.  The split is not by
+    writer (scikit-learn does not list the 13 writers), so the held-out accuracy shows that training
+    works, not how well it generalises to new handwriting.
 
     Args:
         size: pixels of a side, at least 8.
-        seed: of the split and of the order of ``train.rec``; the same seed gives the same bytes.
-        exist_ok: return a complete set that is there already with this size and seed.
+        seed: seed of the split and of the order of ``train.rec``; equal seeds give equal bytes.
+        exist_ok: return an existing complete set of this size and seed.
 
     Raises:
-        InputError: if scikit-learn is missing, ``size`` is out of range, or ``out`` holds
-            something else.
-        OSError: if the disk is full.
+        InputError: scikit-learn is missing, ``size`` is out of range, or ``out`` contains something
+            else.
+        OSError: the disk is full.
 
     Source: Alpaydin and Kaynak 1998, UCI "Optical Recognition of Handwritten Digits", test part.
     """
@@ -83,7 +83,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """``(1797, 8, 8)`` values 0 to 16, and labels."""
+    """Return ``(1797, 8, 8)`` values 0 to 16, and labels."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -107,7 +107,7 @@ def _write(out: Path, digits: np.ndarray, labels: np.ndarray, size: int, seed: i
             (out / "images" / name / digit).mkdir(parents=True)
         for i in positions:
             path = out / "images" / name / str(labels[i]) / f"{i:04d}.jpg"
-            path.write_bytes(encode(_picture(digits[i], size)))
+            path.write_bytes(encode(_image(digits[i], size)))
         build.build(
             out / "images" / name, out / name, shuffle_seed=seed if name == "train" else None
         )
@@ -115,15 +115,15 @@ def _write(out: Path, digits: np.ndarray, labels: np.ndarray, size: int, seed: i
     (out / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _picture(digit: np.ndarray, size: int) -> np.ndarray:
-    """``(size, size, 3)`` uint8 from ``(8, 8)`` values 0 to 16."""
+def _image(digit: np.ndarray, size: int) -> np.ndarray:
+    """Return ``(size, size, 3)`` uint8 from ``(8, 8)`` values 0 to 16."""
     large = cv2.resize(digit.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     grey = np.clip(np.rint(large * (255 / 16)), 0, 255).astype(np.uint8)  # bicubic overshoots
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _existing(out: Path, size: int, seed: int) -> DigitSet:
-    """The set at ``out``, if it is complete and was made with ``size`` and ``seed``."""
+    """Return the set at ``out`` if it is complete and was made with ``size`` and ``seed``."""
     found = _paths(out)
     try:
         manifest = json.loads((out / _MANIFEST).read_text(encoding="utf-8"))

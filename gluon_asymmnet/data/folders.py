@@ -1,4 +1,4 @@
-"""Lists the images of a folder with one folder per class."""
+"""List the images of a folder with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from gluon_asymmnet.data.records.recordio import PathLike
 from gluon_asymmnet.errors import InputError
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
-
-
 _TREE = "expected one folder per class: <folder>/<class>/<image>.jpg"
 
 
-def find_images(
+def list_class_folders(
     root: PathLike, classes: Sequence[str] | None = None
 ) -> tuple[list[str], list[tuple[int, str]], int]:
-    """List the images of a tree of class folders; hidden files are passed over.
+    """List the images of a folder of class folders, without hidden files.
 
-    Returns: class names, ``(label, path below root)`` of every image, number of other files.
+    Returns: class names, ``(label, path relative to root)`` of every image, number of other files.
 
     Args:
-        root: a tree of ``<class>/<image>.jpg`` or ``.png``.
-        classes: class names in label order, if not those of the folders in alphabetical order.
+        root: a folder of ``<class>/<image>.jpg`` or ``.png``.
+        classes: class names in label order; default: the folders in alphabetical order.
 
-    Raises: FileNotFoundError; InputError if it is no such tree, or a folder none of ``classes``.
+    Raises: FileNotFoundError; InputError for another structure, or a folder not in ``classes``.
     """
     root = Path(root)
     if not root.exists():
@@ -64,7 +62,7 @@ def find_images(
 
 
 def _listing(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of folders and files, sorted; hidden ones are left out."""
+    """Return the sorted names of folders and files, without hidden ones."""
     folders, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:

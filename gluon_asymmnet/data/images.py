@@ -1,4 +1,4 @@
-"""JPEG and PNG in memory: what their headers say, decoding that trusts nothing, encoding."""
+"""Decode, encode and inspect JPEG and PNG images in memory; damaged data raise FormatError."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import numpy as np
 
 from gluon_asymmnet.errors import FormatError
 
-# Pixels of the largest image that is decoded.  More is an attack or damage: a header of 30 bytes
-# can ask for 12 GB.  Pillow refuses from the same number on (twice its MAX_IMAGE_PIXELS).
+# Limit of decoded pixels against decompression bombs: a header of 30 bytes can claim 12 GB.
+# Pillow has the same limit (twice its MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
 
-# What a byte can stand for at most, so that a small file cannot ask for much memory.
-# JPEG: each block of 8 x 8 pixels takes a bit or more (its Huffman code).  PNG: deflate packs up
-# to 1,032 bytes into one (zlib's technical notes), and a byte holds up to 8 pixels.
+# Largest number of pixels per byte of the file, so that a small file cannot claim much memory.
+# JPEG: a block of 8 x 8 pixels takes at least one bit (its Huffman code).  PNG: deflate compresses
+# up to 1,032 bytes into one (zlib's technical notes), and a byte holds up to 8 pixels.
 _PIXELS_PER_BYTE = {"jpeg": 8 * 64, "png": 1032 * 8}
 
 
 class ImageInfo(NamedTuple):
-    """What an image's header says."""
+    """Format, size and channels of an encoded image, from its header."""
 
     format: str  # "jpeg" or "png"
     width: int  # pixels
@@ -43,10 +43,10 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """``(marker, body)`` up to the end marker; FormatError if there is none.
+    """Yield ``(marker, body)`` up to the end marker; FormatError if there is none.
 
-    An end marker inside the preview picture that cameras embed does not count: it lies in
-    the body of a segment.  Source: ITU-T T.81, annex B.
+    The end marker of an embedded preview image does not count: it is inside a segment's body.
+    Source: ITU-T T.81, annex B.
     """
     at = 2
     while True:
@@ -72,7 +72,7 @@ def _jpeg_info(data: bytes) -> ImageInfo:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """``(type, body)`` up to IEND, each with its checksum tested; FormatError if one is wrong."""
+    """Yield ``(type, body)`` up to IEND; FormatError if a checksum is wrong."""
     view, at = memoryview(data), len(_PNG)
     while True:
         if at + 12 > len(data):
@@ -100,7 +100,7 @@ def _png_info(data: bytes) -> ImageInfo:
 
 
 def image_info(image: bytes) -> ImageInfo:
-    """Format, size and channels of an encoded image, from its header alone.
+    """Return format, size and channels of an encoded image without decoding it.
 
     Raises: FormatError if it is neither JPEG nor PNG, or its header is damaged.
     """
@@ -116,15 +116,14 @@ def image_info(image: bytes) -> ImageInfo:
 def decode(image: bytes) -> np.ndarray:
     """Decode a JPEG or PNG.
 
-    Returns: ``(height, width, 3)`` uint8, RGB.  Grey is repeated, transparency dropped, 16 bits
-        are cut to their upper 8.  The orientation a camera notes (EXIF) is *not* applied: MXNet's
-        record reader does not apply it either, and the same file must give the same picture in
-        every engine.
+    Returns: ``(height, width, 3)`` uint8, RGB.  Grey is repeated, transparency is dropped, 16 bits
+        are reduced to the upper 8.  The EXIF orientation is *not* applied: MXNet's record reader
+        does not apply it either, and a file must give the same pixels in every engine.
 
-    Raises: FormatError with the reason if the image is damaged, truncated (OpenCV alone would fill
-        the rest with grey), of another format, or claims more pixels than its bytes can hold or
-        ``MAX_PIXELS`` allows.  Damage inside the compressed data of a JPEG that leaves both ends
-        in place is not found: it decodes to something, and a JPEG has no checksum.
+    Raises: FormatError with the reason if the image is damaged, truncated (OpenCV would fill the
+        rest with grey), of another format, or claims more pixels than its bytes can hold or
+        ``MAX_PIXELS`` allows.  Damage inside the compressed data of a JPEG is not detected: JPEG
+        has no checksum.
     """
     info = image_info(image)
     most = min(MAX_PIXELS, len(image) * _PIXELS_PER_BYTE[info.format])
@@ -139,7 +138,7 @@ def decode(image: bytes) -> np.ndarray:
             np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         )
     except (cv2.error, MemoryError) as error:
-        reason = getattr(error, "err", "out of memory")  # cv2.error's own text has several lines
+        reason = getattr(error, "err", "out of memory")  # the text of cv2.error has several lines
         raise FormatError(f"the {info.format} does not decode: {reason}") from None
     if bgr is None or bgr.shape[:2] != (info.height, info.width):
         raise FormatError(f"damaged {info.format}: it does not decode")
@@ -153,27 +152,29 @@ def encode(rgb: np.ndarray, encoding: str = ".jpg", quality: int = 95) -> bytes:
     return data.tobytes()
 
 
-def resized(rgb: np.ndarray, shorter: int) -> np.ndarray:
-    """Return ``rgb`` with its shorter side at ``shorter`` pixels; itself if it is so already."""
+def resize_shorter_side(rgb: np.ndarray, shorter: int) -> np.ndarray:
+    """Resize the shorter side to ``shorter`` pixels; return ``rgb`` itself if it has that size."""
     height, width = rgb.shape[:2]
     side = min(height, width)
     if side == shorter:
         return rgb
     size = (max(1, round(width * shorter / side)), max(1, round(height * shorter / side)))
-    # Bilinear, im2rec's choice, skips pixels from a factor of 2 on; area averages them all.
+    # Bilinear, im2rec's choice, skips pixels from a factor of 2 on; area averages all of them.
     return cv2.resize(
         rgb, size, interpolation=cv2.INTER_AREA if shorter < side else cv2.INTER_CUBIC
     )
 
 
-def refitted(image: bytes, shorter: int, encoding: str, quality: int) -> bytes:
-    """Return an encoded image with its shorter side at ``shorter`` pixels (0: as it is).
+def fit_image(image: bytes, shorter: int, encoding: str, quality: int) -> bytes:
+    """Resize and encode an encoded image; ``shorter`` is its shorter side in pixels, 0: unchanged.
 
-    Byte for byte the same where size and encoding are right already.  It is decoded even then,
-    because MXNet's reader ends the process at a damaged one.  Raises: FormatError.
+    An image that already has this size and encoding is returned byte for byte.  It is still decoded
+    to find damage, which would end the process of MXNet's reader.
+
+    Raises: FormatError.
     """
     rgb = decode(image)
-    fitted = resized(rgb, shorter) if shorter else rgb
+    fitted = resize_shorter_side(rgb, shorter) if shorter else rgb
     if fitted is rgb and image_info(image).format == {".jpg": "jpeg", ".png": "png"}[encoding]:
         return image
     return encode(fitted, encoding, quality)

@@ -17,7 +17,7 @@ import numpy as np
 
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.images import decode
-from gluon_asymmnet.data.records.verify import label_fault
+from gluon_asymmnet.data.records.verify import label_error
 from gluon_asymmnet.data.transforms import Augmentation, Normalization, training_image
 from gluon_asymmnet.errors import FormatError, InputError
 
@@ -187,7 +187,7 @@ class ThreadedInput:
         record = self.source.read(position)
         try:
             rgb = decode(record.image)
-            if fault := label_fault(record.label, self.classes):
+            if fault := label_error(record.label, self.classes):
                 raise FormatError(fault)
         except FormatError as error:
             raise FormatError(f"{self.source.name(position)}: {error}") from None

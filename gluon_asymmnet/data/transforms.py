@@ -1,7 +1,7 @@
 """Images to network input: the authors' training augmentation, and the validation crop.
 
-Pictures are ``(height, width, 3)`` uint8 RGB; results are ``(3, size, size)`` float32,
-normalised.  Randomness comes from the generator passed in and from nowhere else.
+Images are ``(height, width, 3)`` uint8 RGB; results are ``(3, size, size)`` float32, normalised.
+All randomness comes from the generator passed in.
 """
 
 import math
@@ -26,14 +26,14 @@ _PCA = np.float32([
 
 
 class Normalization(NamedTuple):
-    """What is subtracted from and divides R, G, B; units 0 to 255."""
+    """Per-channel mean and standard deviation of R, G, B; unit 0 to 255."""
 
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """Return ``(3, H, W)`` float32 of ``(H, W, 3)``."""
-        # A colour at a time: on rows of three values NumPy is fifteen times slower.
+        """Normalise ``(H, W, 3)`` to ``(3, H, W)`` float32."""
+        # One channel at a time: on rows of three values NumPy is fifteen times slower.
         planes = np.empty((3, *rgb.shape[:2]), np.float32)
         colours = zip(planes, cv2.split(rgb), np.float32(self.mean), 1 / np.float32(self.std))
         for plane, colour, mean, scale in colours:
@@ -43,25 +43,25 @@ class Normalization(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """How strongly training images are changed; the defaults are the authors'."""
+    """Settings of the training augmentation; the defaults are the authors'."""
 
-    min_area: float = 0.08  # smallest share of the image that a random crop takes
+    min_area: float = 0.08  # smallest share of the image's area in a random crop
     aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
     mirror: bool = True
     jitter: float = 0.4  # brightness, contrast and saturation change by up to this share
     pca_noise: float = 0.1
-    operations: int = 0  # of RandAugment, per image; the authors' have none
+    operations: int = 0  # number of RandAugment operations per image; the authors use none
     magnitude: int = 9  # its strength, 0 to 30
-    erasing: float = 0.0  # share of images of which a rectangle is erased; the authors' have none
+    erasing: float = 0.0  # share of images with an erased rectangle; the authors use none
 
 
 def validation_resize(input_size: int, crop_ratio: float) -> int:
-    """Return the length of the shorter side before the crop, pixels; 256 for 224 and 0.875."""
+    """Return the length of the shorter side before the crop, pixels: 256 for 224 and 0.875."""
     return math.ceil(input_size / crop_ratio)
 
 
 def validation_crop(rgb: np.ndarray, input_size: int, crop_ratio: float) -> np.ndarray:
-    """Resize the shorter side and cut out the centre, as ImageRecordIter does.
+    """Resize the shorter side and crop the centre, as ImageRecordIter does.
 
     Bilinear without anti-aliasing, the longer side rounded down.
     Returns: ``(input_size, input_size, 3)`` uint8.
@@ -85,9 +85,9 @@ def training_image(
     normalize: Normalization,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Crop, mirror, jitter and normalise one picture for training.
+    """Crop, mirror, jitter and normalise one training image.
 
-    RandAugment comes before the jitter, erasing last, as in torchvision and timm.
+    RandAugment comes before the jitter and erasing last, as in torchvision and timm.
     """
     top, left, height, width = random_area(*rgb.shape[:2], how, rng)
     crop = rgb[top : top + height, left : left + width]
@@ -97,15 +97,15 @@ def training_image(
     if how.operations:
         crop = randaugment(crop, how.operations, how.magnitude, rng)
     image = normalize(_recolour(crop, how, rng))
-    return erased(image, how.erasing, rng) if how.erasing else image
+    return random_erasing(image, how.erasing, rng) if how.erasing else image
 
 
 def random_area(height: int, width: int, how: Augmentation, rng: np.random.Generator):
-    """Return ``(top, left, height, width)`` of a random part, pixels.
+    """Return ``(top, left, height, width)`` of a random crop, pixels.
 
-    The share of the area and the aspect ratio are uniform; after ten that do not fit, the
-    largest central part with an allowed aspect ratio is taken.
-    Source: arXiv:1409.4842, section 6, as MXNet's image_aug_default.cc does it.
+    Area and aspect ratio are uniform.  After ten crops that do not fit, the largest central one
+    with an allowed aspect ratio is used.
+    Source: arXiv:1409.4842, section 6, as in MXNet's image_aug_default.cc.
     """
     for _ in range(10):
         area = height * width * rng.uniform(how.min_area, 1)
@@ -119,23 +119,23 @@ def random_area(height: int, width: int, how: Augmentation, rng: np.random.Gener
 
 
 def _recolour(rgb: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and saturation in random order, then colour noise, as one affine map.
+    """Change brightness, contrast and saturation in random order, then add colour noise.
 
-    MXNet rounds to 8 bits after each step; here the values are clipped once, at the end.
+    One affine map, clipped once at the end; MXNet rounds to 8 bits after each step.
     """
     if not how.jitter and not how.pca_noise:
         return rgb
     matrix, offset = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
-    mean = np.float32(cv2.mean(rgb)[:3])  # NumPy's takes longer than all the rest
+    mean = np.float32(cv2.mean(rgb)[:3])  # NumPy's mean takes longer than the rest of this function
     for step in rng.permutation(3) if how.jitter else ():
         alpha = np.float32(1 + rng.uniform(-how.jitter, how.jitter))
-        if step == 2:  # saturation: towards each pixel's own grey
+        if step == 2:  # saturation: towards each pixel's grey value
             towards = (1 - alpha) * np.tile(_GREY, (3, 1))
             change = alpha * np.eye(3, dtype=np.float32) + towards
             matrix, offset = change @ matrix, change @ offset
             continue
-        matrix, offset = alpha * matrix, alpha * offset  # brightness, or
-        if step == 1:  # contrast: towards the grey of the whole picture
+        matrix, offset = alpha * matrix, alpha * offset  # brightness or contrast
+        if step == 1:  # contrast: towards the grey value of the whole image
             grey = _GREY @ (matrix @ mean + offset) / alpha
             offset = offset + (1 - alpha) * grey
     if how.pca_noise:
@@ -144,19 +144,16 @@ def _recolour(rgb: np.ndarray, how: Augmentation, rng: np.random.Generator) -> n
     return np.clip(cv2.transform(rgb.astype(np.float32), affine), 0, 255)
 
 
+# Random erasing
 _AREA = (0.02, 1 / 3)  # share of the image
-
-
 _ASPECT = (0.3, 1 / 0.3)  # height over width
-
-
 _ATTEMPTS = 10
 
 
-def erased(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return ``(3, H, W)`` float32 with a random rectangle of it erased, by the chance ``share``.
+def random_erasing(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Erase a random rectangle of ``(3, H, W)`` float32 with probability ``share``.
 
-    Each pixel of the rectangle gets noise of mean 0 and deviation 1, what a normalised image has.
+    Its pixels become normal noise of mean 0 and deviation 1, the statistics of normalised images.
 
     Source: arXiv:1708.04896, algorithm 1, with pixels as its RE-R; greatest area, logarithmic
     aspect ratio and normal noise as timm's ``RandomErasing(mode="pixel")``.
@@ -177,12 +174,12 @@ def erased(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndar
 
 
 class Preprocessing(NamedTuple):
-    """How a picture becomes network input at validation."""
+    """Preprocessing of validation images: centre crop and normalisation."""
 
     input_size: int = 224  # pixels
     crop_ratio: float = 0.875
     normalization: Normalization = Normalization()
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """Return ``(3, size, size)`` float32 of ``(H, W, 3)`` uint8 RGB."""
+        """Convert ``(H, W, 3)`` uint8 RGB to ``(3, size, size)`` float32."""
         return self.normalization(validation_crop(rgb, self.input_size, self.crop_ratio))

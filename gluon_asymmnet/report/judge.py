@@ -5,7 +5,7 @@ from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
-from gluon_asymmnet.data.images import decode, encode, resized
+from gluon_asymmnet.data.images import decode, encode, resize_shorter_side
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation.classification import Evaluation, evaluate
@@ -124,7 +124,7 @@ def worst_pairs(matrix: np.ndarray, count: int) -> list[Pair]:
 def thumbnail(image: bytes, side: int = _SIDE) -> tuple[bytes, int, int]:
     """Return a picture as JPEG with its shorter side at most ``side``, its width and height."""
     rgb = decode(image)
-    rgb = resized(rgb, min(side, *rgb.shape[:2]))
+    rgb = resize_shorter_side(rgb, min(side, *rgb.shape[:2]))
     return encode(rgb, quality=85), rgb.shape[1], rgb.shape[0]
 
 

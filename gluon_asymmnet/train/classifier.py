@@ -68,7 +68,7 @@ def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
     try:
         if workers.rank == 0:
             task.card.save(directory.path / "card.json")
-        task.skipped.list_in(directory.path, directory.add_event, workers.rank)
+        task.skipped.log_to(directory.path, directory.add_event, workers.rank)
         return run(task, config, directory, task.describe)
     finally:
         directory.close()

@@ -52,7 +52,7 @@ def train(config: DetectorConfig) -> Result:
     directory = RunDirectory(path, config, environment())
     try:
         task.card.save(path / CARD_FILE)
-        task.skipped.list_in(path, directory.add_event)
+        task.skipped.log_to(path, directory.add_event)
         return run(task, config, directory, task.describe)
     finally:
         directory.close()

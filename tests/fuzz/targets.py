@@ -392,7 +392,7 @@ def read_config(folder, data, kind):
 
 def read_skipped(folder, data):
     (folder / SKIPPED_FILE).write_bytes(data)
-    SkippedRecords(1).list_in(folder, lambda *_: None)
+    SkippedRecords(1).log_to(folder, lambda *_: None)
 
 
 def skipped_seeds():
@@ -555,7 +555,7 @@ TARGETS = {
         functools.partial(read_config, kind=DetectorConfig),
     ),
     "skipped records": Target(
-        "`SkippedRecords.list_in`", skipped_seeds, damage.damaged_json_lines, read_skipped
+        "`SkippedRecords.log_to`", skipped_seeds, damage.damaged_json_lines, read_skipped
     ),
     "manifest": Target(
         "`checkpoint_files.find_damage`", manifest_seeds, damage.damaged_json, read_manifest

@@ -18,7 +18,7 @@ from gluon_asymmnet.data.boxes.voc_xml import (
     is_bare_name,
 )
 from gluon_asymmnet.data.class_names import name_lines
-from gluon_asymmnet.data.images import image_info, refitted
+from gluon_asymmnet.data.images import fit_image, image_info
 from gluon_asymmnet.data.records.recordio import PathLike, require_file
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.atomic import new_folder
@@ -226,7 +226,7 @@ def _jpeg(picture: _Picture) -> bytes:
     """The picture as a JPEG that decodes and has the size the JSON says."""
     try:
         data = picture.path.read_bytes()
-        jpeg = refitted(data, 0, ".jpg", 95)
+        jpeg = fit_image(data, 0, ".jpg", 95)
     except FormatError as error:
         raise FormatError(f"{picture.path}: {error}") from None
     info = image_info(data)

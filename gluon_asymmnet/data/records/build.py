@@ -1,6 +1,6 @@
-"""Data sets as record files: built from folders, verified, counted and split.
+"""Build record files from a folder of images.
 
-A data set ``train`` is up to four files side by side:
+A data set ``train`` consists of up to four files:
 
     train.rec           the records, one labelled JPEG or PNG each
     train.idx           text, one ``key <tab> byte offset`` per record
@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gluon_asymmnet.data.class_names import name_lines
-from gluon_asymmnet.data.folders import find_images
-from gluon_asymmnet.data.images import refitted
+from gluon_asymmnet.data.folders import list_class_folders
+from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import MAX_PAYLOAD, PathLike
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
@@ -27,19 +27,19 @@ from gluon_asymmnet.utils.parallel import Progress, ordered, silent, threads_or_
 
 
 class Skipped(NamedTuple):
-    """An image that was left out."""
+    """An image that was not packed."""
 
-    path: str  # below the folder
+    path: str  # relative to the folder
     reason: str
 
 
 class BuildReport(NamedTuple):
-    """What ``build`` wrote."""
+    """The result of ``build``."""
 
     records: int
     classes: list[str]
     skipped: list[Skipped]
-    ignored: int  # files of other kinds, by their extension
+    ignored: int  # number of files without an image extension
 
 
 def build(
@@ -58,37 +58,37 @@ def build(
 ) -> BuildReport:
     """Pack a tree of ``<class>/<image>.jpg`` or ``.png`` into ``<prefix>.rec`` and its companions.
 
-    Labels number the class folders in the order of their names.  Every image is decoded once, and
-    one that already has the wanted encoding and size is stored byte for byte.  The bytes
-    written do not depend on ``threads``.  All four files appear, or none.
+    Labels number the class folders in alphabetical order.  Every image is decoded once; an image
+    that already has the wanted encoding and size is stored byte for byte.  The written bytes do not
+    depend on ``threads``.  All four files appear, or none.
 
     Args:
-        resize:  pixels of the shorter side afterwards, larger or smaller; 0 keeps each image.
-        quality: of JPEGs that have to be encoded, 1 to 100.
-        encoding: ".jpg" or ".png"; images of the other kind are re-encoded.  What counts is the
-            content (ImageNet holds a PNG that is named .JPEG).
-        classes: class names in label order, if not those of the folders: give a validation
+        resize:  new length of the shorter side, pixels; 0 keeps each image.
+        quality: JPEG quality of images that are encoded, 1 to 100.
+        encoding: ".jpg" or ".png"; other images are re-encoded.  The content decides, not the name
+            (ImageNet contains a PNG named .JPEG).
+        classes: class names in label order; default: the names of the folders.  Give a validation
             set the names of its training set, so that a missing folder shifts no label.
-        shuffle_seed: shuffle the records; without it they stand class by class.
-        skip_bad: leave out unreadable images and report them, instead of a FormatError.
+        shuffle_seed: shuffle the records; default: ordered by class.
+        skip_bad: report unreadable images instead of raising FormatError.
         progress: called with (done, total) after each image.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        InputError: if it is no such tree, an argument is out of range, or a file exists.
-        FormatError: naming the first unreadable image.
+        FileNotFoundError: the folder does not exist.
+        InputError: the folder has another structure, an argument is out of range, or a file exists.
+        FormatError: an image is unreadable; the message names it.
     """
     _check_build(resize, quality, encoding)
     root, threads, progress = Path(folder), threads_or_default(threads), progress or silent
-    names, images, ignored = find_images(root, classes)
+    names, images, ignored = list_class_folders(root, classes)
     if shuffle_seed is not None:
-        # RandomState: NumPy promises that its numbers never change; a Generator's may.
+        # RandomState, not Generator: NumPy guarantees that its numbers never change.
         order = np.random.RandomState(shuffle_seed).permutation(len(images))
         images = [images[i] for i in order]
 
-    def stored(item: tuple[int, str]) -> bytes | FormatError:
+    def encoded(item: tuple[int, str]) -> bytes | FormatError:
         try:
-            return _stored(root / item[1], resize, quality, encoding)
+            return _encode(root / item[1], resize, quality, encoding)
         except FormatError as error:
             return error
 
@@ -96,7 +96,7 @@ def build(
     with RecordWriter(f"{prefix}.rec", f"{prefix}.idx", overwrite=overwrite) as writer:
         listing = writer.add_file(f"{prefix}.lst")
         writer.add_file(f"{prefix}.classes.txt").write(name_lines(names))
-        for (label, path), image in zip(images, ordered(stored, images, threads)):
+        for (label, path), image in zip(images, ordered(encoded, images, threads)):
             if isinstance(image, bytes):
                 listing.write(os.fsencode(f"{len(writer)}\t{label:f}\t{path}\n"))
                 writer.write(len(writer), label, image)
@@ -121,8 +121,8 @@ def _check_build(resize: int, quality: int, encoding: str) -> None:
         raise InputError(f"encoding must be '.jpg' or '.png', got {encoding!r}")
 
 
-def _stored(path: Path, resize: int, quality: int, encoding: str) -> bytes:
-    """The bytes to store for the image at ``path``."""
+def _encode(path: Path, resize: int, quality: int, encoding: str) -> bytes:
+    """Return the bytes to store for the image at ``path``."""
     if path.stat().st_size > MAX_PAYLOAD // 2:
         raise FormatError(f"{path.stat().st_size} bytes; expected an image below 268 MB")
-    return refitted(path.read_bytes(), resize, encoding, quality)
+    return fit_image(path.read_bytes(), resize, encoding, quality)

@@ -1,4 +1,4 @@
-"""MXNet's RecordIO of labelled images, read without MXNet.
+"""Read MXNet's RecordIO files of labelled images, without MXNet.
 
 A record file ``train.rec`` has an index ``train.idx`` beside it: text, one line
 ``key <tab> byte offset`` per record.  Both are what ``mx.io.ImageRecordIter`` and
@@ -8,9 +8,9 @@ Layout of a record, all integers little-endian (dmlc-core, ``include/dmlc/record
 
     uint32 magic | uint32 flag << 29 | length | payload | zeros to the next multiple of 4
 
-A payload that holds the magic at a multiple of 4 is cut there, and the magic itself left out:
-the pieces are flagged FIRST, MIDDLE..., LAST.  So a magic at a multiple of 4 in the file is always
-the start of something, and a reader that starts anywhere can find the next record.
+A payload that contains the magic at a multiple of 4 is split there, without the magic itself, into
+pieces with the flags FIRST, MIDDLE..., LAST.  So a magic at a multiple of 4 in the file is always
+the start of a piece, and a reader can find the next record from any position.
 
 Layout of a payload (``mx.recordio.IRHeader``, struct ``<IfQQ``):
 
@@ -37,16 +37,16 @@ PathLike = Union[str, "os.PathLike[str]"]
 MAGIC = struct.pack("<I", 0xCED7230A)
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 LENGTH_BITS = 29
-MAX_PAYLOAD = (1 << LENGTH_BITS) - 1  # bytes; MXNet's writer refuses more
+MAX_PAYLOAD = (1 << LENGTH_BITS) - 1  # bytes; also the limit of MXNet's writer
 
-_MAX_KEY = 10**18 - 1  # fits a signed 64-bit integer with every digit free
+_MAX_KEY = 10**18 - 1  # the largest number of 18 digits; fits a signed 64-bit integer
 
 _FRAME = struct.Struct("<4sI")
 _HEADER = struct.Struct("<IfQQ")
 
 
 def frame(payload: bytes) -> bytes:
-    """Return ``payload`` as it stands in the file."""
+    """Return the bytes that store ``payload`` in the file."""
     if len(payload) > MAX_PAYLOAD:
         raise InputError(
             f"a record of {len(payload)} bytes does not fit: the format holds up to {MAX_PAYLOAD}"
@@ -67,10 +67,12 @@ def frame(payload: bytes) -> bytes:
 
 
 def pieces_at(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
-    """``(start, length)`` of each piece of the record at byte ``at``.
+    """Yield ``(start, length)`` of each piece of the record at byte ``at``.
 
-    Nothing is read but the frames, and no piece reaches beyond byte ``limit``, so that
-    a damaged length costs no memory.  Raises FormatError.
+    Only the frames are read, and no piece may extend beyond byte ``limit``, so a damaged length
+    costs no memory.
+
+    Raises: FormatError.
     """
     allowed = (WHOLE, FIRST)
     while True:
@@ -92,14 +94,14 @@ def pieces_at(fd: int, at: int, limit: int) -> Iterator[tuple[int, int]]:
                 f"the piece at byte {at} claims {length} bytes, but only {limit - at - 8} follow"
             )
         yield at + 8, length
-        at = padded(at + 8 + length)
+        at = align_to_4(at + 8 + length)
         if flag in (WHOLE, LAST):
             return
         allowed = (MIDDLE, LAST)
 
 
 def find_magic(data, start: int = 0, end: int | None = None) -> int:
-    """The first magic at a multiple of 4 in bytes or a mapped file, or -1."""
+    """Return the position of the first magic at a multiple of 4, or -1; also in a mapped file."""
     end = len(data) if end is None else end
     at = data.find(MAGIC, start, end)
     while at >= 0 and at % 4:
@@ -107,23 +109,23 @@ def find_magic(data, start: int = 0, end: int | None = None) -> int:
     return at
 
 
-def swallowed(start: int, length: int, inside: int) -> str:
-    """Say that a piece with payload at ``start`` is too long: no payload holds such a magic."""
+def overlong_piece(start: int, length: int, inside: int) -> str:
+    """Return the error message for a piece that contains another one's start at ``inside``."""
     return (
         f"the piece at byte {start - 8} claims {length} bytes, but the next one starts at byte "
         f"{inside}"
     )
 
 
-def padded(at: int) -> int:
+def align_to_4(at: int) -> int:
     """Return the next multiple of 4 from ``at`` on."""
     return (at + 3) & ~3
 
 
 def _record_end(fd: int, at: int, limit: int) -> int:
-    """The byte after the record at ``at``."""
+    """Return the byte after the record at ``at``."""
     for start, length in pieces_at(fd, at, limit):
-        end = padded(start + length)
+        end = align_to_4(start + length)
     if end > limit:
         raise FormatError(f"the record ends at byte {end}, but the data end at byte {limit}")
     return end
@@ -137,7 +139,7 @@ def _take(fd: int, size: int, at: int) -> bytes:
 
 
 def pack(key: int, label: float | Sequence[float] | np.ndarray, image: bytes) -> bytes:
-    """The payload of one labelled image; a sequence of labels is stored as MXNet does (n > 0)."""
+    """Return the payload of one labelled image; several labels as MXNet does (n > 0)."""
     require_key(key)
     if np.ndim(label) == 0:
         return _HEADER.pack(0, label, key, 0) + image
@@ -146,25 +148,28 @@ def pack(key: int, label: float | Sequence[float] | np.ndarray, image: bytes) ->
 
 
 def require_key(key: int) -> None:
-    """Raise InputError if ``key`` cannot stand in an index."""
+    """Raise InputError if an index cannot hold ``key``."""
     if not 0 <= key <= _MAX_KEY:
         raise InputError(f"a key must be 0 to {_MAX_KEY}, got {key}")
 
 
 def unpack(payload: bytes) -> tuple[float | np.ndarray, bytes]:
-    """The label (or ``(n,)`` float32 labels) and the image of a payload.  Raises FormatError."""
+    """Return the label (or ``(n,)`` float32 labels) and the image of a payload.
+
+    Raises: FormatError.
+    """
     label, start = _unpack_label(payload, len(payload))
     return label, payload[start:]
 
 
 def record_id(payload: bytes) -> int | None:
-    """The id in the header of a payload, which im2rec makes the key; None if it can be no key."""
+    """Return the id in a payload's header, which im2rec sets to the key; None if not valid."""
     key = _HEADER.unpack_from(payload)[2]
     return key if key <= _MAX_KEY else None
 
 
 def _unpack_label(head: bytes, size: int) -> tuple[float | np.ndarray, int]:
-    """The label in the first bytes of a payload of ``size`` bytes, and where its image starts."""
+    """Return the label from the first bytes of a payload, and the position of its image."""
     if size < _HEADER.size:
         raise FormatError(
             f"the record holds {size} bytes, fewer than the {_HEADER.size} of an image header"
@@ -182,7 +187,7 @@ class Record(NamedTuple):
     """One labelled image."""
 
     key: int
-    label: float | np.ndarray  # (n,) float32 where the record holds several
+    label: float | np.ndarray  # (n,) float32 if the record has several
     image: bytes  # encoded, JPEG or PNG
 
 
@@ -194,26 +199,26 @@ class RecordFile:
 
     Args:
         rec:   the record file.
-        idx:   its index.  Default: the ``.idx`` beside it, or if there is none the file is walked
-               once and the records are numbered 0, 1, ... as MXNet's ``rec2idx.py`` does.
-        check: raise FormatError at once where index and file do not fit together.  Without it
-               the message is kept in ``fault``, and what is readable can be read.
-        sample: look at some records on opening; without it a damaged one is found when it is read.
+        idx:   its index.  Default: the ``.idx`` beside it; without one the file is scanned, and the
+               records are numbered 0, 1, ... like MXNet's ``rec2idx.py`` does.
+        check: raise FormatError if index and file do not match.  False: keep the message in
+               ``fault``; the readable records can be read.
+        sample: check some records on opening; False: damage is found when a record is read.
 
     Attributes:
         path:  the record file.
         size:  bytes of the file.
         keys:  ``(len,)`` int64, the keys in index order.
-        fault: what is wrong with the file as a whole, or None.
+        fault: error message about the file as a whole, or None.
 
     Raises:
-        FileNotFoundError: if a file named does not exist.
-        FormatError: if the file is empty, truncated, no record file, or the index is another's.
-            Every read looks at its own record again; on opening only ``SAMPLE`` records spread
-            over the file are looked at, because each may cost a movement of the disk.
+        FileNotFoundError: a given file does not exist.
+        FormatError: the file is empty, truncated or no record file, or the index belongs to another
+            file.  Opening checks only ``SAMPLE`` records spread over the file, because each may
+            cost a disk seek; every read checks its record again.
     """
 
-    SAMPLE = 256  # at 10 ms each, a disk that has to move for every one opens in 3 s
+    SAMPLE = 256  # 3 s at a disk seek of 10 ms each
 
     def __init__(
         self, rec: PathLike, idx: PathLike | None = None, *, check: bool = True, sample: bool = True
@@ -238,24 +243,25 @@ class RecordFile:
         self.size = os.fstat(self._fd).st_size
 
     def _load(self, idx: Path | None) -> None:
-        """Set ``keys``, ``fault``, and where each record starts and the next one follows."""
+        """Set ``keys``, ``fault``, and start and end of each record."""
         self.fault, stop = None, self.size
         if self.size == 0:
             self.fault, idx = f"{self.path}: the file is empty; expected records", None
         if idx is not None:
             try:
-                keys, offsets = read_index(idx, most=self.size // 8)
+                keys, offsets = read_index(idx, max_lines=self.size // 8)
             except FormatError as error:
                 self.fault, idx = str(error), None
         if idx is None:
-            keys, offsets, stop, damage = self._walk()
+            keys, offsets, stop, damage = self._scan()
             self.fault = self.fault or damage
         self.keys, self._offsets = _int64(keys), _int64(offsets)
         self._ends = _ends(self._offsets, stop)
 
-    def _walk(self) -> tuple[range, list[int], int, str | None]:
-        """Keys and offsets of the records from the start up to the end or the first damage,
-        the byte after the last of them, and the damage.
+    def _scan(self) -> tuple[range, list[int], int, str | None]:
+        """Scan the records up to the end or the first damage.
+
+        Returns: keys and offsets of the records, the byte after the last one, and the damage.
         """
         offsets, at, damage = [], 0, None
         while at < self.size and damage is None:
@@ -269,7 +275,7 @@ class RecordFile:
         return range(len(offsets)), offsets, at, damage
 
     def _mismatch(self, sample: bool) -> str | None:
-        """How the index and the file contradict each other."""
+        """Return how index and file contradict each other, or None."""
         offsets, size = self._offsets, self.size
         if len(offsets) == 0:
             return "the index lists no record"
@@ -297,7 +303,7 @@ class RecordFile:
         return len(self.keys)
 
     def read(self, i: int) -> Record:
-        """The record at position ``i`` of the index, ``0 <= i < len``.
+        """Return the record at position ``i`` of the index, ``0 <= i < len``.
 
         Raises: FormatError if it is damaged; IndexError; ValueError if the file is closed.
         """
@@ -305,12 +311,12 @@ class RecordFile:
             return self.read_bare(i)
 
     def read_bare(self, i: int) -> Record:
-        """As ``read``, but a FormatError gives the reason alone, not the place."""
+        """Like ``read``, but a FormatError gives only the reason, not the position."""
         label, image = unpack(self._join(self._extent(i)))
         return Record(int(self.keys[i]), label, image)
 
     def label(self, i: int) -> float | np.ndarray:
-        """The label of record ``i``; its image is not read.  Raises like ``read``."""
+        """Return the label of record ``i`` without reading its image.  Raises like ``read``."""
         with self.locating(i):
             pieces = self._extent(i)
             size = sum(length for _, length in pieces) + 4 * (len(pieces) - 1)
@@ -320,30 +326,30 @@ class RecordFile:
             return _unpack_label(head, size)[0]
 
     def payload(self, i: int) -> bytes:
-        """Header and image of record ``i``, as MXNet's reader returns them.  Raises like ``read``.
+        """Return header and image of record ``i``, like MXNet's reader.  Raises like ``read``.
 
-        Two reads of the disk: the frame, which says whether the length can be true, and the rest.
+        Two disk reads: the frame, whose length is checked, and the payload.
         """
         with self.locating(i):
             return self._join(self._extent(i))
 
     @contextlib.contextmanager
     def locating(self, i: int) -> Iterator[None]:
-        """Put file, record and byte in front of what is wrong."""
+        """Prefix FormatErrors with file, record and byte."""
         try:
             yield
         except FormatError as error:
             raise FormatError(f"{self.path}: {self.where(i)}: {error}") from None
 
     def _extent(self, i: int) -> list[tuple[int, int]]:
-        """The pieces of record ``i``, which must end where the next record starts."""
+        """Return the pieces of record ``i``, which must end where the next record starts."""
         if not 0 <= i < len(self):
             raise IndexError(f"{self.path}: no record {i}; there are {len(self)}")
         if not self._close.alive:
             raise ValueError(f"{self.path} is closed")
         end = int(self._ends[i])
         pieces = list(pieces_at(self._fd, int(self._offsets[i]), end))
-        last = padded(sum(pieces[-1]))
+        last = align_to_4(sum(pieces[-1]))
         if last != end:
             raise FormatError(
                 f"the record ends at byte {last}, expected {end}, where the next one or the end of "
@@ -356,22 +362,22 @@ class RecordFile:
         for part, (start, length) in zip(parts, pieces):
             inside = find_magic(part)
             if inside >= 0:
-                raise FormatError(swallowed(start, length, start + inside))
+                raise FormatError(overlong_piece(start, length, start + inside))
         return MAGIC.join(parts)
 
     def _head(self, pieces: list[tuple[int, int]], size: int) -> bytes:
-        """The first ``size`` bytes, or fewer if the payload is shorter."""
+        """Return the first ``size`` bytes of a payload, or all if it is shorter."""
         start, length = pieces[0]
         if length >= size or len(pieces) == 1:
             return _take(self._fd, min(size, length), start)
         return self._join(pieces)[:size]
 
     def where(self, i: int) -> str:
-        """Say which record of the file that is, for a message."""
+        """Return index position, key and byte of record ``i``, for a message."""
         return f"record {i} (key {self.keys[i]}) at byte {self._offsets[i]}"
 
     def close(self) -> None:
-        """Close the file; it may be called twice."""
+        """Close the file; closing twice is allowed."""
         self._close()
 
     def __enter__(self) -> RecordFile:
@@ -399,7 +405,7 @@ def _int64(values: Iterable[int]) -> np.ndarray:
 
 
 def require_file(path: Path, what: str) -> None:
-    """Raise FileNotFoundError or FormatError, naming ``what`` is expected at ``path``."""
+    """Raise FileNotFoundError or FormatError unless ``path`` is a file; ``what`` is its kind."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such {what}")
     if not path.is_file():
@@ -407,7 +413,7 @@ def require_file(path: Path, what: str) -> None:
 
 
 def index_of(rec: Path, idx: PathLike | None) -> Path | None:
-    """Return ``idx``, or the index beside ``rec``, or None.  Raises as ``require_file``."""
+    """Return ``idx``, or the index beside ``rec``, or None.  Raises like ``require_file``."""
     if idx is not None:
         require_file(Path(idx), "index file")
         return Path(idx)
@@ -415,10 +421,11 @@ def index_of(rec: Path, idx: PathLike | None) -> Path | None:
     return beside if beside.is_file() and beside != rec else None
 
 
-def read_index(idx: Path, most: int) -> tuple[list[int], list[int]]:
-    """Keys and offsets; at most ``most`` lines, so that a wrong file does not fill the memory.
+def read_index(idx: Path, max_lines: int) -> tuple[list[int], list[int]]:
+    """Return keys and offsets of an index.
 
-    Raises: FormatError.
+    Raises: FormatError for a malformed line, or more than ``max_lines``: a wrong file must not fill
+        the memory.
     """
     keys, offsets = [], []
     with open(idx, "rb") as lines:
@@ -428,16 +435,18 @@ def read_index(idx: Path, most: int) -> tuple[list[int], list[int]]:
                 raise FormatError(
                     f"{idx}: line {number} is {line[:40]!r}; expected 'key<tab>byte offset'"
                 )
-            if number > most:
-                raise FormatError(f"{idx}: more than {most} lines, but the file has no room for so "
-                                  f"many records; expected the index of this file")  # fmt: skip
+            if number > max_lines:
+                raise FormatError(
+                    f"{idx}: more than {max_lines} lines, but the file has no room for so many "
+                    f"records; expected the index of this file"
+                )
             keys.append(int(found[1]))
             offsets.append(int(found[2]))
     return keys, offsets
 
 
 def _ends(offsets: np.ndarray, stop: int) -> np.ndarray:
-    """For each record the byte where the next one in the file starts; ``stop`` for the last."""
+    """Return for each record the byte where the next one starts; ``stop`` for the last."""
     order = np.argsort(offsets, kind="stable")
     ends = np.empty_like(offsets)
     ends[order] = np.append(offsets[order][1:], stop)[: len(offsets)]

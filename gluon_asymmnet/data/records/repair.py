@@ -1,7 +1,7 @@
-"""A clean copy of a damaged record file: what can be used is kept, byte for byte.
+"""Copy the usable records of a damaged record file, byte for byte.
 
-A magic at a multiple of 4 always starts something (``recordio``), so after damage the search goes
-on at the next one.
+A magic at a multiple of 4 always starts a piece (see ``recordio``), so after damage the search
+continues at the next magic.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from gluon_asymmnet.data.records.recordio import (
     MAGIC,
     WHOLE,
     PathLike,
+    align_to_4,
     find_magic,
     index_of,
-    padded,
+    overlong_piece,
     pieces_at,
     read_index,
     record_id,
     require_file,
-    swallowed,
     unpack,
 )
-from gluon_asymmnet.data.records.verify import label_fault
+from gluon_asymmnet.data.records.verify import label_error
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.parallel import Progress, ordered, silent, threads_or_default
 
 
 class Dropped(NamedTuple):
-    """A part of the source that was left out."""
+    """A part of the source file that was not copied."""
 
     offset: int  # byte where it starts
     end: int  # byte after it
-    keys: list[int]  # that the index has there
+    keys: list[int]  # index keys of the records in this part
     reason: str
 
 
 class RepairReport(NamedTuple):
-    """What ``repair`` wrote, and what not."""
+    """The result of ``repair``."""
 
-    records: int  # kept
+    records: int  # number of copied records
     dropped: list[Dropped]
-    index: str | None  # what is wrong with the index, or None
+    index: str | None  # error message about the index, or None
 
 
-class _Part(NamedTuple):
-    """A stretch of the file between two places where a record can start."""
+class _Segment(NamedTuple):
+    """A segment of the file between two positions where a record can start."""
 
     offset: int
     end: int
-    payload: bytes | None  # None: it is no record
+    payload: bytes | None  # None: the segment is no record
     reason: str
 
 
@@ -74,22 +74,22 @@ def repair(
 ) -> RepairReport:
     """Copy the usable records of ``rec`` to ``out`` with its ``.idx``; all or nothing.
 
-    Left out is what ``records.verify`` calls bad: no magic, a wrong length, an end cut off, a
-    header or label that cannot be meant, an image that does not decode.  The copies keep order,
-    bytes and keys; the index is used for the keys alone, so a wrong or missing one loses nothing:
-    then a key is the id in the record's header, or where that is taken the next free one.
-    ``.lst`` and ``.classes.txt`` beside ``rec`` are copied, too, the first without what is dropped.
+    Dropped are the records that ``verify`` reports: no magic, a wrong length, a truncated end, an
+    invalid header or label, an image that does not decode.  The copies keep order, bytes and keys.
+    The index supplies the keys only, so a wrong or missing one loses no record: the key is then the
+    id in the record's header or, if that is taken, the next free number.  ``.lst`` and
+    ``.classes.txt`` beside ``rec`` are copied too, the former without the dropped records.
 
     Args:
         out: the ``.rec`` to write.
-        idx: the index; default the ``.idx`` beside ``rec``, if there is one.
+        idx: the index; default: the ``.idx`` beside ``rec``, if it exists.
         overwrite: replace existing files, but never those of ``rec``.
-        progress: called with (bytes, bytes in all) after each record.
+        progress: called with (bytes done, total) after each record.
 
     Raises:
-        FileNotFoundError: if a file is missing.
-        InputError: if ``out`` is the source, ends in something else, or exists.
-        FormatError: if nothing in the file can be used, or the class names are damaged.
+        FileNotFoundError: a file is missing.
+        InputError: ``out`` is the source, does not end in ``.rec``, or exists.
+        FormatError: no record is usable, or the class names are damaged.
     """
     rec, out = Path(rec), Path(out)
     require_file(rec, "record file")
@@ -101,12 +101,12 @@ def repair(
     dropped: list[Dropped] = []
     used = set()
 
-    def judged(part: _Part) -> _Part:
-        return part._replace(reason=part.reason or _fault(part.payload, classes))
+    def checked(part: _Segment) -> _Segment:
+        return part._replace(reason=part.reason or _error(part.payload, classes))
 
-    with RecordWriter(out, overwrite=overwrite) as writer, _Mapped(rec) as data:
+    with RecordWriter(out, overwrite=overwrite) as writer, _MappedFile(rec) as data:
         taken, starts = set(keys.values()), sorted(keys)
-        for part in ordered(judged, _parts(data), threads_or_default(threads)):
+        for part in ordered(checked, _segments(data), threads_or_default(threads)):
             if part.reason:
                 _drop(dropped, part, keys, starts)
             else:
@@ -127,23 +127,23 @@ def repair(
 
 
 def _check_names(rec: Path, out: Path, idx: PathLike | None) -> None:
-    """Refuse what would write over the source, also through links."""
+    """Refuse output names that would overwrite the source, also through links."""
     if out.suffix != ".rec":
         raise InputError(f"{out}: expected a name that ends in .rec")
     sources = [rec, class_names_path(rec), *map(rec.with_suffix, (".idx", ".lst"))]
     sources += [Path(idx)] if idx is not None else []
     for new in (out, class_names_path(out), *map(out.with_suffix, (".idx", ".lst"))):
         if any(new.exists() and old.exists() and os.path.samefile(new, old) for old in sources):
-            raise InputError(f"{new} belongs to the source, which is left alone; name another file")
+            raise InputError(f"{new} belongs to the source, which stays as it is; use another name")
 
 
 def _keys(rec: Path, idx: PathLike | None) -> tuple[dict[int, int], str | None]:
-    """Byte offset -> key, as far as the index can be read, and what is wrong with it."""
+    """Return {byte offset: key} of the index, and its error message or None."""
     path = index_of(rec, idx)
     if path is None:
         return {}, None
     try:
-        keys, offsets = read_index(path, most=rec.stat().st_size // 8)
+        keys, offsets = read_index(path, max_lines=rec.stat().st_size // 8)
     except FormatError as error:
         return {}, str(error)
     if len(set(keys)) < len(keys):
@@ -151,15 +151,15 @@ def _keys(rec: Path, idx: PathLike | None) -> tuple[dict[int, int], str | None]:
     return dict(zip(offsets, keys)), None
 
 
-class _Mapped:
-    """A file whose bytes are looked at without reading them all."""
+class _MappedFile:
+    """A memory-mapped file; searching it does not load it whole."""
 
     def __init__(self, path: Path):
         self.path, self.size = path, path.stat().st_size
         if not self.size:
             raise FormatError(f"{path}: the file is empty; expected records")
 
-    def __enter__(self) -> _Mapped:
+    def __enter__(self) -> _MappedFile:
         self.file = open(self.path, "rb")
         self.bytes = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
         return self
@@ -169,7 +169,7 @@ class _Mapped:
         self.file.close()
 
     def next_record(self, start: int) -> int:
-        """Where the next record can start, or the end of the file."""
+        """Return the next position where a record can start, or the end of the file."""
         at = find_magic(self.bytes, start)
         while at >= 0 and self._flag(at) not in (WHOLE, FIRST):
             at = find_magic(self.bytes, at + 4)
@@ -179,8 +179,8 @@ class _Mapped:
         return int.from_bytes(self.bytes[at + 4 : at + 8], "little") >> LENGTH_BITS
 
 
-def _parts(data: _Mapped) -> Iterator[_Part]:
-    """The whole file in order, record by record or gap by gap."""
+def _segments(data: _MappedFile) -> Iterator[_Segment]:
+    """Yield the whole file in order: records and the gaps between them."""
     at = 0
     while at < data.size:
         try:
@@ -188,28 +188,28 @@ def _parts(data: _Mapped) -> Iterator[_Part]:
             for start, length in pieces:
                 inside = find_magic(data.bytes, start, start + length)
                 if inside >= 0:
-                    raise FormatError(swallowed(start, length, inside))
+                    raise FormatError(overlong_piece(start, length, inside))
         except FormatError as error:
             end = data.next_record(at + 4)
-            yield _Part(at, end, None, str(error))
+            yield _Segment(at, end, None, str(error))
         else:
-            end = min(padded(sum(pieces[-1])), data.size)
+            end = min(align_to_4(sum(pieces[-1])), data.size)
             payload = MAGIC.join(data.bytes[start : start + length] for start, length in pieces)
-            yield _Part(at, end, payload, "")
+            yield _Segment(at, end, payload, "")
         at = end
 
 
-def _fault(payload: bytes, classes: int | None) -> str:
+def _error(payload: bytes, classes: int | None) -> str:
     try:
         label, image = unpack(payload)
         decode(image)
     except FormatError as error:
         return str(error)
-    return label_fault(label, classes) or ""
+    return label_error(label, classes) or ""
 
 
-def _drop(dropped: list[Dropped], part: _Part, keys: dict[int, int], starts: list[int]) -> None:
-    """Note a part; a gap belongs to the bad record before it, whose length was too short.
+def _drop(dropped: list[Dropped], part: _Segment, keys: dict[int, int], starts: list[int]) -> None:
+    """Add a dropped segment; a gap after a bad record is merged with it: its length was too short.
 
     ``starts`` are the offsets of ``keys`` in order.
     """
@@ -221,7 +221,7 @@ def _drop(dropped: list[Dropped], part: _Part, keys: dict[int, int], starts: lis
         dropped.append(Dropped(part.offset, part.end, found, part.reason))
 
 
-def _key(part: _Part, keys: dict[int, int], taken: set[int]) -> int:
+def _key(part: _Segment, keys: dict[int, int], taken: set[int]) -> int:
     key = keys.get(part.offset)
     if key is None:
         key = record_id(part.payload)
@@ -232,7 +232,7 @@ def _key(part: _Part, keys: dict[int, int], taken: set[int]) -> int:
 
 
 def _lines_of(listing: Path, keys: set[int]) -> Iterator[bytes]:
-    """The lines of a list whose key is among ``keys``."""
+    """Yield the lines of a list whose key is in ``keys``."""
     for line in listing.read_bytes().splitlines(keepends=True):
         key = line.split(b"\t", 1)[0]
         if key.isdigit() and len(key) <= 18 and int(key) in keys:

@@ -1,4 +1,4 @@
-"""Statistics of record files, and random splits."""
+"""Statistics of record files, and random splits into new files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gluon_asymmnet.utils.parallel import Progress, silent
 
 
 class Spread(NamedTuple):
-    """Smallest, middle and largest of many numbers."""
+    """Minimum, median and maximum."""
 
     least: int
     median: float
@@ -30,17 +30,17 @@ class ClassCount(NamedTuple):
     """Records of one class."""
 
     label: float
-    name: str | None  # None if no class names lie beside the file
+    name: str | None  # None without a class-name file
     records: int
 
 
 class Stats(NamedTuple):
-    """What a record file holds."""
+    """Statistics of a record file."""
 
     records: int
     bytes: int
-    classes: list[ClassCount]  # by label; classes named but absent have 0 records
-    several_labels: int  # records with a vector of labels; not in ``classes``
+    classes: list[ClassCount]  # by label; named classes without records have 0
+    several_labels: int  # records with several labels; not counted in ``classes``
     width: Spread  # pixels
     height: Spread
     channels: dict[int, int]  # number of channels -> records
@@ -48,7 +48,7 @@ class Stats(NamedTuple):
 
 
 def stats(rec: PathLike, idx: PathLike | None = None, *, progress: Progress | None = None) -> Stats:
-    """Count what a record file holds, from the headers of records and images; nothing is decoded.
+    """Count records, classes and image sizes from the headers; no image is decoded.
 
     Raises: FileNotFoundError; FormatError naming the first damaged record (``verify`` lists all).
     """
@@ -93,11 +93,11 @@ def _spread(values: list[int]) -> Spread:
 def allocate(
     labels: Sequence[float], fractions: Sequence[float], *, seed: int = 0, stratified: bool = True
 ) -> list[np.ndarray]:
-    """Deal positions ``0 ... len(labels) - 1`` out at random in the given fractions.
+    """Split the positions ``0 ... len(labels) - 1`` at random into parts of the given fractions.
 
-    Each position goes to the part that is furthest behind its fraction, so every part comes
-    out within one record of it; stratified, the classes are dealt one after the other,
-    which keeps the fractions inside each class, too, even where a class has few records.
+    Each position goes to the part that is furthest below its fraction, so every part is within one
+    record of it.  Stratified, the classes are allocated one after the other, so the fractions hold
+    within each class too, even for a class of few records.
 
     Returns: for each fraction a sorted int array.
     Raises: InputError if the fractions are not positive or do not add up to 1, or a part is empty.
@@ -105,7 +105,7 @@ def allocate(
     wanted = np.asarray(fractions, float)
     if wanted.size == 0 or not np.all(wanted > 0) or abs(wanted.sum() - 1) > 1e-6:
         raise InputError(f"fractions must be positive and add up to 1, got {list(fractions)}")
-    order = np.random.RandomState(seed).permutation(len(labels))  # numbers that never change
+    order = np.random.RandomState(seed).permutation(len(labels))  # its numbers never change
     if stratified:
         order = order[np.argsort(np.asarray(labels)[order], kind="stable")]
     part = np.empty(len(order), int)
@@ -128,17 +128,16 @@ def split(
     stratified: bool = True,
     overwrite: bool = False,
 ) -> dict[PathLike, int]:
-    """Deal the records out to new files, e.g. ``{"train": 0.9, "val": 0.1}``; all or nothing.
+    """Split the records into new files, e.g. ``{"train": 0.9, "val": 0.1}``; all or nothing.
 
-    Keys and payloads stay as they are, byte for byte, and the records keep their order.  Class
-    names are copied.
+    Keys, payloads and order of the records are unchanged.  Class names are copied.
 
     Args:
-        parts: prefix of each new file (``.rec`` and ``.idx`` are added) -> fraction.
+        parts: {prefix of the new files: fraction}; ``.rec`` and ``.idx`` are added.
         stratified: keep the fractions inside each class; needs one label per record.
 
-    Returns: prefix -> number of records.
-    Raises: FileNotFoundError, FormatError; InputError as ``allocate``, or if a file exists.
+    Returns: {prefix: number of records}.
+    Raises: FileNotFoundError, FormatError; InputError like ``allocate``, or if a file exists.
     """
     names = read_class_names(rec)
     with RecordFile(rec, idx) as records:
@@ -148,16 +147,16 @@ def split(
         for i, label in enumerate(labels):
             if np.ndim(label):
                 raise InputError(
-                    f"{records.path}: {records.where(i)} has several labels, so there are no "
-                    f"classes to keep in proportion; split without stratifying"
+                    f"{records.path}: {records.where(i)} has several labels, so it has "
+                    f"no class; split without stratifying"
                 )
-        dealt = allocate(labels, list(parts.values()), seed=seed, stratified=stratified)
+        allocated = allocate(labels, list(parts.values()), seed=seed, stratified=stratified)
         with NewFiles(overwrite=overwrite) as files:
             writers = [RecordWriter.among(files, Path(f"{prefix}.rec")) for prefix in parts]
             if names:
                 for prefix in parts:
                     files.open(Path(f"{prefix}.classes.txt")).write(name_lines(names))
-            for writer, positions in zip(writers, dealt):
+            for writer, positions in zip(writers, allocated):
                 for i in positions:
                     writer.write_payload(int(records.keys[i]), records.payload(i))
-    return {prefix: len(positions) for prefix, positions in zip(parts, dealt)}
+    return {prefix: len(positions) for prefix, positions in zip(parts, allocated)}

@@ -1,4 +1,4 @@
-"""Check every record of a file: framing, label, image."""
+"""Check every record of a file: framing, label and image."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gluon_asymmnet.utils.parallel import Progress, ordered, silent, threads_or_
 
 
 class BadRecord(NamedTuple):
-    """A record that cannot be used; position and key are None if it is the file as a whole."""
+    """An unusable record; position and key are None for an error of the whole file."""
 
     position: int | None
     key: int | None
     reason: str
 
 
-class Report(NamedTuple):
-    """What ``verify`` found; all is well if ``bad`` is empty."""
+class VerifyReport(NamedTuple):
+    """The result of ``verify``; the file is good if ``bad`` is empty."""
 
-    records: int  # looked at
+    records: int  # number of records checked
     bad: list[BadRecord]
 
 
@@ -35,19 +35,18 @@ def verify(
     classes: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> Report:
-    """Read every record, look at its label and decode its image.
+) -> VerifyReport:
+    """Read every record, check its label and decode its image.
 
-    Unlike MXNet's reader, which ends the process at the first damaged image, this one returns
-    a list.  ``decode`` says what damage is found.
+    MXNet's reader ends the process at the first damaged image; this function lists all of them.
+    See ``decode`` for the kinds of damage it detects.
 
     Args:
-        classes: number of classes; labels must be below.  Default: as many as
-            ``.classes.txt`` names, or no bound.  A record with several labels (boxes, say) only
-            has to have finite ones.
+        classes: number of classes; labels must be below it.  Default: the number of names in
+            ``.classes.txt``, or no limit.  Several labels of a record (e.g. boxes) must be finite.
         progress: called with (done, total) after each record.
 
-    Raises: FileNotFoundError; InputError for an argument out of range.  Never for the content.
+    Raises: FileNotFoundError; InputError for an argument out of range.  No error for the content.
     """
     if classes is not None and classes < 1:
         raise InputError(f"classes must be at least 1, got {classes}")
@@ -69,17 +68,17 @@ def verify(
                 decode(record.image)
             except FormatError as error:
                 return str(error)
-            return label_fault(record.label, classes)
+            return label_error(record.label, classes)
 
-        for i, fault in enumerate(ordered(reason, range(len(records)), threads)):
-            if fault:
-                bad.append(BadRecord(i, int(records.keys[i]), fault))
+        for i, error in enumerate(ordered(reason, range(len(records)), threads)):
+            if error:
+                bad.append(BadRecord(i, int(records.keys[i]), error))
             progress(i + 1, len(records))
-        return Report(len(records), bad)
+        return VerifyReport(len(records), bad)
 
 
-def label_fault(label: float | np.ndarray, classes: int | None) -> str | None:
-    """What is wrong with a label, or None; several (boxes, say) only have to be finite."""
+def label_error(label: float | np.ndarray, classes: int | None) -> str | None:
+    """Return what is wrong with a label, or None; several labels (boxes) only have to be finite."""
     if not np.all(np.isfinite(label)):
         return f"the label is {label}, expected a finite number"
     if np.ndim(label):

@@ -1,4 +1,4 @@
-"""Record files and their index, written as MXNet writes them and without it."""
+"""Write record files with their index, without MXNet."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from gluon_asymmnet.utils.atomic import NewFiles, naming
 
 
 class RecordWriter:
-    """Writes a record file and its index, all or nothing; a context manager.
+    """Context manager that writes a record file and its index, all or nothing.
 
-    Both files, and those of ``add_file``, appear under their names when the block ends
-    without an exception, flushed to the disk.  Otherwise nothing is left; only a killed process
-    leaves hidden ``.tmp`` files.
+    Both files, and those of ``add_file``, appear under their names when the block ends without an
+    exception, flushed to disk.  Otherwise no file remains; only a killed process leaves hidden
+    ``.tmp`` files.
 
     Args:
         rec: the record file to write.
-        idx: its index; default the same name with ``.idx``.
+        idx: its index; default: the same name with ``.idx``.
         overwrite: replace existing files; without it they are an InputError.
 
     Raises:
-        OSError: if the disk is full or the folder cannot be written.
+        OSError: the disk is full or the folder is not writable.
     """
 
     def __init__(self, rec: PathLike, idx: PathLike | None = None, *, overwrite: bool = False):
@@ -39,7 +39,7 @@ class RecordWriter:
 
     @classmethod
     def among(cls, files: NewFiles, rec: Path) -> RecordWriter:
-        """Return a writer whose files appear together with the others of ``files``."""
+        """Create a writer whose files appear together with the others of ``files``."""
         writer = cls.__new__(cls)
         writer._files = files
         writer._start(rec, None)
@@ -53,11 +53,11 @@ class RecordWriter:
         self._at = 0
 
     def write(self, key: int, label: float | Sequence[float] | np.ndarray, image: bytes) -> None:
-        """Append a labelled image.  Raises InputError if the key was used before."""
+        """Append a labelled image.  Raises: InputError if the key was used before."""
         self.write_payload(key, pack(key, label, image))
 
     def write_payload(self, key: int, payload: bytes) -> None:
-        """Append header and image as they are."""
+        """Append a payload: header and image."""
         require_key(key)
         if key in self._keys:
             raise InputError(f"{self.path}: key {key} was written before; keys must differ")
@@ -69,7 +69,7 @@ class RecordWriter:
         self._at += len(framed)
 
     def add_file(self, path: PathLike) -> BinaryIO:
-        """Open a further new file, which appears together with the records; the caller fills it."""
+        """Open another new file, which appears together with the records; the caller writes it."""
         return self._files.open(Path(path))
 
     def __len__(self) -> int:
