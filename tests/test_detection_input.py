@@ -15,7 +15,7 @@ from gluon_asymmnet.data.boxes.transforms import (
     random_crop,
     random_view,
     render,
-    resized,
+    resize,
     training_sample,
 )
 from gluon_asymmnet.data.boxes.voc import DetectionExample
@@ -213,7 +213,7 @@ def test_validation_is_gluoncvs(shape):
                                                         np.zeros((1, 4)))  # fmt: skip
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
     theirs = (theirs.asnumpy().transpose(1, 2, 0) * std + mean) * 255
-    assert np.abs(resized(rgb, 300) - theirs).max() <= 1.01
+    assert np.abs(resize(rgb, 300) - theirs).max() <= 1.01
 
 
 # --- Batches ---------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_same_seed_same_bytes_and_pictures_stand_alone(digits, tmp_path):
     "options, message",
     [
         ({"images": (0, 5)}, r"images must be 1 to 99999 for each split, got \(0, 5\)"),
-        ({"size": (320, 200)}, "size must be 64 to 4096 pixels, the least first"),
+        ({"size": (320, 200)}, "size must be 64 to 4096 pixels, the smaller number first"),
         ({"digit": (24, 140)}, r"digit must be 12 to 133 pixels"),
         ({"digit": (10, 40)}, "digit must be 12 to"),
         ({"seed": -1}, "seed must be 0 to 4294967295, got -1"),

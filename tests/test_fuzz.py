@@ -135,7 +135,7 @@ FOUND = {  # by campaigns: what the parser did, as a comment, and what it must s
         (changed("manifest", files={"a\nb": 1}), "names 'a"),  # two lines
         (changed("manifest", files={"x" * 5000: 1}), "names 'xxx"),  # 5,000 characters
     ],
-    "lst": [(b"0\t2\t1e30\ta.jpg\n", "an object is said to have 1e\\+30 numbers")],  # ValueError
+    "lst": [(b"0\t2\t1e30\ta.jpg\n", "an object has 1e\\+30 numbers")],  # ValueError
     "image set": [(b"x" * 300, "expected an image id")],  # OSError
     "recordio": [(swallowing_record(), "but the next one starts at byte")],
 }  # fmt: skip

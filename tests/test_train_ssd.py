@@ -20,7 +20,7 @@ from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.loader import DetectionBatch
-from gluon_asymmnet.data.boxes.sources import splits_of
+from gluon_asymmnet.data.boxes.sources import parse_splits
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.evaluation.agreement import compare_detections
@@ -138,8 +138,8 @@ def test_every_field_is_read_somewhere():
 
 
 def test_splits():
-    assert splits_of("2007_test, my_set_train") == [(2007, "test"), ("my_set", "train")]
-    assert splits_of("") == []
+    assert parse_splits("2007_test, my_set_train") == [(2007, "test"), ("my_set", "train")]
+    assert parse_splits("") == []
 
 
 # --- One update ------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_report_of_pictures(root):
     path.write_bytes(picture()[:-2])
     expected = Problem(str(path), "broken", "truncated JPEG: its end marker is missing")
     assert check(root).problems == [expected]
-    assert check(root, pictures=False).problems == []  # headers only
+    assert check(root, decode_images=False).problems == []  # headers only
 
 
 def test_report_of_a_missing_list(root, tmp_path):

@@ -115,7 +115,7 @@ def test_existing_folder_is_left_alone(tmp_path, archives, server):
     with pytest.raises(InputError, match="VOC2012 exists already, and is not changed"):
         download_voc(tmp_path / "voc", archives)
     assert names(tmp_path / "voc") == ["VOC2012"] and server.asked == []
-    with pytest.raises(InputError, match="no archive is named"):
+    with pytest.raises(InputError, match="no archive is given"):
         download_voc(tmp_path / "voc", [])
 
 

@@ -126,12 +126,12 @@ def _split(splits: str) -> str:
     """The name of the one split, for the devkit's files."""
     from pathlib import Path
 
-    from gluon_asymmnet.data.boxes.sources import is_record_file, splits_of
+    from gluon_asymmnet.data.boxes.sources import is_record_file, parse_splits
     from gluon_asymmnet.errors import InputError
 
     if is_record_file(splits):
         return Path(splits).stem
-    found = splits_of(splits)
+    found = parse_splits(splits)
     if len(found) != 1:
         raise InputError(
             f"--predictions takes one split, as the devkit's files name no folder; got {splits!r}"

@@ -142,7 +142,7 @@ def _check(args: argparse.Namespace) -> int:
             args.root,
             args.splits,
             load_class_names(args.classes) if args.classes else None,
-            pictures=not args.headers_only,
+            decode_images=not args.headers_only,
             threads=args.threads,
             progress=progress,
         )

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Optional
 
-from gluon_asymmnet.data.boxes.sources import is_record_file, splits_of
+from gluon_asymmnet.data.boxes.sources import is_record_file, parse_splits
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.ssd_spec import HEADS, parse_detector
 from gluon_asymmnet.train.config import LoopConfig
@@ -178,7 +178,7 @@ class DetectorConfig(LoopConfig):
             raise InputError("--classes goes with --dataset custom: voc has its own 20")
         for splits in (self.train_splits, self.val_splits):
             if not is_record_file(splits):
-                splits_of(splits)
+                parse_splits(splits)
         if self.patience and not self.val_splits:
             raise InputError("--patience goes by the validation: give --val-splits")
         return self

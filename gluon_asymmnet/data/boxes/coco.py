@@ -1,4 +1,4 @@
-"""COCO's JSON of boxes, converted to a VOC folder."""
+"""Convert the boxes of a COCO JSON file to a VOC folder."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from gluon_asymmnet.utils.atomic import new_folder
 _SPLIT = "trainval"
 
 
-class Converted(NamedTuple):
-    """What ``coco_to_voc`` wrote."""
+class ConversionReport(NamedTuple):
+    """The result of ``coco_to_voc``."""
 
     images: int
     objects: int
     classes: list[str]
-    skipped: list[str]  # why, one line per object that was left out
+    skipped: list[str]  # one line with the reason per skipped object
 
 
-class _Picture(NamedTuple):
-    """One entry of "images"."""
+class _COCOImage(NamedTuple):
+    """One entry of "images" in the JSON."""
 
     path: Path
     stem: str
@@ -51,29 +51,29 @@ def coco_to_voc(
     split: str = _SPLIT,
     bad_boxes: str = "error",
     progress: Callable[[int, int], None] | None = None,
-) -> Converted:
-    """Write the boxes of a COCO JSON, and the pictures, as the VOC folder ``out``; all or nothing.
+) -> ConversionReport:
+    """Write boxes and images of a COCO JSON file as the VOC folder ``out``; all or nothing.
 
-    ``out`` is one set, as VOC2007 is: ``out/Annotations``, ``out/ImageSets/Main/<split>.txt``,
-    ``out/JPEGImages`` and ``out/classes.txt`` with the categories by rising id.  It is read with
-    ``VOCSource(out.parent, [(out.name, split)])``.  A picture is named by its file; JPEGs keep
-    their bytes, PNGs are encoded at quality 95.
+    ``out`` is one set, like VOC2007: ``out/Annotations``, ``out/ImageSets/Main/<split>.txt``,
+    ``out/JPEGImages`` and ``out/classes.txt`` with the categories by rising id.  Read it with
+    ``VOCSource(out.parent, [(out.name, split)])``.  Images keep their file names; JPEGs are copied,
+    PNGs are encoded as JPEG of quality 95.
 
-    A box ``x, y, w, h`` becomes the corners ``x, y, x + w - 1, y + h - 1``, counted from 0 with the
-    last ones included (GluonCV converts like that, too), and is cut at the border.  ``iscrowd``
-    becomes difficult.  Masks and key points are dropped.
+    A box ``x, y, w, h`` becomes the corners ``x, y, x + w - 1, y + h - 1``, counted from 0 and
+    inclusive (like GluonCV's conversion), and is clipped to the image.  ``iscrowd`` becomes
+    difficult.  Masks and key points are dropped.
 
     Args:
         annotations: the JSON file.
-        images:      the folder that ``file_name`` starts from.
-        split:       name of the list.
-        bad_boxes:   "error", or "skip" a box of one pixel or less in width or height, or outside
-            its picture.
+        images:      the folder that ``file_name`` is relative to.
+        split:       name of the split.
+        bad_boxes:   "error", or "skip" boxes of at most one pixel in width or height, and boxes
+            outside the image.
         progress:    called with (done, total) after each image.
 
     Raises:
         FileNotFoundError: the JSON is missing.
-        FormatError: the JSON is malformed, an object belongs to no image or category, a picture is
+        FormatError: the JSON is malformed, an object belongs to no image or category, an image is
             missing, damaged or of another size; the message names the entry.
         InputError: an argument is wrong, or ``out`` exists.
     """
@@ -83,30 +83,32 @@ def coco_to_voc(
         raise InputError(f"split must be a bare name such as 'train', got {split!r}")
     source, out = Path(annotations), Path(out)
     content = _load(source)
-    with _naming(source):
+    with _prefix_errors(source):
         names = _categories(content["categories"])
-        pictures = _pictures(content["images"], Path(images))
-        objects, skipped = _objects(content["annotations"], names, pictures, bad_boxes)
+        coco_images = _images(content["images"], Path(images))
+        objects, skipped = _objects(content["annotations"], names, coco_images, bad_boxes)
         classes = ClassNames(names.values())
     with new_folder(out) as scratch:
         for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
             (scratch / folder).mkdir(parents=True)
         (scratch / CLASSES_FILE).write_bytes(name_lines(classes))
-        stems = "".join(f"{picture.stem}\n" for picture in pictures.values())
+        stems = "".join(f"{image.stem}\n" for image in coco_images.values())
         (scratch / "ImageSets" / "Main" / f"{split}.txt").write_text(stems, encoding="utf-8")
-        for done, (key, picture) in enumerate(pictures.items(), 1):
-            file = f"{picture.stem}.jpg"
-            (scratch / "JPEGImages" / file).write_bytes(_jpeg(picture))
-            xml = annotation_xml(file, picture.size, objects[key], folder=out.name)
-            (scratch / "Annotations" / f"{picture.stem}.xml").write_text(xml, encoding="utf-8")
+        for done, (key, image) in enumerate(coco_images.items(), 1):
+            file = f"{image.stem}.jpg"
+            (scratch / "JPEGImages" / file).write_bytes(_jpeg(image))
+            xml = annotation_xml(file, image.size, objects[key], folder=out.name)
+            (scratch / "Annotations" / f"{image.stem}.xml").write_text(xml, encoding="utf-8")
             if progress is not None:
-                progress(done, len(pictures))
-    return Converted(len(pictures), sum(map(len, objects.values())), list(classes), skipped)
+                progress(done, len(coco_images))
+    return ConversionReport(
+        len(coco_images), sum(map(len, objects.values())), list(classes), skipped
+    )
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the JSON file in front of what is wrong in it."""
+def _prefix_errors(path: Path) -> Iterator[None]:
+    """Turn InputErrors into FormatErrors with the file's name."""
     try:
         yield
     except InputError as error:
@@ -129,7 +131,7 @@ def _load(path: Path) -> dict[str, list[dict]]:
 
 
 def _field(entry: dict, key: str, kind, where: str):
-    """The value of ``key``, which must be of ``kind``."""
+    """Return the value of ``key``, which must be of type ``kind``."""
     value = entry.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
         shown = repr(value)[:60] if key in entry else "missing"
@@ -141,7 +143,7 @@ _KINDS = {int: "a whole number", str: "a text", list: "a list"}
 
 
 def _categories(entries: list[dict]) -> dict[int, str]:
-    """id -> name, by rising id."""
+    """Return {id: name} by rising id."""
     names: dict[int, str] = {}
     for n, entry in enumerate(entries):
         key = _field(entry, "id", int, f"category {n}")
@@ -151,8 +153,8 @@ def _categories(entries: list[dict]) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _pictures(entries: list[dict], folder: Path) -> dict[int, _Picture]:
-    found: dict[int, _Picture] = {}
+def _images(entries: list[dict], folder: Path) -> dict[int, _COCOImage]:
+    found: dict[int, _COCOImage] = {}
     stems: dict[str, str] = {}
     for n, entry in enumerate(entries):
         where = f"image {n}"
@@ -162,7 +164,7 @@ def _pictures(entries: list[dict], folder: Path) -> dict[int, _Picture]:
         name = relative_path(_field(entry, "file_name", str, where), where)
         size = tuple(_field(entry, side, int, where) for side in ("width", "height"))
         path = folder / name
-        # Case does not tell files apart everywhere, e.g. on macOS.
+        # Some file systems, e.g. of macOS, ignore case.
         other = stems.setdefault(path.stem.casefold(), name)
         if len(stems) == len(found):
             raise FormatError(f"{where}: {name!r} and {other!r} would get the same name")
@@ -170,38 +172,41 @@ def _pictures(entries: list[dict], folder: Path) -> dict[int, _Picture]:
             raise FormatError(f"{where}: {name!r} gives no usable image id")
         if not path.is_file():
             raise FormatError(f"{where}: {path}: no such file")
-        found[key] = _Picture(path, path.stem, size)
+        found[key] = _COCOImage(path, path.stem, size)
     return found
 
 
 def _objects(
-    entries: list[dict], names: dict[int, str], pictures: dict[int, _Picture], bad_boxes: str
+    entries: list[dict], names: dict[int, str], images: dict[int, _COCOImage], bad_boxes: str
 ) -> tuple[dict[int, list[VOCObject]], list[str]]:
-    """The objects of each image, and why others were left out."""
+    """Return the objects of each image, and the reasons for skipped ones."""
     found: dict[int, list[VOCObject]] = defaultdict(list)
     skipped = []
     for n, entry in enumerate(entries):
         where = f"annotation {n} (id {entry.get('id')!r})"[:80]
-        image = _field(entry, "image_id", int, where)
+        image_id = _field(entry, "image_id", int, where)
         category = _field(entry, "category_id", int, where)
-        for key, known, what in ((image, pictures, "image"), (category, names, "category")):
+        for key, known, what in ((image_id, images, "image"), (category, names, "category")):
             if key not in known:
                 raise FormatError(f"{where}: there is no {what} with id {key}")
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise FormatError(f"{where}: iscrowd is {crowd!r}, expected 0 or 1"[:200])
-        box = _corners(_field(entry, "bbox", list, where), pictures[image].size, where)
+        box = _corners(_field(entry, "bbox", list, where), images[image_id].size, where)
         if isinstance(box, str):
             if bad_boxes == "error":
                 raise FormatError(box)
             skipped.append(box)
         else:
-            found[image].append(VOCObject(names[category], box, bool(crowd)))
+            found[image_id].append(VOCObject(names[category], box, bool(crowd)))
     return found, skipped
 
 
 def _corners(bbox: list, size: tuple[int, int], where: str):
-    """The corners from 0, last ones included, or why there are none; FormatError if no numbers."""
+    """Return inclusive corners from 0, or the reason why the box is unusable.
+
+    Raises: FormatError unless it is four finite numbers.
+    """
     if len(bbox) != 4 or not all(map(_is_pixels, bbox)):
         raise FormatError(
             f"{where}: bbox is {str(bbox)[:60]}, expected 4 finite numbers x, y, w, h"
@@ -219,16 +224,16 @@ def _corners(bbox: list, size: tuple[int, int], where: str):
 
 def _is_pixels(value) -> bool:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and abs(value) < 1e9  # nan is not
+    return is_number and abs(value) < 1e9  # false for nan
 
 
-def _jpeg(picture: _Picture) -> bytes:
-    """The picture as a JPEG that decodes and has the size the JSON says."""
+def _jpeg(image: _COCOImage) -> bytes:
+    """Return the image as JPEG; check that it decodes and has the size in the JSON."""
     try:
-        data = picture.path.read_bytes()
+        data = image.path.read_bytes()
         jpeg = fit_image(data, 0, ".jpg", 95)
     except FormatError as error:
-        raise FormatError(f"{picture.path}: {error}") from None
+        raise FormatError(f"{image.path}: {error}") from None
     info = image_info(data)
-    require_size(picture.path, (info.width, info.height), picture.size)
+    require_size(image.path, (info.width, info.height), image.size)
     return jpeg

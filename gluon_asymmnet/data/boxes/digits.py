@@ -1,4 +1,4 @@
-"""A small real detection set that needs no download: handwritten digits strewn over pictures."""
+"""Synthetic detection set without download: handwritten digits on textured backgrounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from gluon_asymmnet.data import digits as demo
+from gluon_asymmnet.data import digits
 from gluon_asymmnet.data.boxes.voc import CLASSES_FILE
 from gluon_asymmnet.data.boxes.voc_xml import VOCObject, annotation_xml
 from gluon_asymmnet.data.class_names import name_lines
@@ -20,18 +20,18 @@ from gluon_asymmnet.utils.atomic import new_folder
 
 FOLDER = "VOC2007"
 SPLITS = ("trainval", "test")
-CLASSES = demo.CLASSES
+CLASSES = digits.CLASSES
 
-_MOST_DIGITS = 6
-_TINY = (12, 18)  # pixels of height: too small to be read surely, hence difficult
-_TINY_CHANCE = 0.1  # per picture
+_MAX_DIGITS = 6
+_TINY = (12, 18)  # pixels of height: hardly legible, hence difficult
+_TINY_CHANCE = 0.1  # per image
 _APART = 4  # pixels between two digits, at least
-_TRIES = 50  # places that are tried for each digit
-_DARK, _BRIGHT = (20, 80), (170, 255)  # grey levels of the ground before its waves, and of the ink
+_TRIES = 50  # random positions tried for each digit
+_DARK, _BRIGHT = (20, 80), (170, 255)  # grey levels of background and ink
 
 
 class DigitsVOC(NamedTuple):
-    """Where the set lies: ``VOCSource(root, [(2007, "trainval")])`` and ``"test"``."""
+    """The written set; read it with ``VOCSource(root, [(2007, "trainval")])`` and ``"test"``."""
 
     root: Path
     trainval: int  # images
@@ -49,23 +49,22 @@ def write_digits_voc(
     digit: tuple[int, int] = (24, 110),
     seed: int = 0,
 ) -> DigitsVOC:
-    """Write pictures of 1 to 6 handwritten digits as JPEG and VOC XML; all or nothing.
+    """Write images of 1 to 6 handwritten digits as JPEG and VOC XML; all or nothing.
 
     ``out/VOC2007/{Annotations,ImageSets/Main,JPEGImages}`` with the splits trainval and test, and
     ``out/VOC2007/classes.txt``.  Bright digits of several sizes and colours lie on a darker
-    texture with noise; their boxes do not overlap and hug the ink.  In one picture of ten there
-    is also a tiny digit marked difficult.
+    texture with noise; their boxes do not overlap and fit the ink tightly.  One image of ten also
+    has a tiny digit marked difficult.
 
-    The digits of the test pictures are those held out by ``demo.write_digits`` with seed 0, so
-    neither a detector trained here nor a classifier trained there has seen them.  Each
-    picture depends on the seed and its own number alone.
+    The digits of the test images are those held out by ``digits.write_digits`` with seed 0, so
+    neither a detector trained here nor a classifier trained there has seen them.  Each image
+    depends only on the seed and its own number.
 
     Args:
-        images: number of pictures for training and test.
-        size:   pixels of a side, least and most; width and height are drawn on their own.
-        digit:  pixels of a digit's height, least and most; small ones are as frequent as large
-            ones on a logarithmic scale.
-        seed:   0 to 2**32 - 1; the same seed gives the same bytes.
+        images: number of images for training and test.
+        size:   least and greatest width and height, pixels; drawn independently.
+        digit:  least and greatest height of a digit, pixels; logarithmically uniform.
+        seed:   0 to 2**32 - 1; equal seeds give equal bytes.
 
     Raises:
         InputError: scikit-learn is missing, a range is wrong, or ``out`` exists.
@@ -73,8 +72,8 @@ def write_digits_voc(
     """
     _check(images, size, digit, seed)
     out = Path(out)
-    cells, labels = demo.read_digits()
-    fractions = [1 - demo.VAL_FRACTION, demo.VAL_FRACTION]
+    cells, labels = digits.read_digits()
+    fractions = [1 - digits.VAL_FRACTION, digits.VAL_FRACTION]
     parts = allocate(labels, fractions, seed=0)
     with new_folder(out) as scratch:
         folder = scratch / FOLDER
@@ -86,9 +85,9 @@ def write_digits_voc(
             text = "".join(f"{stem}\n" for stem in stems)
             (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(text, encoding="utf-8")
             for n, stem in enumerate(stems):
-                random = np.random.RandomState([seed, part, n])  # numbers that never change
-                picture, objects = _picture(random, cells, labels, parts[part], size, digit)
-                _write(folder, stem, picture, objects)
+                random = np.random.RandomState([seed, part, n])  # its numbers never change
+                image, objects = _image(random, cells, labels, parts[part], size, digit)
+                _write(folder, stem, image, objects)
     return DigitsVOC(out, *images)
 
 
@@ -96,29 +95,29 @@ def _check(images, size, digit, seed: int) -> None:
     if not all(1 <= count <= 99_999 for count in images):
         raise InputError(f"images must be 1 to 99999 for each split, got {images}")
     if not 64 <= size[0] <= size[1] <= 4096:
-        raise InputError(f"size must be 64 to 4096 pixels, the least first, got {size}")
-    most = size[0] * 2 // 3  # none is wider than high, and others shall have room
-    if not 12 <= digit[0] <= digit[1] <= most:
+        raise InputError(f"size must be 64 to 4096 pixels, the smaller number first, got {size}")
+    largest = size[0] * 2 // 3  # no digit is wider than high; leaves room for others
+    if not 12 <= digit[0] <= digit[1] <= largest:
         raise InputError(
-            f"digit must be 12 to {most} pixels (two thirds of the least size), the least first, "
-            f"got {digit}"
+            f"digit must be 12 to {largest} pixels (two thirds of the smallest size), the smaller "
+            f"number first, got {digit}"
         )
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
 
 
-def _write(folder: Path, stem: str, picture: np.ndarray, objects: list[VOCObject]) -> None:
-    height, width = picture.shape[:2]
+def _write(folder: Path, stem: str, image: np.ndarray, objects: list[VOCObject]) -> None:
+    height, width = image.shape[:2]
     xml = annotation_xml(f"{stem}.jpg", (width, height), objects, folder=FOLDER)
-    (folder / "JPEGImages" / f"{stem}.jpg").write_bytes(encode(picture))
+    (folder / "JPEGImages" / f"{stem}.jpg").write_bytes(encode(image))
     (folder / "Annotations" / f"{stem}.xml").write_text(xml, encoding="utf-8")
 
 
-def _picture(random, cells, labels, usable, size, digit) -> tuple[np.ndarray, list[VOCObject]]:
-    """``(height, width, 3)`` uint8 and the digits on it, at least one."""
+def _image(random, cells, labels, usable, size, digit) -> tuple[np.ndarray, list[VOCObject]]:
+    """Return an image ``(height, width, 3)`` uint8 and its digits, at least one."""
     width, height = random.randint(size[0], size[1] + 1, 2)
     canvas = _background(random, width, height)
-    logarithms = random.uniform(*np.log(digit), random.randint(1, _MOST_DIGITS + 1))
+    logarithms = random.uniform(*np.log(digit), random.randint(1, _MAX_DIGITS + 1))
     heights = [(round(np.exp(value)), False) for value in logarithms]
     if random.rand() < _TINY_CHANCE:
         heights.append((random.randint(*_TINY), True))
@@ -126,7 +125,7 @@ def _picture(random, cells, labels, usable, size, digit) -> tuple[np.ndarray, li
     for tall, difficult in heights:
         index = random.choice(usable)
         ink = _ink(cells[index], tall)
-        box = _free_place(random, (width, height), ink.shape, [item.box for item in objects])
+        box = _free_box(random, (width, height), ink.shape, [item.box for item in objects])
         if box is not None:
             colour = random.uniform(*_BRIGHT, 3)
             _draw(canvas, ink, box, colour)
@@ -136,7 +135,7 @@ def _picture(random, cells, labels, usable, size, digit) -> tuple[np.ndarray, li
 
 
 def _background(random, width: int, height: int) -> np.ndarray:
-    """``(height, width, 3)`` float64: a dark colour, with waves of two lengths over it."""
+    """Return ``(height, width, 3)`` float64: a dark colour with random waves of two lengths."""
     canvas = np.tile(random.uniform(*_DARK, 3), (height, width, 1))
     for cells, depth in ((4, 25), (24, 12)):
         waves = random.uniform(-depth, depth, (cells, cells, 3))
@@ -144,8 +143,8 @@ def _background(random, width: int, height: int) -> np.ndarray:
     return canvas
 
 
-def _free_place(random, size: tuple[int, int], shape, taken: list[Box]) -> Box | None:
-    """A random box of ``shape`` (height, width) apart from the others, or None if none is found."""
+def _free_box(random, size: tuple[int, int], shape, taken: list[Box]) -> Box | None:
+    """Return a random box of ``shape`` (height, width) apart from the others, or None."""
     for x, y in random.rand(_TRIES, 2):
         left, top = int(x * (size[0] - shape[1])), int(y * (size[1] - shape[0]))
         box = (left, top, left + shape[1] - 1, top + shape[0] - 1)
@@ -165,10 +164,10 @@ def _draw(canvas: np.ndarray, ink: np.ndarray, box: Box, colour: np.ndarray) -> 
 
 
 def _ink(cells: np.ndarray, tall: int) -> np.ndarray:
-    """Cover 0 to 1, float32, of a digit enlarged to ``tall`` rows and cut at its outermost ink.
+    """Return a digit's coverage 0 to 1, float32, ``tall`` rows high and cropped to its ink.
 
-    The 8 x 8 cells are enlarged first, so that the outline is smooth; then rows and columns
-    that are nowhere half covered are left off, and the rest is brought to the height.
+    The 8 x 8 cells are enlarged for a smooth outline, rows and columns without a half covered
+    pixel are cropped, and the rest is resized to the height.
     """
     padded = np.pad(cells / 16, 1).astype(np.float32)  # the ink may touch the border
     large = cv2.resize(padded, None, fx=16, fy=16, interpolation=cv2.INTER_CUBIC)

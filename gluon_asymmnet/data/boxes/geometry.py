@@ -55,7 +55,7 @@ def checked_rows(image_id: Hashable, what: str, classes: int, boxes, labels, val
 
 
 def box_iou(a: np.ndarray, b: np.ndarray, *, plus_one: bool = False) -> np.ndarray:
-    """Intersection over union of each box of ``a`` with each of ``b``; 0 where both are empty.
+    """Return intersection over union of each box of ``a`` with each of ``b``; 0 if both are empty.
 
     Shapes: ``(n, 4)``, ``(m, 4)`` -> ``(n, m)``; corners (xmin, ymin, xmax, ymax).
     """

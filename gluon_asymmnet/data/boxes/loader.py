@@ -1,4 +1,4 @@
-"""Training batches of a detector, in an order and with changes that a resumed run repeats."""
+"""Batches of images with boxes; a resumed training run gets exactly the same batches."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,28 +19,27 @@ _GLUONCVS = BoxAugmentation()
 
 
 class DetectionBatch(NamedTuple):
-    """One step's pictures, all devices together."""
+    """The images of one step, of all devices together."""
 
     data: np.ndarray  # (N, 3, size, size) float32, normalised; all of one size
-    cls_target: np.ndarray  # (N, A) float32, as ``targets`` made them
+    cls_target: np.ndarray  # (N, A) float32, from ``targets``
     box_target: np.ndarray  # (N, A, 4) float32
 
 
 class DetectionInput:
-    """Read and augment pictures, and make their targets, on threads.
+    """Reads and augments training images and computes their targets, on threads.
 
-    Every picture has its own generator, seeded with ``(seed, epoch, position)``, so batches are
+    Every image has its own generator, seeded with ``(seed, epoch, position)``, so batches are
     bit-equal for any number of threads, and an epoch can start at any step.
 
     Args:
-        source: has ``len()`` and ``read(i)``, which returns ``rgb, boxes, labels, difficult``, as
-            ``data.voc.VOCSource`` does.
-        batch_size: pictures per step.
-        targets: for each height and width of the input, pixels, what maps boxes ``(n, 4)``, labels
-            ``(n,)``, difficult ``(n,)`` to classes ``(A,)`` and boxes ``(A, 4)``: a
-            ``detection.targets.TargetGenerator``.  One of the sizes is drawn for each batch.
+        source: images with boxes, e.g. ``VOCSource``.
+        batch_size: images per step.
+        targets: for each height and width of the input, pixels, a function from boxes ``(n, 4)``,
+            labels ``(n,)``, difficult ``(n,)`` to classes ``(A,)`` and boxes ``(A, 4)``, e.g.
+            ``train.ssd_targets.TargetGenerator``.  Each batch gets a random one of the sizes.
         steps: batches per epoch.
-        skipped: counts the pictures that cannot be used; by default the first one is an error.
+        skipped: counts unusable images; by default the first one is an error.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class DetectionInput:
         order = epoch_order(
             len(self.source), self.steps, self.batch_size, self.seed, epoch, self.shard
         )
-        sizes = np.zeros(len(self.source), int)  # by the picture, each of which comes once
+        sizes = np.zeros(len(self.source), int)  # per image; each comes at most once
         sizes[order] = np.reshape(
             batch_sizes(tuple(self.targets), self.steps, self.seed, epoch), (-1, 1)
         )
@@ -79,16 +78,16 @@ class DetectionInput:
         yield from map(_stack, samples)
 
     def _sample(self, epoch: int, sizes: np.ndarray, position: int, drawn_for: int):
-        found, size = self.source.read(position), int(sizes[drawn_for])
+        example, size = self.source.read(position), int(sizes[drawn_for])
         rng = np.random.default_rng([self.seed, epoch, int(drawn_for), 2])
         image, boxes, kept = training_sample(
-            found.rgb, found.boxes, size, self.augmentation, self.normalization, rng
+            example.rgb, example.boxes, size, self.augmentation, self.normalization, rng
         )
-        return image, *self.targets[size](boxes, found.labels[kept], found.difficult[kept])
+        return image, *self.targets[size](boxes, example.labels[kept], example.difficult[kept])
 
 
 def batch_sizes(sizes: Sequence[int], steps: int, seed: int, epoch: int) -> list[int]:
-    """Return the size of each batch of an epoch; the same for all workers."""
+    """Return the input size of each batch of an epoch; equal for all workers."""
     return np.random.default_rng([seed, epoch, 3]).choice(sizes, steps).tolist()
 
 
@@ -97,7 +96,7 @@ def _stack(samples) -> DetectionBatch:
 
 
 class ValidationBatch(NamedTuple):
-    """Pictures in the order of their source, only resized."""
+    """Images in the order of their source, only resized."""
 
     data: np.ndarray  # (N, 3, size, size) float32, normalised; the last batch may be smaller
     examples: list  # N of the source's images with their boxes, e.g. ``DetectionExample``
@@ -107,11 +106,11 @@ def validation_batches(
     source, batch_size: int, size: int, *, normalization: Normalization = Normalization(),
     threads: int = 4,
 ) -> Iterator[ValidationBatch]:  # fmt: skip
-    """Yield every picture of ``source`` once, some batches ahead of the one in use."""
+    """Yield every image of ``source`` once; some batches are read ahead."""
 
     def read(position: int):
-        found = source.read(position)
-        return validation_image(found.rgb, size, normalization), found
+        example = source.read(position)
+        return validation_image(example.rgb, size, normalization), example
 
     for samples in read_ahead(read, in_order(len(source), batch_size), threads):
         images, examples = zip(*samples)

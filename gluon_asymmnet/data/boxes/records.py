@@ -1,6 +1,6 @@
-"""GluonCV's detection records and lists as sources of boxes; ``voc`` says what a source is.
+"""Sources of images with boxes from GluonCV's detection records and lists; see also ``voc``.
 
-A label of a record or list is a row of numbers (``im2rec.py --pass-through --pack-label``):
+The label of a record or list entry is a row of numbers (``im2rec.py --pass-through --pack-label``):
 
     A B extra...  id xmin ymin xmax ymax extra...  id xmin ...
 
@@ -25,11 +25,11 @@ from gluon_asymmnet.data.images import decode, image_info
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile, require_file
 from gluon_asymmnet.errors import FormatError, InputError
 
-_WIDEST = 10_000  # numbers of an object; a larger one is damage, also where there is no object
+_MAX_OBJECT_NUMBERS = 10_000  # a larger number per object is considered damage
 
 
 class _Label(NamedTuple):
-    """The objects of one image, not yet in pixels."""
+    """The objects of one image, boxes as stored."""
 
     boxes: np.ndarray  # (n, 4) float64, corners
     labels: np.ndarray  # (n,) int64
@@ -37,20 +37,19 @@ class _Label(NamedTuple):
 
 
 class _DetectionSource(ABC):
-    """What a record file and a list share; the boxes are read on opening, the images when asked.
+    """Base of record file and list.  Boxes are read on opening, images on demand.
 
-    A box is cut at the border of its image: ``xmax`` is at most ``width``, because the
-    fractions may say 1.
+    Boxes are clipped to the image; ``xmax`` may be ``width``, because a fraction may be 1.
 
     Args:
         classes:    class names in label order; default: those of ``train.classes.txt`` beside
             ``train.rec`` or ``train.lst``.
-        normalised: the corners are fractions; otherwise pixels from 0.
+        normalised: the stored corners are fractions; False: pixels from 0.
 
     Raises:
         FileNotFoundError: a file is missing.
-        FormatError: a label is malformed, naming the first such record.
-        InputError: the classes are not known.
+        FormatError: a label is malformed; the message names the record.
+        InputError: the class names are unknown.
     """
 
     path: Path
@@ -76,16 +75,16 @@ class _DetectionSource(ABC):
 
     def read(self, i: int) -> DetectionExample:
         """Return image ``i`` and its boxes.  Raises: FormatError if the image is damaged."""
-        return self._annotated(i, with_picture=True)
+        return self._example(i, with_pixels=True)
 
     def annotation(self, i: int) -> DetectionExample:
-        """Return the boxes of image ``i``; only the header of the image is decoded."""
-        return self._annotated(i, with_picture=False)
+        """Return image ``i`` without its pixels; only the image's header is read."""
+        return self._example(i, with_pixels=False)
 
-    def _annotated(self, i: int, with_picture: bool) -> DetectionExample:
+    def _example(self, i: int, with_pixels: bool) -> DetectionExample:
         image = self._image(i)
         try:
-            info, rgb = image_info(image), decode(image) if with_picture else None
+            info, rgb = image_info(image), decode(image) if with_pixels else None
             boxes = self._in_pixels(self._labels[i].boxes, info.width, info.height)
         except FormatError as error:
             raise FormatError(f"{self.name(i)}: {error}") from None
@@ -102,26 +101,26 @@ class _DetectionSource(ABC):
         if outside.any():
             first = int(np.argmax(outside))
             raise FormatError(
-                f"object {first + 1}: the box {_spelled(boxes[first])} lies outside the "
+                f"object {first + 1}: the box {_format_box(boxes[first])} lies outside the "
                 f"{width} x {height} image"
             )
         return cut.astype(np.float32)
 
     @abstractmethod
     def _image(self, i: int) -> bytes:
-        """The encoded image."""
+        """Return the encoded image."""
 
     @abstractmethod
     def _id(self, i: int) -> str:
-        """What tells the image apart from the others."""
+        """Return an id that is unique in the source."""
 
     @abstractmethod
     def name(self, i: int) -> str:
-        """Say which image that is, for a message."""
+        """Return file and position of image ``i``, for a message."""
 
 
 class DetectionRecords(_DetectionSource):
-    """A record file with boxes, e.g. ``train.rec``; the base class says the rest."""
+    """A record file with boxes, e.g. ``train.rec``; see the base class."""
 
     def __init__(
         self,
@@ -137,7 +136,7 @@ class DetectionRecords(_DetectionSource):
         self._load(labels, classes, normalised)
 
     def name(self, i: int) -> str:
-        """Say which record that is, for a message."""
+        """Return file, position and key of record ``i``, for a message."""
         return f"{self.path}, record {i} (key {self._file.keys[i]})"
 
     def _image(self, i: int) -> bytes:
@@ -148,9 +147,9 @@ class DetectionRecords(_DetectionSource):
 
 
 class DetectionList(_DetectionSource):
-    """A list with boxes, e.g. ``train.lst``, and the folder of its images; as DetectionRecords.
+    """A list with boxes, e.g. ``train.lst``, and the folder of its images; see the base class.
 
-    Each line is ``number <tab> label... <tab> path below root``.
+    Each line is ``number <tab> label... <tab> path relative to root``.
     """
 
     def __init__(
@@ -183,7 +182,7 @@ class DetectionList(_DetectionSource):
         self._load(labels, classes, normalised)
 
     def name(self, i: int) -> str:
-        """Say which line and file that is, for a message."""
+        """Return list, position and file of image ``i``, for a message."""
         return f"{self.path}, image {i} ({self._files[i]})"
 
     def _image(self, i: int) -> bytes:
@@ -196,10 +195,10 @@ class DetectionList(_DetectionSource):
 
 
 def relative_path(text: str, where: str) -> str:
-    """Return a path that stays below the folder it is joined to.  Raises FormatError otherwise."""
+    """Return ``text`` if it is a relative path without ``..``; raise FormatError otherwise."""
     parts = re.split(r"[/\\]", text)
     outside = text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
-    # what no file system takes would be an OSError later
+    # a name that no file system accepts would raise OSError later
     longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
     if not text or outside or "\0" in text or longest > 255 or len(text) > 1000:
         raise FormatError(f"{where}: {text[:60]!r} is no path below the folder of the images")
@@ -214,7 +213,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _floats(fields: Sequence[str]) -> np.ndarray:
-    """Numbers as float64; nan where a field is none, which ``_parse_label`` refuses."""
+    """Return the fields as float64, or nan if one is no number, which ``_parse_label`` rejects."""
     try:
         return np.array(fields, float)
     except ValueError:
@@ -228,12 +227,10 @@ def _parse_label(label, classes: int) -> _Label:
         raise FormatError("the label is no row of numbers that starts with A, B")
     header, width = label[:2]
     if header != int(header) or not 2 <= header <= label.size:
+        raise FormatError(f"the header has {header:g} numbers; expected 2 to {label.size}")
+    if width != int(width) or not 5 <= width <= _MAX_OBJECT_NUMBERS:
         raise FormatError(
-            f"the header is said to have {header:g} numbers; expected 2 to {label.size}"
-        )
-    if width != int(width) or not 5 <= width <= _WIDEST:
-        raise FormatError(
-            f"an object is said to have {width:g} numbers; expected 5 or more, up to {_WIDEST}"
+            f"an object has {width:g} numbers; expected 5 or more, up to {_MAX_OBJECT_NUMBERS}"
         )
     body = label[int(header) :]
     if body.size % int(width):
@@ -252,8 +249,8 @@ def _check_object(row: np.ndarray, classes: int, where: str) -> None:
     if row[0] != int(row[0]) or row[0] >= classes:
         raise FormatError(f"{where}: id {row[0]:g} is not one of the {classes} classes from 0")
     if row[1] >= row[3] or row[2] >= row[4]:
-        raise FormatError(f"{where}: the box {_spelled(row[1:5])} is empty or inverted")
+        raise FormatError(f"{where}: the box {_format_box(row[1:5])} is empty or inverted")
 
 
-def _spelled(box: np.ndarray) -> str:
+def _format_box(box: np.ndarray) -> str:
     return "({:g}, {:g}, {:g}, {:g})".format(*box)

@@ -1,12 +1,11 @@
-"""Pictures with boxes to the input of a detector: SSD's training augmentation, and a plain resize.
+"""Images with boxes to detector input: SSD's training augmentation, and a plain resize.
 
-GluonCV's transform draws from the generators of the process, so its batches depend on which thread
-came first; it also moves whole canvases of up to 16 times the picture.  Here the geometry is
-drawn first and only the part that will be seen is touched; randomness comes from the generator
-passed in and from nowhere else.
+GluonCV's transform uses the global random generators, so its batches depend on the timing of
+threads; it also copies canvases of up to 16 times the image.  Here the geometry is sampled first,
+and only the visible part is processed; all randomness comes from the generator passed in.
 
 Source: arXiv:1512.02325, section 2.2 and 3.6, in the order and with the numbers of GluonCV's
-SSDDefaultTrainTransform; the differences are named where they are.
+SSDDefaultTrainTransform; comments name the differences.
 """
 
 import math
@@ -17,15 +16,15 @@ import numpy as np
 
 from gluon_asymmnet.data.transforms import Normalization
 
-SMALLEST_CROP = 0.3  # sides of a crop over those of the canvas, before the aspect ratio
+SMALLEST_CROP = 0.3  # side of a crop over that of the canvas, before the aspect ratio
 MAX_ASPECT = 2
-# Least overlap of every object with the crop; -inf: any.
+# Least overlap of every object with the crop; -inf: any overlap.
 CROP_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, -math.inf)
 CROP_TRIALS = 50
 BRIGHTNESS = 32  # added, of 255
 CONTRAST = SATURATION = (0.5, 1.5)
-# GluonCV turns the hue by up to 18 * pi, that is by anything.  The authors' 18 is of OpenCV's 180
-# steps: 36 degrees.
+# The authors' 18 of OpenCV's 180 steps are 36 degrees.  GluonCV rotates the hue by up to 18 * pi,
+# which is any angle.
 HUE = math.radians(36)
 
 _INTERPOLATIONS = (
@@ -36,25 +35,25 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 class BoxAugmentation(NamedTuple):
-    """What depends on the pictures; the defaults are GluonCV's."""
+    """Settings that depend on the data set; the defaults are GluonCV's."""
 
     mirror: bool = True
-    expansion: float = 4.0  # greatest side of the canvas over that of the picture; 1: none
+    expansion: float = 4.0  # greatest side of the canvas over that of the image; 1: none
 
 
-class Sample(NamedTuple):
-    """A picture ready for the network, and what is left in it."""
+class TrainingSample(NamedTuple):
+    """An augmented image with its remaining boxes."""
 
     image: np.ndarray  # (3, size, size) float32, normalised
     boxes: np.ndarray  # (m, 4) float32, corners, pixels of the image
-    kept: np.ndarray  # (m,) int: which of the boxes given these are
+    kept: np.ndarray  # (m,) int: positions in the given boxes
 
 
 def training_sample(
     rgb: np.ndarray, boxes: np.ndarray, size: int, how: BoxAugmentation, normalize: Normalization,
     rng: np.random.Generator,
-) -> Sample:  # fmt: skip
-    """Expand, crop, resize, mirror and recolour a picture at random.
+) -> TrainingSample:  # fmt: skip
+    """Expand, crop, resize, mirror and recolour an image at random.
 
     Args:
         rgb: ``(height, width, 3)`` uint8.
@@ -66,8 +65,8 @@ def training_sample(
     view = random_view(width, height, boxes, how.expansion, rng)
     kept = inside(boxes, view)
     interpolation = _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))]
-    # normalised by the same pass over the pixels; the canvas is the mean colour, hence 0
-    image = render(rgb, view, size, 0, _then(colour, normalize), interpolation)
+    # one affine map recolours and normalises; the canvas has the mean colour, hence 0
+    image = render(rgb, view, size, 0, _with_normalization(colour, normalize), interpolation)
     left, top, *sides = view
     scale = np.tile(size / np.array(sides, float), 2)
     boxes = np.clip((boxes[kept] - [left, top, left, top]) * scale, 0, size)
@@ -75,16 +74,16 @@ def training_sample(
         image = image[:, ::-1]
         boxes[:, [0, 2]] = size - boxes[:, [2, 0]]
     image = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return Sample(image, boxes.astype(np.float32), kept)
+    return TrainingSample(image, boxes.astype(np.float32), kept)
 
 
 def validation_image(rgb: np.ndarray, size: int, normalize: Normalization) -> np.ndarray:
-    """Resize a picture to ``(3, size, size)`` float32, normalised; the aspect ratio is not kept."""
-    return normalize(resized(rgb, size))
+    """Resize to ``(3, size, size)`` float32, normalised; the aspect ratio is not kept."""
+    return normalize(resize(rgb, size))
 
 
-def resized(rgb: np.ndarray, size: int) -> np.ndarray:
-    """Resize to ``(size, size, 3)`` uint8: cubic where it grows, by area where it shrinks.
+def resize(rgb: np.ndarray, size: int) -> np.ndarray:
+    """Resize to ``(size, size, 3)`` uint8: cubic to enlarge, by area to shrink.
 
     Source: interpolation 9 of MXNet's ``imresize``, which GluonCV's validation uses.
     """
@@ -104,13 +103,13 @@ def resized(rgb: np.ndarray, size: int) -> np.ndarray:
 def random_view(
     width: int, height: int, boxes: np.ndarray, expansion: float, rng: np.random.Generator
 ):
-    """Return ``(left, top, width, height)`` of what will be seen, pixels of the picture.
+    """Return ``(left, top, width, height)`` of the visible part, pixels of the image.
 
-    It may reach beyond the picture, and does so in half of all cases.  It shows at least one
-    object if there are any.
+    In half of all cases it extends beyond the image.  It contains the centre of at least one object
+    if there are any.
     """
     left = top = 0
-    if rng.random() < 0.5:  # a canvas of which the picture is a part
+    if rng.random() < 0.5:  # a canvas that contains the image
         factor = rng.uniform(1, expansion)
         wide, high = int(width * factor), int(height * factor)
         left, top = -int(rng.integers(wide - width + 1)), -int(rng.integers(high - height + 1))
@@ -120,10 +119,10 @@ def random_view(
 
 
 def random_crop(width: int, height: int, boxes: np.ndarray, rng: np.random.Generator):
-    """Return ``(left, top, width, height)`` of a crop that shows enough of every object, pixels.
+    """Return ``(left, top, width, height)`` of a random crop that overlaps every object enough.
 
-    One of up to seven: the whole, and one for each of ``CROP_OVERLAPS`` that could be found.  If
-    it holds the centre of no object, another is taken.
+    One of up to seven: the whole image, and one for each of ``CROP_OVERLAPS`` for which a crop was
+    found.  A crop without the centre of an object is replaced by another.
     """
     if len(boxes) == 0:
         return tuple(_crops(width, height, 1, rng)[0])
@@ -140,7 +139,7 @@ def random_crop(width: int, height: int, boxes: np.ndarray, rng: np.random.Gener
 
 
 def _crops(width: int, height: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """``(count, 4)`` int: left, top, width, height."""
+    """Return ``(count, 4)`` int: left, top, width, height."""
     scale = rng.uniform(SMALLEST_CROP, 1, count)
     low, high = np.maximum(1 / MAX_ASPECT, scale**2), np.minimum(MAX_ASPECT, 1 / scale**2)
     root = np.sqrt(rng.uniform(low, high))
@@ -151,7 +150,7 @@ def _crops(width: int, height: int, count: int, rng: np.random.Generator) -> np.
 
 
 def _least_overlap(boxes: np.ndarray, crops: np.ndarray) -> np.ndarray:
-    """For each crop the smallest intersection over union with an object.  ``(count,)``"""
+    """Return ``(count,)``: the least intersection over union of each crop with an object."""
     start, stop = crops[:, None, :2], crops[:, None, :2] + crops[:, None, 2:]
     common = np.minimum(boxes[:, 2:], stop) - np.maximum(boxes[:, :2], start)
     common = np.maximum(common, 0).prod(axis=-1)
@@ -161,7 +160,7 @@ def _least_overlap(boxes: np.ndarray, crops: np.ndarray) -> np.ndarray:
 
 
 def inside(boxes: np.ndarray, view) -> np.ndarray:
-    """Return the numbers of the boxes whose centre is in ``view`` (left, top, width, height)."""
+    """Return the positions of the boxes whose centre is in ``view`` (left, top, width, height)."""
     start = np.array(view[:2])
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     in_view = (start <= centres) & (centres < start + view[2:])
@@ -172,11 +171,11 @@ def inside(boxes: np.ndarray, view) -> np.ndarray:
 
 
 def render(rgb, view, size: int, fill, colour: np.ndarray, interpolation: int) -> np.ndarray:
-    """Return what ``view`` shows, recoloured, ``(size, size, 3)`` float32, 0 to 255 and beyond.
+    """Resize and recolour the part ``view``: ``(size, size, 3)`` float32, 0 to 255, not clipped.
 
     Args:
         rgb: ``(height, width, 3)`` uint8.
-        view: left, top, width, height; what lies outside the picture has the colour ``fill``.
+        view: left, top, width, height; outside the image the colour is ``fill``.
         colour: ``(3, 4)``, from ``random_colour``.
     """
     left, top, wide, tall = view
@@ -184,7 +183,7 @@ def render(rgb, view, size: int, fill, colour: np.ndarray, interpolation: int) -
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = fill
     x0, x1, y0, y1 = max(left, 0), min(left + wide, width), max(top, 0), min(top + tall, height)
-    # whole pixels of the result: half a pixel at most, at the picture's border alone
+    # rounded to whole pixels of the result, which matters at the image's border only
     a, b = round((x0 - left) * size / wide), round((x1 - left) * size / wide)
     c, d = round((y0 - top) * size / tall), round((y1 - top) * size / tall)
     if b > a and d > c:
@@ -194,10 +193,10 @@ def render(rgb, view, size: int, fill, colour: np.ndarray, interpolation: int) -
 
 
 def random_colour(rng: np.random.Generator) -> np.ndarray:
-    """Return a random change of colours as an affine map of RGB, ``(3, 4)`` float32.
+    """Sample a colour change as an affine map of RGB, ``(3, 4)`` float32.
 
     Brightness, contrast, saturation and hue, each in half of all cases; contrast before or after
-    the other two.  Nothing is clipped, as in GluonCV.
+    saturation and hue.  Values are not clipped, as in GluonCV.
     """
     brightness = np.eye(3, 4)
     if rng.random() < 0.5:
@@ -209,8 +208,8 @@ def random_colour(rng: np.random.Generator) -> np.ndarray:
     return (third @ second @ first @ brightness).astype(np.float32)
 
 
-def _then(colour: np.ndarray, normalize: Normalization) -> np.ndarray:
-    """Return ``(3, 4)``: a change of colours and the normalisation after it."""
+def _with_normalization(colour: np.ndarray, normalize: Normalization) -> np.ndarray:
+    """Combine a colour change with the normalisation after it, ``(3, 4)``."""
     shifted = colour.copy()
     shifted[:, 3] -= normalize.mean
     return shifted / np.float32(normalize.std)[:, None]

@@ -1,9 +1,9 @@
-"""Pascal VOC folders as a source of pictures with boxes, and a check that lists all that is wrong.
+"""Read Pascal VOC folders as a source of images with boxes, and check them for errors.
 
     root/VOC2007/Annotations/000005.xml
     root/VOC2007/ImageSets/Main/test.txt    one image id per line
     root/VOC2007/JPEGImages/000005.jpg
-    root/VOC2007/classes.txt                optional, ours: class names in label order
+    root/VOC2007/classes.txt                optional extension: class names in label order
 
 A source of boxes has ``len()``, ``read(i)`` and ``annotation(i) -> DetectionExample``, ``name(i)``
 for messages, ``class_names`` and ``path``.  ``records`` has two more such sources.
@@ -26,7 +26,7 @@ from gluon_asymmnet.data.boxes.voc_xml import (
     RENAMED,
     UNKNOWN,
     ClassNames,
-    Parsed,
+    ParsedAnnotation,
     is_bare_name,
     parse_annotation,
 )
@@ -41,7 +41,7 @@ VOC_CLASSES = (
     "train", "tvmonitor",
 )  # fmt: skip
 
-Split = tuple[Union[int, str], str]  # (2007, "test"); a text instead of the year names the folder
+Split = tuple[Union[int, str], str]  # (year or folder, name), e.g. (2007, "test")
 
 _USUAL_SPLITS = ("train", "val", "trainval", "test")
 CLASSES_FILE = "classes.txt"
@@ -49,9 +49,9 @@ _REPAIRED = (CLIPPED, RENAMED)
 
 
 class DetectionExample(NamedTuple):
-    """One picture and its objects."""
+    """One image and its objects."""
 
-    image_id: str  # differs from all others of the source, e.g. "VOC2007/000005"
+    image_id: str  # unique in the source, e.g. "VOC2007/000005"
     rgb: np.ndarray | None  # (height, width, 3) uint8; None from ``annotation``
     boxes: np.ndarray  # (n, 4) float32, corners (xmin, ymin, xmax, ymax), pixels from 0
     labels: np.ndarray  # (n,) int64, 0 ... len(class_names) - 1
@@ -60,7 +60,7 @@ class DetectionExample(NamedTuple):
 
 
 class _Image(NamedTuple):
-    """Where one image of a split lies."""
+    """One image of a split, as listed."""
 
     folder: Path
     stem: str
@@ -77,27 +77,28 @@ class _Image(NamedTuple):
 class VOCSource:
     """The images of one or more splits of a VOC folder.
 
-    All annotations are read on opening (VOC07 and VOC12: 21,503 in about 6 s), so that a bad one
-    is found now and not in the middle of a training.  The last row and column of a box
-    belong to it, as in the devkit: ``xmax`` is at most ``width - 1``.
+    All annotations are read on opening (VOC07 and VOC12: 21,503 in about 6 s), so that errors are
+    found before the training.  Boxes include their last row and column, as in the devkit: ``xmax``
+    is at most ``width - 1``.
 
     Args:
-        root:    the folder of ``VOC2007``.
+        root:    the folder that contains ``VOC2007``.
         splits:  ``(year, name)`` or ``(folder, name)`` pairs.
-        classes: class names in label order, compared without regard to case.  Default: those of
+        classes: class names in label order, matched case-insensitively.  Default: those of
             ``classes.txt`` in the folders of the splits, or VOC's 20.
-        unknown: what to do with an object of another class: "error", or "skip" it.
-        bad_boxes: the same for a box that is empty, inverted or outside its image.
+        unknown: "error" or "skip" for objects of other classes.
+        bad_boxes: "error" or "skip" for boxes that are empty, inverted or outside the image.
 
     Attributes:
-        path, class_names: the root, and the names.
-        issues: how many objects were left out ("unknown", "bad box") or repaired ("clipped",
-            "renamed": another case of the name), a Counter.
-        unknown_classes: names that were skipped -> objects.
+        path, class_names: the root, and the class names.
+        issues: Counter of skipped ("unknown", "bad box") and repaired objects ("clipped",
+            "renamed": the name in another case).
+        unknown_classes: Counter of the objects of each skipped class name.
 
     Raises:
-        FileNotFoundError: there is no root or no such split.
-        FormatError: naming the first file, and object, that is malformed; ``check`` lists all.
+        FileNotFoundError: the root or a split does not exist.
+        FormatError: an annotation is malformed; the message names the first file and object,
+            ``check`` lists all.
         InputError: an argument is wrong.
     """
 
@@ -110,7 +111,7 @@ class VOCSource:
         unknown: str = "error",
         bad_boxes: str = "error",
     ):
-        skipped = _skipped(unknown=(unknown, UNKNOWN), bad_boxes=(bad_boxes, BAD_BOX))
+        skipped = _skipped_kinds(unknown=(unknown, UNKNOWN), bad_boxes=(bad_boxes, BAD_BOX))
         self.path = Path(root).expanduser()
         folders = [(_set_folder(self.path, year), name) for year, name in splits]
         names = _class_names(folders) if classes is None else classes
@@ -119,8 +120,8 @@ class VOCSource:
         self.issues: Counter = Counter()
         self.unknown_classes: Counter = Counter()
         self._images: list[_Image] = []
-        self._annotations: list[Parsed] = []
-        for image in _listed(folders):
+        self._annotations: list[ParsedAnnotation] = []
+        for image in _list_images(folders):
             parsed = _parse(image, matcher)
             for issue in parsed.issues:
                 if issue.kind not in (*_REPAIRED, *skipped):
@@ -128,7 +129,7 @@ class VOCSource:
                 self.issues[issue.kind] += 1
                 if issue.kind == UNKNOWN:
                     self.unknown_classes[issue.name] += 1
-            _picture(image, parsed)
+            _image_path(image, parsed)
             self._images.append(image)
             self._annotations.append(parsed)
 
@@ -138,20 +139,20 @@ class VOCSource:
     def read(self, i: int) -> DetectionExample:
         """Return image ``i``.  Raises: FormatError if it is damaged or of another size."""
         image, parsed = self._images[i], self._annotations[i]
-        return self.annotation(i)._replace(rgb=_decoded(_picture(image, parsed), parsed.size))
+        return self.annotation(i)._replace(rgb=_decode(_image_path(image, parsed), parsed.size))
 
     def annotation(self, i: int) -> DetectionExample:
-        """Return the boxes of image ``i`` alone; the arrays are the caller's own."""
+        """Return image ``i`` without its pixels; the arrays are copies."""
         parsed = self._annotations[i]
         arrays = (parsed.boxes.copy(), parsed.labels.copy(), parsed.difficult.copy())
         return DetectionExample(self._images[i].id, None, *arrays, parsed.size)
 
     def name(self, i: int) -> str:
-        """Say which annotation that is, for a message."""
+        """Return the path of annotation ``i``, for a message."""
         return str(self._images[i].xml)
 
 
-def _skipped(**choices: tuple[str, str]) -> list[str]:
+def _skipped_kinds(**choices: tuple[str, str]) -> list[str]:
     for argument, (choice, _) in choices.items():
         if choice not in ("error", "skip"):
             raise InputError(f"{argument} must be 'error' or 'skip', got {choice!r}")
@@ -166,7 +167,7 @@ def _set_folder(root: Path, year: int | str) -> Path:
 
 
 def _class_names(folders: Iterable[tuple[Path, str]]) -> Sequence[str]:
-    """The names beside the splits; VOC's if there are none."""
+    """Return the class names of the folders' ``classes.txt``; VOC's if there is none."""
     found = {}
     for folder, _ in folders:
         path = folder / CLASSES_FILE
@@ -174,12 +175,12 @@ def _class_names(folders: Iterable[tuple[Path, str]]) -> Sequence[str]:
         found.setdefault(names, folder)
     if len(found) > 1:
         first, second, *_ = found.values()
-        raise InputError(f"{first} and {second}: not the same classes; name those to use")
+        raise InputError(f"{first} and {second} have different classes; give those to use")
     return next(iter(found), VOC_CLASSES)
 
 
-def _listed(folders: Iterable[tuple[Path, str]]) -> list[_Image]:
-    """All images of the splits; raises at the first thing wrong with a list."""
+def _list_images(folders: Iterable[tuple[Path, str]]) -> list[_Image]:
+    """Return all images of the splits; raise for the first error in a list."""
     images: list[_Image] = []
     seen: set[str] = set()
     for folder, split in folders:
@@ -188,12 +189,12 @@ def _listed(folders: Iterable[tuple[Path, str]]) -> list[_Image]:
                 raise FormatError(f"{found.file}: {found.message}")
             images.append(found)
     if not images:
-        raise InputError("no splits are named; expected at least one, e.g. (2007, 'test')")
+        raise InputError("no splits are given; expected at least one, e.g. (2007, 'test')")
     return images
 
 
 def _read_list(folder: Path, split: str, seen: set[str]) -> Iterator[_Image | Problem]:
-    """The images of one split in order, with what is wrong among them; ``seen`` gathers the ids."""
+    """Yield the images of one split in order, and errors; ids are added to ``seen``."""
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list of images")
@@ -213,8 +214,8 @@ def _read_list(folder: Path, split: str, seen: set[str]) -> Iterator[_Image | Pr
             yield image
 
 
-def _parse(image: _Image, classes: ClassNames) -> Parsed:
-    """Read the annotation of an image.  Raises FormatError, naming the file."""
+def _parse(image: _Image, classes: ClassNames) -> ParsedAnnotation:
+    """Read the annotation of an image.  Raises: FormatError, naming the file."""
     if not image.xml.is_file():
         raise FormatError(f"{image.xml}: no such file, but the image is listed")
     try:
@@ -223,8 +224,8 @@ def _parse(image: _Image, classes: ClassNames) -> Parsed:
         raise FormatError(f"{image.xml}: {error}") from None
 
 
-def _picture(image: _Image, parsed: Parsed) -> Path:
-    """The picture: ``<id>.jpg`` or, as some tools have it, what the annotation calls it."""
+def _image_path(image: _Image, parsed: ParsedAnnotation) -> Path:
+    """Return the image file: ``<id>.jpg`` or, for some tools, the annotation's ``<filename>``."""
     usual = image.folder / "JPEGImages" / f"{image.stem}.jpg"
     for path in (usual, usual.with_name(parsed.filename or usual.name)):
         if path.is_file():
@@ -232,8 +233,8 @@ def _picture(image: _Image, parsed: Parsed) -> Path:
     raise FormatError(f"{usual}: no such file, but the image is listed")
 
 
-def _decoded(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Decode a picture that must have ``size``.  Raises FormatError."""
+def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Decode an image that must have ``size``.  Raises: FormatError."""
     try:
         rgb = decode(path.read_bytes())
     except FormatError as error:
@@ -243,10 +244,10 @@ def _decoded(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def require_size(path: Path, found: tuple[int, int], annotated: tuple[int, int]) -> None:
-    """Raise FormatError if a picture has not the size its annotation says."""
+    """Raise FormatError if an image has another size than its annotation says."""
     if found != annotated:
         raise FormatError(
-            f"{path}: the picture has {found[0]} x {found[1]} pixels, its annotation says "
+            f"{path}: the image has {found[0]} x {found[1]} pixels, its annotation says "
             f"{annotated[0]} x {annotated[1]}; the boxes may be wrong"
         )
 
@@ -255,29 +256,29 @@ def require_size(path: Path, found: tuple[int, int], annotated: tuple[int, int])
 
 
 class Problem(NamedTuple):
-    """Something wrong in a VOC folder."""
+    """An error in a VOC folder."""
 
     file: str
-    kind: str  # "broken", "unknown", "bad box", or repaired on reading: "clipped", "renamed"
+    kind: str  # "broken", "unknown", "bad box"; or repaired on reading: "clipped", "renamed"
     message: str  # one line
 
 
-class Report(NamedTuple):
-    """What ``check`` found."""
+class VOCReport(NamedTuple):
+    """The result of ``check``."""
 
-    images: int  # listed
-    objects: int  # usable
-    difficult: int  # of them
+    images: int  # listed images
+    objects: int  # usable objects
+    difficult: int  # difficult ones among them
     empty: int  # images without a usable object
     classes: dict[str, int]  # class name -> usable objects, in label order
-    problems: list[Problem]  # those that VOCSource refuses, unless told to skip them
-    repaired: list[Problem]  # those that it repairs
+    problems: list[Problem]  # errors for VOCSource, unless it skips them
+    repaired: list[Problem]  # repaired by VOCSource
 
 
 def find_splits(root: PathLike) -> list[Split]:
-    """The splits train, val, trainval and test of all folders in ``root``; sorted by folder.
+    """Return the splits train, val, trainval and test of all folders in ``root``.
 
-    Raises: FileNotFoundError if there is no root; InputError if it holds no split.
+    Raises: FileNotFoundError if the root does not exist; InputError if it has no split.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -300,21 +301,21 @@ def check(
     splits: Iterable[Split] | None = None,
     classes: Sequence[str] | None = None,
     *,
-    pictures: bool = True,
+    decode_images: bool = True,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
-    """List everything that is wrong with a VOC folder; stop at nothing.
+) -> VOCReport:
+    """List all errors in a VOC folder.
 
     Args:
-        splits: default: all of ``find_splits``.  An image may be in several (trainval holds train
-            and val), and is looked at once; twice in one list is a problem.
+        splits: default: those of ``find_splits``.  An image in several splits (trainval contains
+            train and val) is checked once; twice in one split is an error.
         classes: as for VOCSource.
-        pictures: decode every picture; without it only its header is read.
-        threads: default: a few more than there are processors.
+        decode_images: decode every image; False: read only its header.
+        threads: default: a few more than the number of processors.
         progress: called with (done, total) after each image.
 
-    Raises: FileNotFoundError if there is no root; InputError as VOCSource.
+    Raises: FileNotFoundError if the root does not exist; InputError like VOCSource.
     """
     root = Path(root).expanduser()
     splits = find_splits(root) if splits is None else list(splits)
@@ -322,11 +323,11 @@ def check(
         raise FileNotFoundError(f"{root}: no such folder")
     folders = [(_set_folder(root, year), name) for year, name in splits]
     matcher = ClassNames(_class_names(folders) if classes is None else classes)
-    images, found = _all_listed(folders)
+    images, found = _list_unique(folders)
     counts, difficult, empty = np.zeros(len(matcher), int), 0, 0
 
-    def examine(image: _Image) -> tuple[Parsed | None, list[Problem]]:
-        return _examine(image, matcher, pictures)
+    def examine(image: _Image) -> tuple[ParsedAnnotation | None, list[Problem]]:
+        return _examine(image, matcher, decode_images)
 
     pool = ThreadPoolExecutor(threads)
     try:
@@ -339,8 +340,8 @@ def check(
             if progress is not None:
                 progress(done, len(images))
     finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C shall not wait for 10,000 pictures
-    return Report(
+        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for 10,000 images
+    return VOCReport(
         images=len(images),
         objects=int(counts.sum()),
         difficult=difficult,
@@ -351,8 +352,8 @@ def check(
     )
 
 
-def _all_listed(folders: Iterable[tuple[Path, str]]) -> tuple[list[_Image], list[Problem]]:
-    """Every image once, and what is wrong with the lists."""
+def _list_unique(folders: Iterable[tuple[Path, str]]) -> tuple[list[_Image], list[Problem]]:
+    """Return every image once, and the errors in the lists."""
     images: dict[_Image, None] = {}
     problems = []
     for folder, split in folders:
@@ -368,17 +369,17 @@ def _all_listed(folders: Iterable[tuple[Path, str]]) -> tuple[list[_Image], list
 
 
 def _examine(
-    image: _Image, classes: ClassNames, pictures: bool
-) -> tuple[Parsed | None, list[Problem]]:
+    image: _Image, classes: ClassNames, decode_image: bool
+) -> tuple[ParsedAnnotation | None, list[Problem]]:
     try:
         parsed = _parse(image, classes)
     except FormatError as error:
         return None, [_problem(str(error))]
     problems = [Problem(str(image.xml), issue.kind, issue.message) for issue in parsed.issues]
     try:
-        path = _picture(image, parsed)
-        if pictures:
-            _decoded(path, parsed.size)
+        path = _image_path(image, parsed)
+        if decode_image:
+            _decode(path, parsed.size)
         else:
             info = image_info(path.read_bytes())
             require_size(path, (info.width, info.height), parsed.size)
@@ -388,6 +389,6 @@ def _examine(
 
 
 def _problem(text: str) -> Problem:
-    """Of a message that starts with the file."""
+    """Convert an error message that starts with the file."""
     file, _, message = text.partition(": ")
     return Problem(file, BROKEN, message)

@@ -1,4 +1,4 @@
-"""Pascal VOC 2007 and 2012 from its home page: downloaded, checked, unpacked, all or nothing."""
+"""Download Pascal VOC 2007 and 2012 from its home page, check and unpack them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gluon_asymmnet.utils.download import download, sha1
 
 
 class Archive(NamedTuple):
-    """A tar file that holds (a part of) one VOC folder below ``VOCdevkit``."""
+    """A tar file with a VOC folder, or a part of it, in ``VOCdevkit``."""
 
     folder: str  # e.g. "VOC2007"
     url: str
@@ -26,7 +26,7 @@ class Archive(NamedTuple):
 
 _HOME = "http://host.robots.ox.ac.uk/pascal/VOC"
 
-# Sums: GluonCV, scripts/datasets/pascal_voc.py.
+# Checksums: GluonCV, scripts/datasets/pascal_voc.py.
 ARCHIVES = {
     "2007_trainval": Archive(
         "VOC2007",
@@ -48,7 +48,7 @@ ARCHIVES = {
 _TOP = "VOCdevkit"
 _PARTS = ("Annotations", "ImageSets", "JPEGImages")
 _MAX_BYTES = 4 << 30  # twice the largest archive
-_DEEPEST = 10  # folders inside folders; VOC has 4
+_MAX_DEPTH = 10  # of nested folders; VOC has 4
 _COPY_BYTES = 1 << 20
 
 
@@ -61,28 +61,28 @@ def download_voc(
     retries: int = 5,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[Path]:
-    """Fetch the archives and unpack them to ``root/VOC2007`` and ``root/VOC2012``.
+    """Download the archives and unpack them to ``root/VOC2007`` and ``root/VOC2012``.
 
-    The archives are kept in ``root/downloads`` and used again if they are right; an interrupted
-    download continues.  The VOC folders appear when all of them are complete.  8.4 GB in all.
+    The archives are kept in ``root/downloads`` and reused if their checksums match; an interrupted
+    download continues.  The VOC folders appear when all of them are complete.  8.4 GB in total.
 
     Args:
-        archives: some of ``ARCHIVES``; those of one folder have to come together.
-        mirror:   address of a folder that has files of the same names, e.g. where the home page
-            does not answer.  The sums must be right there, too.
-        timeout_s, retries, progress: as ``download``.
+        archives: some of ``ARCHIVES``; all archives of a folder in the same call.
+        mirror:   URL of a folder with files of the same names and checksums, e.g. where the home
+            page is not reachable.
+        timeout_s, retries, progress: see ``download``.
 
     Returns: the folders.
     Raises:
         InputError: a VOC folder exists already, or an argument is wrong.
-        FormatError: an archive has the wrong sum, or would write outside its folder.
-        RunError: a transfer failed; what came is kept, and the same call continues.
+        FormatError: an archive has the wrong checksum, or a path outside its folder.
+        RunError: a transfer failed; the same call continues it.
         OSError: the disk is full.
     """
     root, archives = Path(root).expanduser(), list(archives)
     folders = [root / name for name in dict.fromkeys(archive.folder for archive in archives)]
     if not folders:
-        raise InputError("no archive is named; expected at least one")
+        raise InputError("no archive is given; expected at least one")
     for folder in folders:
         if folder.exists():
             raise InputError(
@@ -116,14 +116,17 @@ def unpack(tar: PathLike, folder: str, out: Path) -> None:
     """Unpack ``VOCdevkit/<folder>`` of a tar file into the existing folder ``out``.
 
     Only folders and plain files are accepted, inside that folder: no links, devices, absolute
-    names or ``..``.  Permissions, owners and times are not taken over.  A file that is there
-    already is replaced.
+    names or ``..``.  Permissions, owners and times are not restored.  Existing files are
+    replaced.
 
-    Raises: FormatError if it is no uncompressed tar file, is damaged, or holds anything else.
+    Raises: FormatError if it is no uncompressed tar file, is damaged, or contains anything else.
     """
     top = PurePosixPath(_TOP, folder)
     try:
-        with open(tar, "rb") as file, tarfile.open(fileobj=_Whole(file), mode="r:") as archive:
+        with (
+            open(tar, "rb") as file,
+            tarfile.open(fileobj=_BoundedFile(file), mode="r:") as archive,
+        ):
             for member in archive:
                 target = out / _inside(member, top)
                 if member.isdir():
@@ -145,10 +148,10 @@ def unpack(tar: PathLike, folder: str, out: Path) -> None:
             raise FormatError(f"{tar}: it holds no {top / part}")
 
 
-class _Whole:
-    """A file that is never asked for more than it has.
+class _BoundedFile:
+    """A file object that limits reads to the rest of the file.
 
-    tarfile asks for as much as a header says, and Python sets that aside before it looks.
+    tarfile requests the size in a header, and Python allocates it before reading.
     """
 
     def __init__(self, file):
@@ -161,14 +164,14 @@ class _Whole:
 
 
 def _inside(member: tarfile.TarInfo, top: PurePosixPath) -> PurePosixPath:
-    """The member's path below ``top``; raises FormatError if it is not safely there."""
+    """Return the member's path relative to ``top``; FormatError for an unsafe path."""
     name, shown = PurePosixPath(member.name), repr(member.name[:100])
     if not (member.isdir() or (member.isreg() and not member.issparse())):
         raise FormatError(f"{shown} is a link, a device or a sparse file; expected plain files")
     unsafe = ".." in name.parts or "\0" in member.name or "\\" in member.name
-    # A name that no file system takes would be an OSError later; deep folders are hard to remove.
+    # A name that no file system accepts would raise OSError later; deep folders are hard to remove.
     longest = max((len(part.encode("utf-8", "surrogateescape")) for part in name.parts), default=0)
-    unsafe = unsafe or longest > 255 or len(name.parts) > _DEEPEST
+    unsafe = unsafe or longest > 255 or len(name.parts) > _MAX_DEPTH
     if unsafe or not (name.is_relative_to(top) or top.is_relative_to(name)):
         raise FormatError(f"{shown} lies outside {top}")
     if not name.is_relative_to(top):

@@ -1,7 +1,7 @@
-"""One annotation of Pascal VOC: the XML as it stands on the disk, read without trust, and written.
+"""Parse and write the XML annotation of one Pascal VOC image; malformed files raise FormatError.
 
-The devkit counts pixels from 1 and a box includes its last row and column.  Here they count from
-0, as in GluonCV: 1 is subtracted from all four corners, and the last ones stay included.
+The devkit counts pixels from 1, and a box includes its last row and column.  Here pixels count from
+0, as in GluonCV: 1 is subtracted from all four corners, and boxes stay inclusive.
 """
 
 from __future__ import annotations
@@ -17,64 +17,64 @@ import numpy as np
 
 from gluon_asymmnet.errors import FormatError, InputError
 
-MAX_BYTES = 1 << 20  # of one annotation; VOC spends some 500 on an object
+MAX_BYTES = 1 << 20  # of one annotation; an object of VOC takes about 500
 
-# What can be wrong with one object.  The first three leave it out, the others repair it.
+# Kinds of issues of an object.  With the first three it is skipped, with the others repaired.
 BROKEN, UNKNOWN, BAD_BOX, CLIPPED, RENAMED = "broken", "unknown", "bad box", "clipped", "renamed"
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
-_MAX_NAME_BYTES = 250  # a file system takes 255, and an extension follows
-_MAX_SIDE = 1 << 24  # pixels: the next odd one is no float32
-# Control characters, lone surrogates and two more cannot stand in XML 1.0, not even escaped.
+_MAX_NAME_BYTES = 250  # file systems allow 255, including the extension
+_MAX_SIDE = 1 << 24  # pixels: float32 represents all integers up to here
+# Characters that XML 1.0 does not allow, not even escaped.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class Issue(NamedTuple):
-    """What is wrong with one object."""
+    """An issue of one object."""
 
     kind: str  # one of the five above
-    message: str  # one line: which object, what is wrong, what would be right
-    name: str  # the class as the file spells it; "" if it does not say
+    message: str  # one line: the object, the error, the expected value
+    name: str  # class name as in the file; "" if missing
 
 
-class Parsed(NamedTuple):
-    """What one annotation says, without the objects that cannot be used."""
+class ParsedAnnotation(NamedTuple):
+    """One annotation, without its unusable objects."""
 
     size: tuple[int, int]  # (width, height), pixels
-    filename: str | None  # of the picture; a bare name, if given at all
+    filename: str | None  # of the image, without folder; None if missing
     boxes: np.ndarray  # (n, 4) float32, corners (xmin, ymin, xmax, ymax), pixels from 0
     labels: np.ndarray  # (n,) int64, positions in the class names
     difficult: np.ndarray  # (n,) bool
     issues: list[Issue]
 
 
-class _Unusable(Exception):  # noqa: N818 - it never leaves this module
-    """An object that has to be left out; the kind and the reason."""
+class _Unusable(Exception):  # noqa: N818 - never leaves this module
+    """An object that has to be skipped; arguments are kind and reason."""
 
 
 class ClassNames(Sequence):
-    """Class names in label order, found by name in any case.
+    """Class names in label order, with case-insensitive search.
 
-    Raises: InputError if there are none, or two differ in nothing but case and outer blanks.
+    Raises: InputError if there are none, or two differ only in case and surrounding whitespace.
     """
 
     def __init__(self, names: Iterable[str]):
         self._names = tuple(names)
         self._positions: dict[str, int] = {}
         for i, name in enumerate(self._names):
-            first = self._positions.setdefault(_folded(name), i)
+            first = self._positions.setdefault(_normalise(name), i)
             if first != i:
                 raise InputError(
-                    f"class {i} ({name!r}) is class {first} ({self._names[first]!r}) again: names "
-                    f"are compared without regard to case"
+                    f"class {i} ({name!r}) equals class {first} ({self._names[first]!r}): names "
+                    f"are compared case-insensitively"
                 )
         if not self._names or "" in self._positions:
             raise InputError(f"expected class names, at least one and none empty: {self._names}")
 
     def find(self, name: str) -> int | None:
         """Return the label of a class, or None."""
-        return self._positions.get(_folded(name))
+        return self._positions.get(_normalise(name))
 
     def __getitem__(self, i):
         return self._names[i]
@@ -83,28 +83,28 @@ class ClassNames(Sequence):
         return len(self._names)
 
 
-def _folded(name: str) -> str:
+def _normalise(name: str) -> str:
     return name.strip().casefold()
 
 
-def parse_annotation(data: bytes, classes: ClassNames) -> Parsed:
-    """Read one annotation; ``classes`` gives the labels.
+def parse_annotation(data: bytes, classes: ClassNames) -> ParsedAnnotation:
+    """Parse one annotation; labels are positions in ``classes``.
 
-    A missing ``<difficult>`` is 0.  Boxes that reach beyond the image are cut at its border.
+    A missing ``<difficult>`` is 0.  Boxes are clipped to the image.
 
-    Raises: FormatError if nothing in it can be used: no XML, larger than ``MAX_BYTES``, with a
-        document type (which is where XML's entity bombs are), without a size.  What is wrong
-        with one object is an ``Issue`` instead, so that one reading finds everything.
+    Raises: FormatError if the file as a whole is unusable: no XML, larger than ``MAX_BYTES``, with
+        a document type (against XML entity bombs), or without a size.  Errors of single objects are
+        returned as ``Issue``, so that one pass finds all of them.
     """
-    root = _tree(data)
+    root = _parse_xml(data)
     if root.tag != "annotation":
-        raise FormatError(f"the outermost element is {_shown(root.tag)}, expected 'annotation'")
+        raise FormatError(f"the outermost element is {_quote(root.tag)}, expected 'annotation'")
     size = _size(root)
     filename = _filename(root)
     objects, issues = [], []
     for number, element in enumerate(root.findall("object"), 1):
         name = (element.findtext("name") or "").strip()
-        where = f"object {number} ({_shown(name)})"
+        where = f"object {number} ({_quote(name)})"
         try:
             label, box, difficult, repairs = _object(element, name, classes, size)
         except _Unusable as reason:
@@ -114,7 +114,7 @@ def parse_annotation(data: bytes, classes: ClassNames) -> Parsed:
             objects.append((label, box, difficult))
             issues += [Issue(kind, f"{where}: {message}", name) for kind, message in repairs]
     labels, boxes, difficult = zip(*objects) if objects else ((), (), ())
-    return Parsed(
+    return ParsedAnnotation(
         size,
         filename,
         np.array(boxes, np.float32).reshape(-1, 4),
@@ -124,10 +124,10 @@ def parse_annotation(data: bytes, classes: ClassNames) -> Parsed:
     )
 
 
-def _tree(data: bytes) -> Element:
-    """The outermost element.  Entities are not expanded but refused, with all that declares them.
+def _parse_xml(data: bytes) -> Element:
+    """Return the root element; entities and document types are rejected, not expanded.
 
-    An exception in a handler stops the parser at once (``XML_StopParser``).
+    An exception in a handler stops the parser immediately (``XML_StopParser``).
     """
     if len(data) > MAX_BYTES:
         raise FormatError(f"{len(data)} bytes; an annotation has at most {MAX_BYTES}")
@@ -136,19 +136,19 @@ def _tree(data: bytes) -> Element:
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse_entities
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _reject_entities
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
         raise FormatError(f"broken XML: {error}") from None
     except FormatError:
         raise
-    except (ValueError, LookupError) as error:  # an encoding that expat leaves to Python
-        raise FormatError(f"broken XML: {_shown(str(error))}") from None
+    except (ValueError, LookupError) as error:  # an encoding that expat passes on to Python
+        raise FormatError(f"broken XML: {_quote(str(error))}") from None
     return builder.close()
 
 
-def _refuse_entities(*_declaration) -> None:
+def _reject_entities(*_declaration) -> None:
     raise FormatError("the XML declares a document type or an entity, which is not accepted")
 
 
@@ -160,7 +160,7 @@ def _size(root: Element) -> tuple[int, int]:
             raise FormatError(f"there is no <size> with a <{side}>")
         value = _number(text)
         if value is None or value != int(value) or not 0 < value < _MAX_SIDE:
-            raise FormatError(f"{side} is {_shown(text)}, expected a whole number of pixels, not 0")
+            raise FormatError(f"{side} is {_quote(text)}, expected a whole number of pixels, not 0")
         sides.append(int(value))
     return sides[0], sides[1]
 
@@ -168,7 +168,7 @@ def _size(root: Element) -> tuple[int, int]:
 def _filename(root: Element) -> str | None:
     name = (root.findtext("filename") or "").strip()
     if name and not is_bare_name(name):
-        raise FormatError(f"filename is {_shown(name)}, expected a bare name without a folder")
+        raise FormatError(f"filename is {_quote(name)}, expected a bare name without a folder")
     return name or None
 
 
@@ -183,14 +183,14 @@ def is_bare_name(name: str) -> bool:
 
 
 def _object(element: Element, name: str, classes: ClassNames, size: tuple[int, int]):
-    """``(label, box, difficult, repairs)`` of one object.  Raises _Unusable."""
+    """Return ``(label, box, difficult, repairs)`` of one object.  Raises: _Unusable."""
     if not name:
         raise _Unusable(BROKEN, "it has no <name>")
     difficult = _difficult(element)
     box = _corners(element)
     label = classes.find(name)
     if label is None:
-        raise _Unusable(UNKNOWN, f"unknown class; expected one of {_listed(classes)}")
+        raise _Unusable(UNKNOWN, f"unknown class; expected one of {_list_names(classes)}")
     inside = np.clip(box, 0, np.array([*size, *size], float) - 1)
     (left, top, right, bottom), (width, height) = box + 1, size
     spelled = f"({left:g}, {top:g}, {right:g}, {bottom:g})"
@@ -203,7 +203,10 @@ def _object(element: Element, name: str, classes: ClassNames, size: tuple[int, i
         repairs.append((RENAMED, f"read as class {classes[label]!r}"))
     if not np.array_equal(inside, box):
         repairs.append(
-            (CLIPPED, f"the box {spelled} reaches beyond 1 to {width} x 1 to {height}; it is cut")
+            (
+                CLIPPED,
+                f"the box {spelled} is clipped to 1 to {width} x 1 to {height}",
+            )
         )
     return label, inside, difficult, repairs
 
@@ -211,12 +214,12 @@ def _object(element: Element, name: str, classes: ClassNames, size: tuple[int, i
 def _difficult(element: Element) -> bool:
     text = (element.findtext("difficult") or "").strip()
     if text not in ("", "0", "1"):
-        raise _Unusable(BROKEN, f"difficult is {_shown(text)}, expected 0 or 1")
+        raise _Unusable(BROKEN, f"difficult is {_quote(text)}, expected 0 or 1")
     return text == "1"
 
 
 def _corners(element: Element) -> np.ndarray:
-    """``(4,)`` float64, counted from 0."""
+    """Return corners ``(4,)`` float64, counted from 0."""
     values = []
     for corner in _CORNERS:
         text = element.findtext(f"bndbox/{corner}")
@@ -224,30 +227,30 @@ def _corners(element: Element) -> np.ndarray:
             raise _Unusable(BROKEN, f"it has no <bndbox> with a <{corner}>")
         value = _number(text)
         if value is None:
-            raise _Unusable(BROKEN, f"{corner} is {_shown(text)}, expected a number of pixels")
+            raise _Unusable(BROKEN, f"{corner} is {_quote(text)}, expected a number of pixels")
         values.append(value - 1)
     return np.array(values)
 
 
 def _number(text: str) -> float | None:
-    """A finite number, or None.  ``float`` alone also takes "nan", "1_0" and other digits."""
+    """Return a finite number, or None; stricter than ``float``, which accepts "nan" and "1_0"."""
     text = text.strip()
     value = float(text) if len(text) < 40 and _NUMBER.fullmatch(text) else np.inf
     return value if np.isfinite(value) else None
 
 
-def _shown(text: str) -> str:
-    """Text of a file for a message: quoted, short, one line."""
+def _quote(text: str) -> str:
+    """Quote text of a file for a message, shortened to one line."""
     return repr(text if len(text) <= 40 else text[:40] + "...")
 
 
-def _listed(classes: Sequence[str]) -> str:
+def _list_names(classes: Sequence[str]) -> str:
     more = f", ... ({len(classes)} in all)" if len(classes) > 5 else ""
     return ", ".join(classes[:5]) + more
 
 
 class VOCObject(NamedTuple):
-    """An object to be written."""
+    """An object to write."""
 
     name: str
     box: Sequence[float]  # corners (xmin, ymin, xmax, ymax), pixels from 0, last ones included
@@ -257,25 +260,25 @@ class VOCObject(NamedTuple):
 def annotation_xml(
     filename: str, size: tuple[int, int], objects: Iterable[VOCObject], *, folder: str = "VOC2007"
 ) -> str:
-    """Return the annotation of one picture of ``size`` (width, height); three channels.
+    """Return the XML of one image of ``size`` (width, height) with three channels.
 
-    Raises: InputError if a name has characters that XML cannot hold.
+    Raises: InputError if a name has characters that XML does not allow.
     """
     lines = [
         "<annotation>",
-        f"\t<folder>{_text(folder)}</folder>",
-        f"\t<filename>{_text(filename)}</filename>",
+        f"\t<folder>{_escape(folder)}</folder>",
+        f"\t<filename>{_escape(filename)}</filename>",
         f"\t<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>",
         "\t<segmented>0</segmented>",
     ]
     for item in objects:
         corners = "".join(
-            f"<{corner}>{_decimal(value + 1)}</{corner}>"
+            f"<{corner}>{_format_number(value + 1)}</{corner}>"
             for corner, value in zip(_CORNERS, item.box)
         )
         lines += [
             "\t<object>",
-            f"\t\t<name>{_text(item.name)}</name>",
+            f"\t\t<name>{_escape(item.name)}</name>",
             "\t\t<pose>Unspecified</pose>",
             "\t\t<truncated>0</truncated>",
             f"\t\t<difficult>{int(item.difficult)}</difficult>",
@@ -285,12 +288,12 @@ def annotation_xml(
     return "\n".join([*lines, "</annotation>", ""])
 
 
-def _text(text: str) -> str:
+def _escape(text: str) -> str:
     if found := _NOT_XML.search(text):
-        raise InputError(f"{_shown(text)}: XML cannot hold the character {found[0]!r}")
+        raise InputError(f"{_quote(text)}: XML does not allow the character {found[0]!r}")
     return escape(text)
 
 
-def _decimal(value: float) -> str:
-    """Without an exponent, to 1/10,000 pixel; whole numbers without a point, as VOC has them."""
+def _format_number(value: float) -> str:
+    """Format without exponent to 1/10,000 pixel; whole numbers without a point, as in VOC."""
     return f"{value:.4f}".rstrip("0").rstrip(".")
