@@ -1,11 +1,11 @@
-"""The same networks in PyTorch; needs the extra ``[torch]`` and no MXNet.
+"""AsymmNet in PyTorch; needs the extra ``[torch]`` and no MXNet.
 
-The modules are named as the Gluon blocks are, so a state_dict differs from a ``.params`` file of
-ours only in the norms' ``weight`` and ``bias`` (``gamma`` and ``beta`` there); ``asymmnet convert
---to torch-ours`` writes one, and :func:`load_weights` reads every format.
+The modules have the names of the Gluon blocks, so a state_dict differs from a ``.params`` file only
+in the norms' ``weight`` and ``bias`` (``gamma`` and ``beta`` there).  ``asymmnet convert --to
+torch-ours`` writes such a file, and :func:`load_weights` reads every format.
 """
 
-# ruff: noqa: D102 - forward: its class says what it does
+# ruff: noqa: D102 - forward is documented in its class
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ try:
     import torch
 except ModuleNotFoundError as error:
     raise ImportError(
-        "gluon_asymmnet.torch takes PyTorch: pip install 'gluon_asymmnet[torch]'"
+        "gluon_asymmnet.torch needs PyTorch: pip install 'gluon_asymmnet[torch]'"
     ) from error
 import numpy as np
 from torch import nn
@@ -27,8 +27,8 @@ from gluon_asymmnet.weights.convert import arrays_of, classes_of, find_layout, r
 from gluon_asymmnet.weights.layouts import entries
 
 _ACTIVATIONS = {"relu": nn.ReLU, "hard_swish": nn.Hardswish}
-_STEM = -1  # as the index of a block
-_MSRA_PRELU_GAIN = (2 / (1 + 0.25**2)) ** 0.5  # mx.init.MSRAPrelu, with which ours are trained
+_STEM = -1  # block index of the stem
+_MSRA_PRELU_GAIN = (2 / (1 + 0.25**2)) ** 0.5  # of mx.init.MSRAPrelu, used for training
 
 
 def asymmnet(
@@ -43,13 +43,13 @@ def asymmnet(
     features_only: bool = False,
     out_indices: Sequence[int] = (0, 1, 2, 3, 4),
 ):
-    """Build a network as ``registry.get_model`` does, in PyTorch, with fresh weights.
+    """Build a network in PyTorch with fresh weights; the counterpart of ``get_model``.
 
     Args:
         name, width, rate, shuffle_groups, classes, dropout, stem: as for ``get_model``;
             ``stem="scaled"`` is the graph of the authors' PyTorch port.
         features_only: return an :class:`AsymmNetFeatures` instead of the classifier.
-        out_indices: which maps it returns: 0 to 4 for strides 2 to 32, 5 for the wide map after
+        out_indices: maps it returns: 0 to 4 for strides 2 to 32, 5 for the map ``squeeze`` after
             the blocks.
 
     Raises: InputError for an unknown name, or settings that cannot be built.
@@ -61,17 +61,17 @@ def asymmnet(
 
 
 def load_weights(net: nn.Module, path, *, skip_output: bool = False) -> str:
-    """Read a file of any format of ``compat.convert`` into ``net``; nothing in it is executed.
+    """Load a weight file of any format of ``weights.convert``; no code in it is executed.
 
     Args:
         net: an :class:`AsymmNet` or :class:`AsymmNetFeatures`.
-        skip_output: leave the classifier as it is, to fine-tune on other classes.
+        skip_output: do not load the classifier, for fine-tuning on other classes.
 
-    Returns: the name of the layout found.
+    Returns: the name of the file's layout.
     Raises:
-        FormatError: the file is damaged or holds another net; missing, unexpected and wrongly
-            shaped arrays are listed apart.  The net is then unchanged.
-        FileNotFoundError: there is no such file.
+        FormatError: the file is damaged or holds another net; the message lists missing, unexpected
+            and wrongly shaped arrays.  The net is unchanged.
+        FileNotFoundError: the file does not exist.
     """
     found = read_arrays(path)
     layout = find_layout(path, found)
@@ -81,7 +81,7 @@ def load_weights(net: nn.Module, path, *, skip_output: bool = False) -> str:
     first = net.plan.blocks[0]
     if layout == "torch" and first.shortcut != _fits_shortcut(first):
         warnings.warn(
-            f"{path} is from the authors' port, whose first block has a shortcut here; the net "
+            f"{path} is from the authors' port, whose first block has a shortcut here; this net "
             f"has none and gives other logits: build it with stem='scaled'",
             stacklevel=2,
         )
@@ -100,7 +100,7 @@ def _fits_shortcut(block: BlockPlan) -> bool:
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch normalisation and, if named, an activation.
+    """Convolution without bias, batch normalisation and an optional activation.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))``.
     """
@@ -110,7 +110,7 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(
             in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False
         )
-        self.norm = nn.BatchNorm2d(channels)  # momentum 0.1 is MXNet's 0.9, and eps the same
+        self.norm = nn.BatchNorm2d(channels)  # momentum 0.1 is MXNet's 0.9; eps is equal
         self.act = _ACTIVATIONS[act]() if act else None
 
     def forward(self, x):
@@ -119,7 +119,7 @@ class ConvNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale every channel by what a small network makes of all channels' means.
+    """Scale every channel by a gate that two 1 x 1 convolutions compute from the channel means.
 
     Shapes: ``(N, C, H, W) -> (N, C, H, W)``.
     """
@@ -164,7 +164,7 @@ class AsymmBottleneck(nn.Module):
         if self.rate:
             copies = [x] * self.rate
             y = torch.cat([*copies, y, *copies], 1)
-        if self.shuffle_groups:  # channel g * C/groups + i goes to i * groups + g
+        if self.shuffle_groups:  # channel g * C/groups + i moves to i * groups + g
             y = y.unflatten(1, (self.shuffle_groups, -1)).transpose(1, 2).flatten(1, 2)
         y = self.depthwise(y)
         if self.se is not None:
@@ -174,7 +174,7 @@ class AsymmBottleneck(nn.Module):
 
 
 class Features(nn.Module):
-    """Everything but the classifier.  Shapes: ``(N, 3, H, W) -> (N, plan.hidden, 1, 1)``."""
+    """All layers before the classifier.  Shapes: ``(N, 3, H, W) -> (N, plan.hidden, 1, 1)``."""
 
     def __init__(self, plan: NetPlan, dropout: float):
         super().__init__()
@@ -215,11 +215,11 @@ class AsymmNet(nn.Module):
 
 
 class AsymmNetFeatures(nn.Module):
-    """The maps of the stages, as timm's ``features_only`` gives them.
+    """Feature maps of the stages, like timm's ``features_only``.
 
     Shapes: ``(N, 3, H, W) -> [(N, C_i, ceil(H / s_i), ceil(W / s_i)), ...]`` in the order of
-    ``out_indices``.  ``feature_info`` lists channels C, reduction s and module of each.  Nothing
-    behind the last map is built.
+    ``out_indices``.  ``feature_info`` lists channels C, reduction s and module of each.  Layers
+    after the last map are not built.
     """
 
     def __init__(self, plan: NetPlan, out_indices: Sequence[int] = (0, 1, 2, 3, 4)):
@@ -257,7 +257,7 @@ class AsymmNetFeatures(nn.Module):
 
 
 class FeatureInfo:
-    """What a detector asks of the maps, in the words of timm's class of this name."""
+    """Description of the maps for detectors, with the interface of timm's class."""
 
     def __init__(self, info: Iterable[dict]):
         self.info = list(info)  # per map: num_chs, reduction, module
@@ -271,12 +271,12 @@ class FeatureInfo:
         return [info["reduction"] for info in self.info]
 
     def module_name(self) -> list:
-        """Path of the module in the classifier that makes each map."""
+        """Path of the module in the classifier that computes each map."""
         return [info["module"] for info in self.info]
 
 
 def _maps(plan: NetPlan) -> list:
-    """Return c1 to c5 and squeeze; where no block has stride 2, c1 is the stem, as with timm."""
+    """Return c1 to c5 and squeeze; if no block has stride 2, c1 is the stem, as in timm."""
     maps = list(feature_info(plan))
     if maps[0].name != "c1":
         maps.insert(0, MapInfo("c1", 2, plan.stem, _STEM))

@@ -6,7 +6,7 @@ import pytest
 from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models import antnet, eca_mobilenetv2, mobilenetv2
-from gluon_asymmnet.models.mobilenetv2 import STEM, MobileNetV2, plan_stages, truncated
+from gluon_asymmnet.models.mobilenetv2 import STEM, MobileNetV2, plan_stages, truncating_scale
 from gluon_asymmnet.zoo import cost_of, get_model
 from tests.related_nets import (
     check_graph_modes,
@@ -58,7 +58,7 @@ def test_plain_net_is_gluoncvs_with_every_shape_known():
 
 @pytest.mark.parametrize("width", [0.35, 1.0])
 def test_asymmetrical_bottlenecks_at_rate_0_are_gluoncvs(width):
-    scale = truncated(width)
+    scale = truncating_scale(width)
     blocks = [{"plan": plan} for _, plan in plan_stages(scale)]
     net = MobileNetV2(scale(STEM), blocks, 1280, classes=7, dropout=0, use_bias=False)
     net.initialize()
@@ -69,7 +69,7 @@ def test_asymmetrical_bottlenecks_at_rate_0_are_gluoncvs(width):
 
 def test_first_block_reuses_nothing():
     """It does not expand, so there is nothing to be spared."""
-    first, *others = (plan for _, plan in plan_stages(truncated(1.0), rate=1))
+    first, *others = (plan for _, plan in plan_stages(truncating_scale(1.0), rate=1))
     assert (first.expand_channels, first.rate, first.depthwise_channels) == (0, 0, 32)
     for block in others:
         assert block.expand_channels == 5 * block.in_channels
@@ -142,7 +142,7 @@ def test_ant_differences_are_the_published_ones():
     one, two = cost_of("antnet"), cost_of("antnet_g2")
     attention = sum(
         2 * plan.depthwise_channels * (plan.depthwise_channels // antnet.REDUCTIONS[stage])
-        for stage, plan in plan_stages(truncated(1.0))
+        for stage, plan in plan_stages(truncating_scale(1.0))
     )
     assert attention == 315_712
     assert one.parameters - attention == 3_504_872

@@ -230,7 +230,9 @@ def test_what_cannot_be_built_says_why(settings, message):
 
 
 def test_more_maps_than_fit_into_memory_are_not_gathered():
-    message = "2048 channels in 2 groups with an overlap of 0.33 gather 2,097,152 maps, at most 1,0"
+    message = (
+        "2048 channels in 2 groups with an overlap of 0.33 gather 2,097,152 maps, the limit is"
+    )
     with pytest.raises(InputError, match=message):
         RPW(2048, 2048, 2, 0.33)
 

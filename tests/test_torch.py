@@ -286,7 +286,7 @@ def test_without_pytorch():
     hidden = "import sys; sys.modules['torch'] = None; import gluon_asymmnet.weights.convert; "
     done = run_python("-c", hidden + "import gluon_asymmnet.torch")
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: gluon_asymmnet.torch takes PyTorch: pip install 'gluon_asymmnet[torch]'"
+        "ImportError: gluon_asymmnet.torch needs PyTorch: pip install 'gluon_asymmnet[torch]'"
     )
 
 

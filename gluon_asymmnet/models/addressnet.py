@@ -1,22 +1,23 @@
-"""AddressNet: shifts, which cost no arithmetic, between grouped 1 x 1 convolutions.
+"""AddressNet: grouped 1 x 1 convolutions with shifts, which need no arithmetic, between them.
 
-Source: arXiv:1809.08458, by its poster at WACV 2019; the authors published no code.
+Source: arXiv:1809.08458 and its poster at WACV 2019; the authors published no code.
 
-From the poster: the shifts, the order within a block, groups of 4, the shortcuts, and the table of
-the net for ImageNet.
+From the poster: the shifts, the order within a block, 4 groups, the shortcuts, and the table of the
+ImageNet model.
 
 Inferred:
 
 - batch normalisation and ReLU after the first 1 x 1 convolution, batch normalisation after the
-  second, ReLU after the join or sum; the stem has a 3 x 3 kernel, batch normalisation and ReLU.
-- the pool of a strided shortcut is ShuffleNet's, 3 x 3, and the second 1 x 1 convolution has the
+  second, ReLU after the concatenation or sum; the stem is a 3 x 3 convolution with
+  batch normalisation and ReLU.
+- the pooling of a strided shortcut is ShuffleNet's, 3 x 3, and the second 1 x 1 convolution has the
   stride, as in ShiftNet.
-- the expansion multiplies the channels that enter a block.
-- a strided block's branch makes the channels that its shortcut lacks.
-- the nets for CIFAR are ShiftResNet's, of 6n + 2 layers and 16, 32, 64 channels; the expansion of 9
-  comes near the published 0.14M parameters and 37.3M operations, but not to them.
-- Enhanced AddressNet: nothing found defines it.  Here it has shortcut shifts in place of sums; so
-  that the channels stay as many, the later half of the block's input is carried over.
+- the expansion multiplies the input channels of a block.
+- the branch of a strided block computes the output channels that its shortcut does not supply.
+- the CIFAR models are ShiftResNet's, with 6n + 2 layers and 16, 32, 64 channels; an expansion of 9
+  is close to the published 0.14M parameters and 37.3M operations, but not equal.
+- Enhanced AddressNet: no source defines it.  Here it has shortcut shifts in place of sums, with the
+  second half of the block's input, so that the number of channels does not change.
 - no dropout; widths other than 1 scale channels up to multiples of 8.
 """
 
@@ -43,7 +44,7 @@ IMAGENET_STEM = 32
 
 
 class AddressPlan(NamedTuple):
-    """A block with every decision taken."""
+    """The dimensions of one block."""
 
     in_channels: int
     hidden: int  # channels between the two 1 x 1 convolutions
@@ -54,14 +55,14 @@ class AddressPlan(NamedTuple):
 class AddressBlock(mx.gluon.HybridBlock):
     """Grouped 1 x 1 convolution, channel shift, address shift, grouped 1 x 1 convolution.
 
-    The shortcut is added where the stride is 1, pooled and joined where it is 2.
+    The shortcut is added at stride 1; at stride 2 it is pooled and concatenated.
 
     Shapes: ``(N, in_channels, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``.
 
     Args:
         plan: the block's channels and stride.
         shift: the mode of ``AddressShift``.
-        enhanced: join the later half of the input, instead of adding the whole, at stride 1.
+        enhanced: at stride 1 concatenate the second half of the input instead of adding all of it.
     """
 
     def __init__(
@@ -100,8 +101,8 @@ class AddressNet(Classifier):
 
     Args:
         plans: the blocks.
-        stem_stride: of the first convolution.
-        shift, enhanced: as ``AddressBlock`` has them.
+        stem_stride: stride of the first convolution.
+        shift, enhanced: see ``AddressBlock``.
     """
 
     def __init__(
@@ -123,9 +124,12 @@ class AddressNet(Classifier):
 
 
 def plan_blocks(stem: int, stages) -> list[AddressPlan]:
-    """Return the blocks of stages as ``IMAGENET`` has them, for ``stem`` channels.
+    """Return the blocks of the stages; ``stem`` is the number of channels of the first convolution.
 
-    Raises: InputError if a strided block would have nothing to make, or groups do not divide.
+    Args:
+        stages: rows like those of ``IMAGENET``.
+
+    Raises: InputError if a strided block adds no channels, or groups do not divide channels.
     """
     plans, channels = [], stem
     for out, stride, expansions in stages:
@@ -133,8 +137,8 @@ def plan_blocks(stem: int, stages) -> list[AddressPlan]:
             plan = AddressPlan(channels, expansion * channels, out, stride)
             if stride == 2 and out <= channels:
                 raise InputError(
-                    f"a strided block joins its input to what it makes: {channels} channels must "
-                    f"become more, not {out}"
+                    f"a strided block concatenates its input with its branch: {channels} channels "
+                    f"must become more, not {out}"
                 )
             if any(c % (2 * GROUPS) for c in plan[:3]):
                 raise InputError(
@@ -152,15 +156,15 @@ def build(
     channels: tuple[int, ...] = (16, 32, 64), expansion: int = 9, shift: str = "flat",
     enhanced: bool = False,
 ):  # fmt: skip
-    """Build AddressNet: that for ImageNet, or one for CIFAR if a depth is given.
+    """Build AddressNet for ImageNet or, with a depth, for CIFAR.
 
     Args:
-        depth: layers of the net for CIFAR, 6n + 2: stem, three stages of n blocks, classifier.
-        channels, expansion: of the stages of the net for CIFAR.
+        depth: layers of the CIFAR model, 6n + 2: stem, three stages of n blocks, classifier.
+        channels, expansion: of the stages of the CIFAR model.
         shift: ``flat``, the paper's, or ``zero``; see ``AddressShift``.
         enhanced: shortcut shifts in place of sums.
 
-    Raises: InputError for what does not fit together.
+    Raises: InputError for settings that cannot be combined.
     """
     stem, stem_stride, stages = IMAGENET_STEM, 2, IMAGENET
     if depth is not None:

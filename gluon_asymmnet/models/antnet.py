@@ -1,16 +1,16 @@
 """ANTNet: MobileNetV2 with attention in the expanded space and grouped projections.
 
-Source: arXiv:1904.03775.  The authors published no code; table and block are from
-dhananjaisharma10/ANTNet, the official result table from yyxiongzju/ANTNets.
+Source: arXiv:1904.03775.  The authors published no code.  Table and block are from
+dhananjaisharma10/ANTNet, the official results from yyxiongzju/ANTNets.
 
 Inferred:
-- batch normalisation, and no biases but the classifier's, as in MobileNetV2; the third-party code
+- batch normalisation, and a bias in the classifier only, as in MobileNetV2; the third-party code
   has biases and no normalisation.
-- the first block's projection is not grouped: only so does the cost of two groups differ from that
-  of one as in the official table, by 55M multiply-adds.
-- channels scale to the nearest multiple of 8, and the last convolution's only upwards, as in
-  MobileNetV2's code.
-- no dropout: nothing found tells of one.
+- the first block's projection is not grouped: this gives the difference of 55M multiply-adds
+  between one and two groups in the official table.
+- channels are scaled to the nearest multiple of 8, those of the last convolution only upwards, as
+  in MobileNetV2's code.
+- no dropout: no source mentions one.
 """
 
 from typing import Optional
@@ -19,7 +19,7 @@ from gluon_asymmnet.arch import round_nearest
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.mobilenetv2 import LAST, STEM, MobileNetV2, plan_stages
 
-REDUCTIONS = (8, 8, 12, 16, 24, 32, 64)  # of the attention, per stage
+REDUCTIONS = (8, 8, 12, 16, 24, 32, 64)  # reduction of the attention, per stage
 
 
 def build(
@@ -29,7 +29,7 @@ def build(
     """Build ANTNet.
 
     Args:
-        groups: of the projecting 1 x 1 convolutions, but the first block's.
+        groups: groups of the projecting 1 x 1 convolutions, except in the first block.
 
     Raises: InputError if the groups do not divide the channels of a block.
     """

@@ -19,7 +19,7 @@ MAX_BATCH = 8
 
 
 class Features(GraphModeMixin, mx.gluon.HybridBlock):
-    """Everything but the classifier.  Shapes: ``(N, 3, H, W) -> (N, plan.hidden, 1, 1)``."""
+    """All layers before the classifier.  Shapes: ``(N, 3, H, W) -> (N, plan.hidden, 1, 1)``."""
 
     def __init__(
         self, plan: NetPlan, dropout: float, norm: NormFactory, last_gamma: bool,

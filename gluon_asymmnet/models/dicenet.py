@@ -1,8 +1,8 @@
-"""DiCENet: convolutions along every dimension of a map, and their fusion.
+"""DiCENet: convolutions along every dimension of a feature map, and their fusion.
 
-Source: arXiv:1906.03516; every count, kernel and order is that of the authors' sacmehta/EdgeNets
-(``nn_layers/dice.py``, ``model/classification/dicenet.py``).  Nothing is inferred, but that sizes
-are fixed when the net is built: there a map of another size is resized as it comes.
+Source: arXiv:1906.03516; channels, kernels and order of layers are those of the authors'
+sacmehta/EdgeNets (``nn_layers/dice.py``, ``model/classification/dicenet.py``).  One difference: map
+sizes are fixed when the net is built, where their code resizes maps of another size at run time.
 """
 
 import math
@@ -22,7 +22,7 @@ from gluon_asymmnet.nn.onednn import (
 
 nn = mx.gluon.nn
 
-# width -> channels of the stem, into the first stage, out of the three stages, and at last
+# width: channels of the stem, of the first stage's input, of the three stages, of the last layer
 WIDTHS = {
     0.2: (16, 16, 32, 64, 128, 1024),
     0.5: (24, 24, 48, 96, 192, 1024),
@@ -34,19 +34,19 @@ WIDTHS = {
     2.0: (24, 24, 244, 488, 976, 1024),
     2.4: (24, 24, 278, 556, 1112, 1280),
 }
-REPEATS = (3, 7, 3)  # units of a stage, after the strided one
+REPEATS = (3, 7, 3)  # units per stage after the strided one
 STRIDE = 32
 
 Size = tuple[int, int]  # rows and columns
 
 
 class PReLU(mx.gluon.HybridBlock):
-    """``x`` where it is positive, elsewhere x times its channel's learnt slope.
+    """``x`` where positive, elsewhere ``x`` times a learnt slope per channel.
 
     Shapes: ``(N, C, H, W) -> (N, C, H, W)``.
 
-    Not MXNet's operator: in a hybridized net its gradient of a slope comes out multiplied by the
-    slope (MXNet 1.9.1; the gradient of x is written over what it is computed from).
+    MXNet's operator is not used: in a hybridized net its gradient of a slope is multiplied by the
+    slope (MXNet 1.9.1 overwrites the input of that gradient with the gradient of x).
     """
 
     def __init__(self, channels: int, *, prefix=None, params=None):
@@ -76,19 +76,19 @@ class ConvNormPReLU(mx.gluon.HybridBlock):
 
 
 class DimConv(GraphModeMixin, mx.gluon.HybridBlock):
-    """A 3 x 3 convolution over each of a map's three planes, a filter per slice.
+    """Depthwise 3 x 3 convolutions along each of a map's three dimensions, one filter per slice.
 
-    Slices of the channels are seen as usual; those of the rows have the sides C and W, those of
-    the columns H and C.  If the map has another size than there are filters, it is resized along
-    that side, and the result back: bilinearly to grow (corners on corners), by the mean of equal
-    parts to shrink.
+    A slice of the channels has the sides H and W, one of the rows C and W, one of the columns H and
+    C.  If the number of rows or columns differs from the number of filters, the map is resized
+    along that side, and the result is resized back: bilinearly to enlarge (corners aligned), by
+    averaging to shrink.
 
     Shapes: ``(N, C, H, W) -> (N, 3*C, H, W)``: along the channels, the rows, the columns.
 
     Args:
         channels: C.
         size: H and W.
-        filters: how many filters rows and columns have; ``size`` by default.
+        filters: number of filters for rows and columns; ``size`` by default.
     """
 
     def __init__(
@@ -132,10 +132,10 @@ def _resized(F, x, size: Size, to: Size):
 
 
 class DimFuse(GraphModeMixin, mx.gluon.HybridBlock):
-    """Fuse the three views of every channel, then the channels.
+    """Fuse the three outputs of ``DimConv`` per channel, then across channels.
 
-    Locally, a weighted sum of a channel's views.  Globally, a 3 x 3 convolution in
-    ``gcd(in_channels, channels)`` groups, scaled by what a small network makes of the means.
+    Local: a weighted sum of a channel's three maps.  Global: a 3 x 3 convolution in
+    ``gcd(in_channels, channels)`` groups, scaled by a gate computed from the channel means.
 
     Shapes: ``(N, 3*in_channels, H, W) -> (N, channels, H, W)``.
     """
@@ -169,7 +169,7 @@ class DimFuse(GraphModeMixin, mx.gluon.HybridBlock):
 class DiceUnit(mx.gluon.HybridBlock):
     """``DimConv``, normalised and activated, then ``DimFuse``.
 
-    Shapes: ``(N, in_channels, H, W) -> (N, channels, H, W)``; arguments as ``DimConv`` has them.
+    Shapes: ``(N, in_channels, H, W) -> (N, channels, H, W)``; see ``DimConv`` for the arguments.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class StridedDice(GraphModeMixin, mx.gluon.HybridBlock):
 
     Args:
         channels: C.
-        size, filters: of the output, as ``DimConv`` has them.
+        size, filters: of the output, see ``DimConv``.
     """
 
     def __init__(
@@ -222,10 +222,10 @@ class StridedDice(GraphModeMixin, mx.gluon.HybridBlock):
 
 
 class ShuffleDice(GraphModeMixin, mx.gluon.HybridBlock):
-    """Keep the first half of the channels, put a DiCE unit on the others, and shuffle.
+    """Keep the first half of the channels, apply a DiCE unit to the others, and shuffle.
 
-    Shapes: ``(N, in_channels, H, W) -> (N, channels, H, W)``; ``in_channels`` even; ``size`` and
-    ``filters`` as ``DimConv`` has them.
+    Shapes: ``(N, in_channels, H, W) -> (N, channels, H, W)``; ``in_channels`` even; see ``DimConv``
+    for ``size`` and ``filters``.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class DiCENet(Classifier):
     Args:
         channels: a row of ``WIDTHS``.
         input_size: rows and columns of the images, pixels.
-        filter_size: those of the images that the filters along rows and columns are made for.
+        filter_size: image size that determines the number of filters along rows and columns.
     """
 
     def __init__(
@@ -311,9 +311,9 @@ def build(
         width: one of ``WIDTHS``.
         dropout: probability before the classifier; 0.2 above width 1, else 0.1, by default.
         input_size: side of the images, pixels, a multiple of 32.
-        filter_size: side of the images that the filters along rows and columns are made for,
-            likewise; decides about the number of parameters.  ``input_size`` by default; give the
-            size of training to use its weights at another ``input_size``.
+        filter_size: image size that determines the number of filters along rows and columns, and so
+            the number of parameters; a multiple of 32, ``input_size`` by default.  To use weights
+            at another ``input_size``, give the size they were trained with.
 
     Raises: InputError for another width or size.
     """
@@ -323,8 +323,8 @@ def build(
     for name, size in sizes.items():
         if not isinstance(size, int) or size < STRIDE or size % STRIDE:
             raise InputError(
-                f"{name} must be a multiple of {STRIDE} pixels: DiCENet's filters slide over rows "
-                f"and columns; got {size!r}"
+                f"{name} must be a multiple of {STRIDE} pixels: DiCENet has filters for rows and "
+                f"columns; got {size!r}"
             )
     if dropout is None:
         dropout = 0.2 if width > 1 else 0.1

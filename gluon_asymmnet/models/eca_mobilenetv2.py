@@ -12,7 +12,7 @@ from gluon_asymmnet.models.mobilenetv2 import (
     STEM,
     MobileNetV2,
     plan_stages,
-    truncated,
+    truncating_scale,
 )
 
 
@@ -24,13 +24,13 @@ def build(
 
     Args:
         dropout: 0.25 by default.
-        wide_from: blocks of stages with so many channels, at width 1, have kernel 3, the others
-            kernel 1, which is one scalar for all channels.  96 in the authors' present code, 97 in
-            their first release, which is the published model's.
+        wide_from: stages with at least this number of channels at width 1 have kernel 3, the others
+            kernel 1, which is one scalar for all channels.  96 in the authors' current code, 97 in
+            their first release, which the published model uses.
     """
     if isinstance(wide_from, bool) or not isinstance(wide_from, int):
         raise InputError(f"wide_from must be a whole number of channels, got {wide_from!r}")
-    scale = truncated(width)
+    scale = truncating_scale(width)
     blocks = [
         dict(
             plan=plan,

@@ -17,7 +17,7 @@ nn = mx.gluon.nn
 
 
 class Layout(NamedTuple):
-    """The blocks of each stage, and whether they are bottlenecks."""
+    """The number of blocks of each stage, and whether they are bottlenecks."""
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
@@ -84,9 +84,9 @@ def build(
         width: 1.
         dropout: none by default.
         depth: 18, 34, 50, 101 or 152.
-        kernels: one per stage; by default each follows from its channels, ``eca_kernel``, which
-            the published models do not use.
-        shared: as ``nn.attention.EfficientAttention`` has it.
+        kernels: one per stage; default: ``eca_kernel`` of the channels, which the published models
+            do not use.
+        shared: see ``nn.attention.EfficientAttention``.
     """
     if width != 1:
         raise InputError(f"ECA-ResNet has the width 1.0 only, got {width!r}")

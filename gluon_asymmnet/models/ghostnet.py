@@ -1,9 +1,9 @@
 """GhostNet, plain and with asymmetrical bottlenecks.
 
-Source: arXiv:1911.11907, table 1; models/ghostnet.py of Spark001/AsymmNet, whose counts it has.
-That file is gluoncv2's net but for the wide convolution before the classifier, with biases and
-without normalisation, and for MobileNetV3's hard sigmoid.  Unlike GhostNet's own code, both have
-3 x 3 depthwise convolutions in all shortcuts, with ReLU.
+Source: arXiv:1911.11907, table 1, and models/ghostnet.py of Spark001/AsymmNet, with equal parameter
+counts.  That file differs from gluoncv2's net by the convolution before the classifier, with bias
+and without normalisation, and by MobileNetV3's hard sigmoid.  Unlike GhostNet's own code, both have
+3 x 3 depthwise convolutions with ReLU in all shortcuts.
 """
 
 import math
@@ -28,8 +28,8 @@ class Unit(NamedTuple):
     """A row of the table, at width 1.0."""
 
     channels: int
-    expansion: str  # of the input channels; a decimal, exactly
-    kernel: int  # of the depthwise convolution, where the stride is 2
+    expansion: str  # multiplies the input channels; an exact decimal
+    kernel: int  # of the depthwise convolution, which exists at stride 2 only
     stride: int
     attention: bool  # squeeze-and-excite
 
@@ -55,7 +55,7 @@ UNITS = (
 
 
 class GhostModule(GraphModeMixin, mx.gluon.HybridBlock):
-    """Half of the channels by a 1 x 1 convolution, the others from these by a depthwise 3 x 3.
+    """Half of the channels from a 1 x 1 convolution, the others from these by a depthwise 3 x 3.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, H, W)``; ``channels`` is even.
     """
@@ -73,42 +73,42 @@ class GhostModule(GraphModeMixin, mx.gluon.HybridBlock):
 
 
 class GhostUnit(GraphModeMixin, mx.gluon.HybridBlock):
-    """Bottleneck of two Ghost modules, the first of which widens.
+    """Bottleneck of two Ghost modules, the first of which expands the channels.
 
-    At rate r the first module computes ``E - r*C`` of the ``E`` channels, and the input stands r
-    times on each side of them, as in ``AsymmBottleneck``; the rest of the unit sees ``E + r*C``.
+    At rate r the first module computes ``E - r*C`` of the ``E`` channels, and r copies of the input
+    are concatenated on each side, as in ``AsymmBottleneck``; the rest of the unit has ``E + r*C``.
 
-    Inferred: that this is how the paper's block and a Ghost unit go together.  arXiv:2104.07770
-    calls its block a drop-in replacement; no such GhostNet is in the released code.
+    Inferred: this combination of the paper's block and a Ghost unit.  arXiv:2104.07770 calls its
+    block a drop-in replacement; the released code has no such GhostNet.
 
     Shapes: ``(N, C, H, W) -> (N, out, ceil(H / s), ceil(W / s))``, s the stride.
 
     Args:
-        in_channels, wide, out: C, ``E + r*C`` and the output channels.
-        kernel, stride: of the depthwise convolution, which only a stride of 2 brings.
+        in_channels, expanded, out: C, ``E + r*C`` and the output channels.
+        kernel, stride: of the depthwise convolution, which exists at stride 2 only.
         rate: copies of the input concatenated on each side; 0: GhostNet.
-        attention, settings: as ``nn.attention.attention`` has them.
+        attention, settings: see ``nn.attention.attention``.
     """
 
     def __init__(
-        self, in_channels: int, wide: int, out: int, kernel: int, stride: int, rate: int,
+        self, in_channels: int, expanded: int, out: int, kernel: int, stride: int, rate: int,
         attention: Optional[str], settings: dict, *, prefix=None,
     ):  # fmt: skip
         super().__init__(prefix=prefix)
         self.rate = rate
         with self.name_scope():
             self.expand = GhostModule(
-                in_channels, wide - 2 * rate * in_channels, "relu", prefix="expand_"
+                in_channels, expanded - 2 * rate * in_channels, "relu", prefix="expand_"
             )
             self.depthwise = (
-                ConvNorm(wide, wide, kernel, stride, wide, prefix="depthwise_")
+                ConvNorm(expanded, expanded, kernel, stride, expanded, prefix="depthwise_")
                 if stride > 1
                 else None
             )
             self.wide_attention, self.out_attention = attention_in_bottleneck(
-                attention, wide, out, settings
+                attention, expanded, out, settings
             )
-            self.project = GhostModule(wide, out, None, prefix="project_")
+            self.project = GhostModule(expanded, out, None, prefix="project_")
             self.shortcut = None
             if stride > 1 or in_channels != out:
                 self.shortcut = nn.HybridSequential(prefix="shortcut_")
@@ -140,10 +140,10 @@ def build(
     """Build GhostNet.
 
     Args:
-        rate: copies of the input concatenated on each side of what a unit computes, 0 to 2.
+        rate: copies of the input concatenated on each side of the computed channels, 0 to 2.
         dropout: 0.2 by default.
-        attention, attention_settings: of the units that have squeeze-and-excite in the table; as
-            ``nn.attention.attention`` has them.
+        attention, attention_settings: of the units with squeeze-and-excite in the table; see
+            ``nn.attention.attention``.
 
     Raises: InputError if a unit cannot be built at this width or rate.
     """
@@ -158,21 +158,21 @@ def build(
         net.features.add(ConvNorm(3, channels, 3, 2, 1, "relu", prefix="stem_"))
         for index, unit in enumerate(UNITS):
             out = round_nearest(unit.channels, width, 4)
-            wide = math.ceil(channels * Fraction(unit.expansion))
-            copies = rate if wide > channels else 0
-            if wide % 2:
+            expanded = math.ceil(channels * Fraction(unit.expansion))
+            copies = rate if expanded > channels else 0
+            if expanded % 2:
                 raise InputError(
-                    f"at width {width} unit {index} of GhostNet would have {wide} channels, which "
-                    f"do not halve; take a width such as 0.5, 0.75, 1.0 or 1.3"
+                    f"at width {width} unit {index} of GhostNet would have {expanded} channels, "
+                    f"which do not halve; take a width such as 0.5, 0.75, 1.0 or 1.3"
                 )
-            if wide <= copies * channels:
+            if expanded <= copies * channels:
                 raise InputError(
-                    f"unit {index} of GhostNet has {wide} channels, all of them copies of its "
-                    f"input at rate {rate}: take a rate of at most {(wide - 1) // channels}"
+                    f"unit {index} of GhostNet has {expanded} channels, all of them copies of its "
+                    f"input at rate {rate}: take a rate of at most {(expanded - 1) // channels}"
                 )
             net.features.add(
                 GhostUnit(
-                    channels, wide + copies * channels, out, unit.kernel, unit.stride, copies,
+                    channels, expanded + copies * channels, out, unit.kernel, unit.stride, copies,
                     attention if unit.attention else None,
                     attention_settings if unit.attention else {}, prefix=f"{index}_",
                 )

@@ -1,4 +1,4 @@
-"""What the classifiers of several families share."""
+"""Global pooling and classifier of several model families."""
 
 from typing import Optional
 
@@ -21,11 +21,11 @@ class Classifier(mx.gluon.HybridBlock):
     Shapes: ``(N, 3, H, W) -> (N, classes)``, logits.
 
     Args:
-        channels: of the features, ``(N, channels, 1, 1)``.
+        channels: channels of the features, ``(N, channels, 1, 1)``.
         classes: number of logits.
         dropout: probability before the classifier.
-        use_bias: whether the classifier has biases.
-        features: a block; by default an empty sequence, to be filled.
+        use_bias: whether the classifier has a bias.
+        features: a block; default: an empty sequence for the caller to fill.
     """
 
     def __init__(

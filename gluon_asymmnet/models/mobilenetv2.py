@@ -1,7 +1,7 @@
 """MobileNetV2, plain and with asymmetrical bottlenecks.
 
-Source: arXiv:1801.04381, table 2; GluonCV's net, and for the asymmetrical one models/mobilenetv2.py
-of Spark001/AsymmNet, whose counts it has.
+Source: arXiv:1801.04381, table 2, and GluonCV's net; for the asymmetrical one models/mobilenetv2.py
+of Spark001/AsymmNet, with equal parameter counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ STEM, LAST = 32, 1280
 class Stage(NamedTuple):
     """A row of the table, at width 1.0."""
 
-    expansion: int  # of each block's input channels
+    expansion: int  # multiplies each block's input channels
     channels: int
     blocks: int
     stride: int  # of the first block
@@ -36,28 +36,29 @@ STAGES = (
 )
 
 
-def truncated(width: float) -> Callable[[int], int]:
-    """Return the scaling of GluonCV and of ECA's authors: channels cut to whole numbers."""
-    least = STAGES[0].channels
-    if least * width < 1:
-        raise InputError(f"width must be at least {1 / least}, so that channels are left: {width}")
+def truncating_scale(width: float) -> Callable[[int], int]:
+    """Return a function that scales channels and truncates them, like GluonCV and ECA's authors."""
+    smallest = STAGES[0].channels
+    if smallest * width < 1:
+        raise InputError(f"width must be at least {1 / smallest} for one channel, got {width}")
     return lambda channels: int(channels * width)
 
 
 def plan_stages(scale: Callable[[int], int], rate: int = 0) -> list[tuple[int, BlockPlan]]:
-    """Return the blocks, each with the index of its stage.
+    """Return the plan of each block with the index of its stage.
 
     Args:
-        scale: from the table's channels to the net's.
-        rate: copies of the input joined on each side of what a block computes; 0: MobileNetV2.
+        scale: function from the table's channels to the net's.
+        rate: copies of the input concatenated on each side of the computed channels; 0:
+            MobileNetV2.
 
-    Raises: InputError for a rate that leaves nothing to compute.
+    Raises: InputError for a rate that leaves no channels to compute.
     """
     plans, channels = [], scale(STEM)
     for index, stage in enumerate(STAGES):
         for stride in (stage.stride, *[1] * (stage.blocks - 1)):
-            wide, out = stage.expansion * channels, scale(stage.channels)
-            spec = BlockSpec(3, wide, out, False, "relu6", stride)
+            expanded, out = stage.expansion * channels, scale(stage.channels)
+            spec = BlockSpec(3, expanded, out, False, "relu6", stride)
             plans.append((index, plan_block(channels, spec, rate)))
             channels = out
     return plans
@@ -67,9 +68,9 @@ class MobileNetV2(Classifier):
     """Inverted bottlenecks between two convolutions; see ``Classifier``.
 
     Args:
-        stem, last: channels of the first convolution and of the last.
+        stem, last: channels of the first and the last convolution.
         blocks: the arguments of each ``AsymmBottleneck``.
-        settings: of ``Classifier``.
+        settings: arguments of ``Classifier``.
     """
 
     def __init__(self, stem: int, blocks: Sequence[dict], last: int, **settings):
@@ -89,19 +90,19 @@ def build(
 ):  # fmt: skip
     """Build MobileNetV2; GluonCV's own features at rate 0 without attention.
 
-    The classifier has no bias, as GluonCV's and the authors' of AsymmNet; without dropout, too.
+    The classifier has no bias and no dropout, as in GluonCV and the code of AsymmNet's authors.
 
     Args:
-        rate: copies of the input joined on each side of what a block computes, 0 to 5.
-        attention, attention_settings: of every block; as ``nn.attention.attention`` has them.
+        rate: copies of the input concatenated on each side of the computed channels, 0 to 5.
+        attention, attention_settings: of every block; see ``nn.attention.attention``.
     """
-    scale = truncated(width)
+    scale = truncating_scale(width)
     last = int(LAST * max(width, 1))
     settings = dict(classes=classes, dropout=dropout or 0, use_bias=False, prefix=prefix)
     if rate == 0 and attention is None and not attention_settings:
         whole = gluoncv.model_zoo.MobileNetV2(width, prefix=prefix)
         net = Classifier(last, features=whole.features, **settings)
-        net.infer_shape(mx.nd.zeros((1, 3, 32, 32)))  # GluonCV leaves input channels open
+        net.infer_shape(mx.nd.zeros((1, 3, 32, 32)))  # GluonCV defers the input channels
         return net
     extra = dict(attention=attention, attention_settings=attention_settings)
     blocks = [dict(plan=plan, **extra) for _, plan in plan_stages(scale, rate)]

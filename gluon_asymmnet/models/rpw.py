@@ -1,6 +1,6 @@
-"""Rolling-pointwise convolution (RPW), also called sliding-channel, and nets that it makes small.
+"""Rolling-pointwise convolution (RPW), also called sliding-channel, and nets that use it.
 
-Source: arXiv:2009.05236 and its kernels' code; see ``rpw_plan``, which has the nets as data.
+Source: arXiv:2009.05236 and its code; see ``rpw_plan`` for the tables of the nets.
 """
 
 from collections.abc import Sequence
@@ -23,31 +23,31 @@ from gluon_asymmnet.nn.bottlenecks import ChannelShuffle
 
 nn = mx.gluon.nn
 
-MAX_GATHERED = 2**20  # maps; the largest of the tabled nets gathers 2,048
+MAX_GATHERED = 2**20  # channels; the largest net of the tables gathers 2,048
 
 
 class RPW(mx.gluon.HybridBlock):
-    """A 1 x 1 convolution in which each output sees a cyclic window of the input channels.
+    """A 1 x 1 convolution in which each output reads a cyclic window of the input channels.
 
-    The windows that differ are gathered, and a grouped convolution has a group for each::
+    The distinct windows are gathered, and a grouped convolution has one group for each::
 
         out[j] = sum over t < w of K[j, t] * x[(start(j) + t) mod C],    w = C / groups
 
     Shapes: ``(N, C, H, W) -> (N, channels, H, W)``.  ``conv.weight`` is ``(channels, w, 1, 1)``,
-    window by window: the order of the outputs by the rule ``pytorch``.  By ``cuda``, the D windows
-    are dealt out in turn: row ``d * q + i`` makes output ``i * D + d``.
+    ordered by window, which is the order of the outputs with the rule ``pytorch``.  With ``cuda``
+    the D windows alternate: row ``d * q + i`` computes output ``i * D + d``.
 
-    Where ``(1 - overlap) * w`` is no whole number by ``cuda``, or the windows do not divide the
-    outputs, every output has a window gathered for it alone, in its order: exact, but
-    ``channels * w`` maps of memory.  With 1 group it is an ordinary convolution.
+    If ``(1 - overlap) * w`` is no whole number with ``cuda``, or the number of windows does not
+    divide the outputs, the window of every output is gathered separately: exact, but it needs
+    memory for ``channels * w`` maps.  With 1 group this is an ordinary convolution.
 
     Args:
         in_channels: C.
         groups: C / w.
-        overlap: share of a window that the next one has, too, in [0, 1).
-        rule: where windows start, see ``rpw_plan.window_starts``.
+        overlap: share of a window that the next one repeats, in [0, 1).
+        rule: positions of the windows, see ``rpw_plan.window_starts``.
 
-    Raises: InputError for windows that cannot be, or that would gather too many maps.
+    Raises: InputError for invalid windows, or more than ``MAX_GATHERED`` gathered channels.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class RPW(mx.gluon.HybridBlock):
         if len(starts) * width > MAX_GATHERED:
             raise InputError(
                 f"{in_channels} channels in {groups} groups with an overlap of {overlap} gather "
-                f"{len(starts) * width:,} maps, at most {MAX_GATHERED:,} can be: let windows of a "
-                f"whole step divide the {channels} outputs, as an overlap of 0.5 often does"
+                f"{len(starts) * width:,} maps, the limit is {MAX_GATHERED:,}: choose an overlap "
+                f"with a whole step whose windows divide the {channels} outputs, often 0.5"
             )
-        self.starts = tuple(starts)  # of the windows that are gathered
+        self.starts = tuple(starts)  # of the gathered windows
         channel = [(start + t) % in_channels for start in starts for t in range(width)]
         with self.name_scope():
             self.channel = (
@@ -95,7 +95,7 @@ class RPW(mx.gluon.HybridBlock):
 
 
 def _layers(conv: Convolution, rule: str):
-    """Yield the blocks of one convolution and what follows it."""
+    """Yield a convolution, its normalisation and its activation."""
     if conv.kind == "rpw":
         yield RPW(
             conv.in_channels, conv.channels, conv.groups, conv.overlap, rule, prefix="rpw_"
@@ -111,13 +111,13 @@ def _layers(conv: Convolution, rule: str):
 
 
 class StagedNet(Classifier):
-    """The net of a plan: ``features`` has a block per stage, of a block per unit.
+    """The net of a plan: ``features`` has a block per stage, each with a block per unit.
 
     Shapes: ``(N, 3, H, W) -> (N, classes)``, logits.
 
     Args:
         stages: from ``rpw_plan.plan``.
-        rule: of all windows.
+        rule: positions of all windows.
     """
 
     def __init__(
@@ -156,12 +156,12 @@ def build(
 ) -> StagedNet:  # fmt: skip
     """Build VGG or MobileNet for CIFAR, with or without RPW, or any net of such units.
 
-    No dropout by default, as theirs.  Settings ``net``, ``groups`` and ``overlap`` as
-    ``rpw_plan.plan`` has them, ``rule`` as ``rpw_plan.window_starts``.
+    No dropout by default, as in the authors' code.  See ``rpw_plan.plan`` for ``net``, ``groups``
+    and ``overlap``, and ``rpw_plan.window_starts`` for ``rule``.
 
-    Raises: InputError for a net that cannot be built, or an image too small for it.
+    Raises: InputError for a net that cannot be built, or too small an image.
     """
     check_rule(rule)
     stages = plan(net, groups=groups, overlap=overlap, width=width)
-    net_cost(stages, classes, input_size)  # the image is large enough
+    net_cost(stages, classes, input_size)  # raises if the image is too small
     return StagedNet(stages, rule, classes=classes, dropout=dropout or 0.0, prefix=prefix)

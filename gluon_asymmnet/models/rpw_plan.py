@@ -1,10 +1,10 @@
-"""Nets of regular and of depthwise + pointwise convolutions, stage by stage, as data.
+"""Tables of nets of regular or depthwise and pointwise convolutions, and their cost.
 
-The pointwise ones may be rolling-pointwise (RPW), also called sliding-channel: each output sees a
-cyclic window of the input channels, and neighbouring windows overlap.
+Pointwise convolutions may be rolling-pointwise (RPW), also called sliding-channel: each output
+reads a cyclic window of the input channels, and neighbouring windows overlap.
 
-Source: models/cust_conv.py, vgg.py and mobilenet.py of YukeWang96/DSXplore_IPDPS21, the kernels'
-code of arXiv:2009.05236; the standard VGG and MobileNet for CIFAR are kuangliu/pytorch-cifar's.
+Source: models/cust_conv.py, vgg.py and mobilenet.py of YukeWang96/DSXplore_IPDPS21, the code of
+arXiv:2009.05236; the standard VGG and MobileNet for CIFAR are from kuangliu/pytorch-cifar.
 """
 
 import dataclasses
@@ -24,28 +24,28 @@ MAX_CHANNELS, MAX_KERNEL = 2**14, 31
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A row of a stage: one convolution, or a depthwise and a pointwise one, and what follows.
+    """A row of a stage: one convolution, or a depthwise and a pointwise one, with activations.
 
     ``conv``: k x k convolution, batch normalisation, ReLU.  ``separable``: k x k depthwise, then
     RPW, normalisation, ReLU; with 1 group, RPW is an ordinary 1 x 1 convolution.
     """
 
     kind: str
-    channels: int  # of its output
+    channels: int  # output channels
     kernel: int = 3  # pixels, odd
     stride: int = 1  # 1 or 2
-    groups: int = 1  # of the separable one's RPW: the part of the input that an output sees
+    groups: int = 1  # of the RPW: each output reads 1 / groups of the input channels
     overlap: float = 0.5  # of neighbouring windows, in [0, 1)
     bias: bool = False  # of the regular or the depthwise convolution
     between: bool = False  # normalisation and ReLU between depthwise and pointwise
-    pool: bool = False  # 2 x 2 maximum, stride 2, at the end
+    pool: bool = False  # 2 x 2 max pooling, stride 2, at the end
 
 
 Stage = tuple[Unit, ...]
 
 
 class Convolution(NamedTuple):
-    """One convolution of a unit; what does not concern its kind is 1 or 0."""
+    """One convolution of a unit; fields without meaning for its kind are 1 or 0."""
 
     kind: str  # "regular", "depthwise", "rpw"
     in_channels: int
@@ -55,21 +55,21 @@ class Convolution(NamedTuple):
     groups: int
     overlap: float
     bias: bool
-    norm: bool  # normalisation and ReLU follow
+    norm: bool  # followed by normalisation and ReLU
 
     @property
     def weights(self) -> int:
-        """The number of its weights."""
+        """Number of weights."""
         return self.channels * (self.in_channels // self.groups) * self.kernel**2
 
     @property
     def parameters(self) -> int:
-        """Weights, bias, gamma and beta."""
+        """Number of weights, biases, gammas and betas."""
         return self.weights + self.channels * (self.bias + 2 * self.norm)
 
 
 class Cost(NamedTuple):
-    """What a stage or a net costs; 1 multiply-add = 1 MAC, of convolutions and classifier only."""
+    """Cost of a stage or net; MACs (multiply-adds) of convolutions and classifier only."""
 
     parameters: int  # trainable
     macs: int
@@ -86,18 +86,18 @@ def window_starts(
 ) -> tuple[int, ...]:
     """Return the first input channel of each output's window, ``in_channels / groups`` wide.
 
-    With ``w`` the width of the windows, which are cyclic, by the rule
+    With ``w`` the width of the windows, which are cyclic, the rules are
 
-    - ``cuda``: output ``j`` starts at ``floor(j * (1 - overlap) * w)``: each is one step on;
-    - ``pytorch``: the windows ``d * (w - floor(overlap * w))`` that differ are dealt out to as
-      many runs of consecutive outputs.
+    - ``cuda``: output ``j`` starts at ``floor(j * (1 - overlap) * w)``: each one step further;
+    - ``pytorch``: each distinct window ``d * (w - floor(overlap * w))`` belongs to a run of
+      consecutive outputs.
 
-    Where ``(1 - overlap) * w`` is whole and the windows divide the outputs, the two are one layer
-    up to the order of the outputs: number ``d * q + i`` by ``pytorch`` is ``i * D + d`` by
-    ``cuda``, with D windows of q outputs.
+    If ``(1 - overlap) * w`` is whole and the number of windows divides the outputs, both rules give
+    the same layer up to the order of the outputs: output ``d * q + i`` of ``pytorch`` is
+    ``i * D + d`` of ``cuda``, with D windows of q outputs.
 
-    Inferred: the first windows have one output more each if D does not divide the outputs, by
-    ``pytorch``; overlaps are read as the decimals they print as, not in floating point.
+    Inferred: with ``pytorch`` the first windows have one more output each if D does not divide the
+    outputs; overlaps are read as the decimals that they print as, not in floating point.
 
     Raises: InputError if the groups do not divide the input, or the overlap is not in [0, 1).
     """
@@ -113,13 +113,13 @@ def window_starts(
 
 
 def check_rule(rule: str) -> None:
-    """Raise InputError for a rule that there is not."""
+    """Raise InputError for an unknown rule."""
     if rule not in RULES:
         raise InputError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
 
 
 def check_windows(in_channels: int, groups: int, overlap: float) -> None:
-    """Raise InputError for windows that cannot be."""
+    """Raise InputError for invalid windows."""
     if type(groups) is not int or groups < 1 or in_channels % groups:
         divisors = [str(g) for g in range(1, min(in_channels, 64) + 1) if not in_channels % g]
         raise InputError(
@@ -212,7 +212,7 @@ def parse_stages(stages) -> tuple[Stage, ...]:
 
 
 def as_json(stages: Sequence[Stage]) -> list[list[dict]]:
-    """Return stages as JSON values, without what is a unit's default."""
+    """Return stages as JSON values, without the fields at their defaults."""
     defaults = {field.name: field.default for field in dataclasses.fields(Unit)}
     return [
         [{k: v for k, v in dataclasses.asdict(u).items() if v != defaults[k]} for u in stage]
@@ -250,7 +250,7 @@ def _check_unit(unit: Unit, in_channels: int) -> None:
 
 
 def convolutions(unit: Unit, in_channels: int) -> tuple[Convolution, ...]:
-    """Return what a unit consists of."""
+    """Return the convolutions of a unit."""
     kernel, stride, out = unit.kernel, unit.stride, unit.channels
     if unit.kind == "conv":
         return (Convolution("regular", in_channels, out, kernel, stride, 1, 0, unit.bias, True),)
@@ -262,14 +262,14 @@ def convolutions(unit: Unit, in_channels: int) -> tuple[Convolution, ...]:
 
 
 def side_after(units: Sequence[Unit], side: int) -> int:
-    """Return the side of the map behind units, pixels."""
+    """Return the side of the map after the units, pixels."""
     for unit in units:
         side = -(-side // unit.stride) // (1 + unit.pool)
     return side
 
 
 def stage_cost(stage: Stage, in_channels: int, side: int) -> Cost:
-    """Count a stage whose input is ``side`` x ``side`` pixels."""
+    """Return the cost of a stage whose input is ``side`` x ``side`` pixels."""
     total = Cost(0, 0)
     for unit in stage:
         pixels = (-(-side // unit.stride)) ** 2
@@ -280,15 +280,15 @@ def stage_cost(stage: Stage, in_channels: int, side: int) -> Cost:
 
 
 def classifier_cost(stages: Sequence[Stage], classes: int) -> Cost:
-    """Count the linear classifier behind the stages."""
+    """Return the cost of the linear classifier after the stages."""
     weights = stages[-1][-1].channels * classes
     return Cost(weights + classes, weights)
 
 
 def stage_inputs(stages: Sequence[Stage], input_size: int) -> Iterator[tuple[Stage, int, int]]:
-    """Yield each stage with the channels and the side of its input.
+    """Yield each stage with channels and side of its input.
 
-    Raises: InputError if the image is too small for the pools.
+    Raises: InputError if the image is too small for the pooling layers.
     """
     channels, side = 3, input_size
     for stage in stages:

@@ -1,4 +1,4 @@
-"""ShuffleNet V2, also with regular 3 x 3 convolutions, which ``compress`` can decompose."""
+"""ShuffleNet V2, optionally with regular 3 x 3 convolutions for ``compress`` to decompose."""
 
 from typing import Optional
 
@@ -22,16 +22,16 @@ REGULAR = ("none", "right", "both")
 
 
 class ShuffleUnit(GraphModeMixin, mx.gluon.HybridBlock):
-    """Half of the channels go through three convolutions, then all are shuffled.
+    """Half of the channels go through three convolutions, then all channels are shuffled.
 
-    With stride 2 both halves are made of all channels, the left one by two convolutions.  Only the
-    1 x 1 convolutions have a ReLU behind them, so the 3 x 3 and what follows it are linear.
+    With stride 2 both branches read all channels, the left one with two convolutions.  Only the
+    1 x 1 convolutions are followed by a ReLU.
 
     Shapes: ``(N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))``.
 
     Args:
         in_channels: equal to ``channels`` with stride 1.
-        regular: which branches' 3 x 3 convolution is not depthwise: one of ``REGULAR``.
+        regular: branches whose 3 x 3 convolution is not depthwise: one of ``REGULAR``.
 
     Source: arXiv:1807.11164, figure 3 c and d.
     """
@@ -121,15 +121,15 @@ def build(
     """Build ShuffleNet V2.
 
     Args:
-        width: 0.5, 1, 1.5 or 2, the paper's networks; the tables are not multiples of each other.
+        width: 0.5, 1, 1.5 or 2, the paper's networks; their channels are not proportional.
         dropout: none by default, as published.
-        regular: ``both``: every 3 x 3 depthwise convolution becomes a regular one of as many
+        regular: ``both``: every 3 x 3 depthwise convolution becomes a regular one with equal
             channels; ``right``: those of the left branch of units with stride 2 stay depthwise.
 
     Raises: InputError for another width or ``regular``.
 
-    That the network of the Depth-wise Decomposition paper (arXiv:1910.09455) is ``both`` is
-    inferred; its text was not at hand.
+    Inferred: the network of the Depth-wise Decomposition paper (arXiv:1910.09455) is ``both``; its
+    full text was not available.
     """
     if width not in CHANNELS:
         raise InputError(
