@@ -1,16 +1,20 @@
 """The documents say what the code does."""
 
+import ast
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from benchmarks import int8
 from benchmarks.report import document
 from tests.conftest import ROOT, run_python
+from tests.test_structure import LAYERS
 from tools.tables import TABLES, speed_table, updated
 
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "symbols/README.md"]
@@ -73,6 +77,48 @@ def test_the_commands_of_readme_run(tmp_path):
     assert done.returncode == 0, done.stderr
     predicted = done.stdout.splitlines()[-45:]  # one line for each of the held-out threes
     assert all(line.startswith("digits/images/val/3/") for line in predicted), done.stdout
+
+
+def walks() -> dict[str, list[tuple[str, list[str]]]]:
+    """Return the walks of CONTRIBUTING: title -> (file, functions) in order."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text[text.index("\n## Walks") : text.index("\n## Extending")]
+    title, found = "", {}
+    for line in section.splitlines():
+        if line.startswith("### "):
+            title = line[4:]
+        elif line.startswith("- "):
+            file, *functions = re.findall(r"`([^`]+)`", line)
+            found.setdefault(title, []).append((file, functions))
+    return found
+
+
+def test_the_walks_name_functions_that_exist():
+    assert len(walks()) == 5
+    for steps in walks().values():
+        for file, functions in steps:
+            tree = ast.parse((ROOT / "gluon_asymmnet" / file).read_text())
+            defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+            for owner in tree.body:
+                if isinstance(owner, ast.ClassDef):
+                    defined |= {f"{owner.name}.{node.name}" for node in owner.body
+                                if isinstance(node, ast.FunctionDef)}  # fmt: skip
+            assert functions, file
+            assert set(functions) <= defined, file
+
+
+def test_no_walk_returns_to_a_room_more_than_twice():
+    for title, steps in walks().items():
+        rooms = [file.partition("/")[0] for file, _ in steps]
+        visits = Counter(room for room, _ in itertools.groupby(rooms))
+        assert max(visits.values()) <= 3, title
+
+
+def test_the_layout_lists_the_rooms_from_the_bottom_up():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    heads = re.findall(r"^\| (`.*?) \|", text[text.index("\n## Layout") :], re.MULTILINE)
+    rooms = [room for head in heads for room in re.findall(r"`(\w+)(?:/|\.py)`", head)]
+    assert rooms == [room for room in LAYERS if room != "__main__"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
