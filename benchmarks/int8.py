@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import photographs
 from benchmarks.report import machine_line
-from gluon_asymmnet.models.registry import parse_name
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.doctor import environment
 from gluon_asymmnet.utils.extras import installed
@@ -108,8 +108,7 @@ def random_model(name: str, size: int, crops: int):
     from gluon_asymmnet.card import Card
     from gluon_asymmnet.saved import SavedModel
 
-    variant = parse_name(name)
-    card = Card(variant.name, variant.width, variant.rate, input_size=size)
+    card = Card.of(ModelSpec.parse(name), input_size=size)
     images = photographs.crops(2 * crops, size, card.preprocessing.normalization)
     # momentum 0: one step sets the statistics
     net = get_model(card.model, width=card.width, norm_kwargs={"momentum": 0.0})

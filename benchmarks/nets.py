@@ -16,8 +16,8 @@ from benchmarks.compare import compare_cases
 from benchmarks.suite import export
 from gluon_asymmnet.data.digits import write_digits
 from gluon_asymmnet.errors import RunError
-from gluon_asymmnet.models.registry import parse_name, variant_id
-from gluon_asymmnet.zoo import cost_of
+from gluon_asymmnet.models.complexity import count_model
+from gluon_asymmnet.models.registry import ModelSpec
 from tools.markdown import markdown_table
 
 
@@ -67,7 +67,7 @@ def compare_nets(
 
 
 def _counts(net: Compared) -> dict:
-    cost = cost_of(net.model, width=net.width)
+    cost = count_model(ModelSpec.parse(net.model, width=net.width))
     return {**net._asdict(), "parameters": cost.parameters, "macs": cost.macs}
 
 
@@ -90,7 +90,7 @@ def _latencies(nets, folder: Path, threads: int, rounds: int) -> list[dict]:
 
 def _trained(net: Compared, digits, folder: Path, epochs: int) -> dict:
     """Train a net by the demo's recipe; return the last top-1, or None and the error."""
-    name = variant_id(parse_name(net.model, net.width))
+    name = ModelSpec.parse(net.model, width=net.width).id
     print(f"training {name}", file=sys.stderr, flush=True)
     runs = folder / "runs"
     settings = {

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from gluon_asymmnet.zoo import cost_of
+from gluon_asymmnet.models.complexity import count_model
+from gluon_asymmnet.models.registry import ModelSpec
 from tools.markdown import markdown_table
 
 _MATMUL_OPERATIONS = 2 * 2048**3
@@ -65,7 +66,8 @@ def _speed_table(case: dict, rows: list) -> str:
     rows = [r for r in rows if r["name"] != "matmul"]
     limit, end = 0.0, []
     if product:
-        macs = cost_of(case["model"], width=case["width"], input_size=case["size"]).macs
+        spec = ModelSpec.parse(case["model"], width=case["width"])
+        macs = count_model(spec, input_size=case["size"]).macs
         limit = 2 * macs * case["batch"] * product["median"] / _MATMUL_OPERATIONS
         end = [("(limit: multiply-adds at a matrix product's speed)", f"{1e3 * limit:.2f}")]
 

@@ -12,7 +12,8 @@ Source of the ring: Patarasuk and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002.
 
 from typing import NamedTuple
 
-from gluon_asymmnet.zoo import cost_of
+from gluon_asymmnet.models.complexity import count_model
+from gluon_asymmnet.models.registry import ModelSpec
 from tools.markdown import markdown_table
 
 LATENCY = 50e-6  # seconds of a message, a usual figure for TCP in one data centre
@@ -71,7 +72,7 @@ def efficiency(compute: float, exchange: float) -> float:
 
 def gradient_bytes(model: str = "asymmnet_large", width: float = 1.0) -> int:
     """Return the size of a model's gradients in single precision."""
-    return 4 * cost_of(model, width=width).parameters
+    return 4 * count_model(ModelSpec.parse(model, width=width)).parameters
 
 
 def weak_table(compute: float, size: float) -> str:

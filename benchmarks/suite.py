@@ -20,9 +20,9 @@ from gluon_asymmnet.data.digits import TRAIN_IMAGES, write_digits
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.folder import described
+from gluon_asymmnet.export.folder import with_costs
 from gluon_asymmnet.export.parity import sample_images
-from gluon_asymmnet.models.registry import parse_name
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.doctor import environment
 
@@ -47,8 +47,8 @@ class Plan:
         every = itertools.product(self.models, self.widths, self.sizes, self.batches, self.threads)
         cases = []
         for name, width, size, batch, threads in every:
-            variant = parse_name(name, width)
-            cases.append(Case(variant.name, variant.width, batch, size, threads))
+            spec = ModelSpec.parse(name, width=width)
+            cases.append(Case(spec.name, spec.width, batch, size, threads))
         return list(dict.fromkeys(cases))
 
 
@@ -184,12 +184,11 @@ def export(case: Case, out: Path):
     from gluon_asymmnet.export.bundle import export_all
     from gluon_asymmnet.saved import SavedModel
 
-    variant = parse_name(case.model, case.width)
     net = get_model(case.model, width=case.width, input_size=case.size)
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     net.hybridize()
-    card = Card(model=variant.name, width=variant.width, rate=variant.rate, input_size=case.size)
+    card = Card.of(ModelSpec.parse(case.model, width=case.width), input_size=case.size)
     model = SavedModel(card, net, Path("net.params"))
     export_all(model, out)
     return model
@@ -229,7 +228,7 @@ def _export_int8(model, exported: Path) -> None:
             continue
         folder.mkdir()
         file = quantizer.write(kept)
-        quantizer.place(file, folder / f"net{quantizer.suffix}", described(model.card))
+        quantizer.place(file, folder / f"net{quantizer.suffix}", with_costs(model.card))
 
 
 def noise(count: int) -> list[bytes]:

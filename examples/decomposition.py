@@ -153,10 +153,10 @@ def _layer_errors(model, digits) -> dict:
     """Mean relative error of the responses over the layers, by method and multiplier."""
     from gluon_asymmnet.compress import decomposition as d
     from gluon_asymmnet.compress.images import sampled_batches
-    from gluon_asymmnet.compress.layers import block_at
     from gluon_asymmnet.compress.network import arrays_of, chosen, layer_moments
     from gluon_asymmnet.compress.options import Options
     from gluon_asymmnet.data.sources import open_source
+    from gluon_asymmnet.models.factored import block_at
 
     model.net.hybridize(False)
     sets = {

@@ -10,6 +10,7 @@ from typing import ClassVar, Optional
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.transforms import Normalization, Preprocessing
 from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.json_objects import make, parse_object
 
@@ -42,6 +43,20 @@ class Card:
     macs: Optional[int] = None
     parity: Optional[dict] = None  # how far exported files are from the net, and on what
     spec: Optional[dict] = None  # of a net from a spec file: what that held
+
+    @classmethod
+    def of(cls, spec: ModelSpec, **fields) -> "Card":
+        """Return the card of a model; ``fields`` are those that are not in ``spec``."""
+        identity = spec._asdict()
+        return cls(model=identity.pop("name"), **identity, **fields)
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        """The net without its classes; InputError or FormatError if there is none such."""
+        return ModelSpec.parse(
+            self.model, width=self.width, rate=self.rate, shuffle_groups=self.shuffle_groups,
+            stem=self.stem, spec=self.spec,
+        )  # fmt: skip
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -19,11 +19,11 @@ from gluon_asymmnet.card import (
 from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.models.asymmnet import AsymmNet
-from gluon_asymmnet.models.registry import Variant, variant_id
+from gluon_asymmnet.models.build import build_classifier
 from gluon_asymmnet.models.ssd_spec import detector_id, plan_detector
 from gluon_asymmnet.weights.load import load_weights, newest_weights
 from gluon_asymmnet.weights.params_file import read_header
-from gluon_asymmnet.zoo import get_model, open_detector
+from gluon_asymmnet.zoo import open_detector
 
 SYMBOL_SUFFIX = "-symbol.json"
 PARAMS_SUFFIX = "-0000.params"
@@ -152,10 +152,9 @@ def build(card: Card):
     extra = {}
     if card.norm == "group":
         extra = {"norm_layer": mx.gluon.nn.GroupNorm, "norm_kwargs": {"num_groups": 8}}
-    return get_model(
-        card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
-        stem=card.stem, classes=card.classes, input_size=card.input_size, spec=card.spec, **extra,
-    )  # fmt: skip
+    return build_classifier(
+        card.model_spec, classes=card.classes, input_size=card.input_size, **extra
+    )
 
 
 def open_weights(weights: Path, card: Card) -> SavedModel:
@@ -197,4 +196,4 @@ def card_id(card: Union[Card, DetectorCard]) -> str:
     """Return the full name of the variant, e.g. ``asymmnet_large_w0.75_r1``."""
     if card.kind == DETECTOR:
         return detector_id(card.spec)
-    return variant_id(Variant(card.model, card.width, card.rate))
+    return card.model_spec.id

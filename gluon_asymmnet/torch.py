@@ -22,7 +22,7 @@ from torch import nn
 from gluon_asymmnet.arch import BlockPlan, NetPlan, feature_info
 from gluon_asymmnet.arch import FeatureInfo as MapInfo
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.registry import plan_model
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.weights.convert import arrays_of, classes_of, find_layout, read_arrays
 from gluon_asymmnet.weights.layouts import entries
 
@@ -54,7 +54,8 @@ def asymmnet(
 
     Raises: InputError for an unknown name, or settings that cannot be built.
     """
-    _, plan = plan_model(name, width=width, rate=rate, shuffle_groups=shuffle_groups, stem=stem)
+    model = ModelSpec.parse(name, width=width, rate=rate, shuffle_groups=shuffle_groups, stem=stem)
+    plan = model.plan()
     if features_only:
         return AsymmNetFeatures(plan, out_indices)
     return AsymmNet(plan, classes=classes, dropout=dropout)

@@ -1,33 +1,92 @@
-"""Detectors by name, with the weights they start from."""
+"""Classifiers and detectors by name, with the weights they start from."""
 
-import importlib
 import inspect
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Union
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.arch import MAX_WIDTH
 from gluon_asymmnet.card import CARD_FILE, read_card
 from gluon_asymmnet.data.boxes.voc import VOC_CLASSES
 from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.complexity import count
-from gluon_asymmnet.models.registry import (
-    Related,
-    Variant,
-    _is_file,
-    find_related,
-    parse_name,
-    plan_model,
-    variant_id,
-)
+from gluon_asymmnet.models.build import build_classifier, refuse_settings
+from gluon_asymmnet.models.registry import ModelSpec, is_spec_file
 from gluon_asymmnet.models.ssd import SSD
 from gluon_asymmnet.models.ssd_spec import DetectorSpec, parse_detector
 from gluon_asymmnet.weights.load import load_exact, load_published, load_weights, newest_weights
 
 PUBLISHED = "published"
+
+
+def get_model(name: str, **settings):
+    """Build a model by name: a detector if it starts with ``ssd``, else a classifier.
+
+    Settings are those of ``get_detector`` or ``get_classifier``.
+    """
+    if str(name).lower().startswith("ssd") and not is_spec_file(name):
+        return get_detector(name, **settings)
+    return get_classifier(name, **settings)
+
+
+def get_classifier(
+    name: str,
+    *,
+    width: float = 1.0,
+    rate: int = 1,
+    shuffle_groups: int = 0,
+    classes: int = 1000,
+    dropout: Optional[float] = None,
+    pretrained: bool = False,
+    ctx=None,
+    root: Optional[str] = None,
+    norm_layer=None,
+    norm_kwargs: Optional[dict] = None,
+    last_gamma: bool = False,
+    stem: str = "authors",
+    input_size: int = 224,
+    spec: Optional[dict] = None,
+):
+    """Build a classifier.  Call ``net.initialize()`` unless it is pretrained.
+
+    Args:
+        name: one of ``list_models()``, with a width as suffix if wanted (``asymmnet_large_0.5``);
+            or a spec file, ``{"family": ..., "settings": {...}}``.
+        width: multiplies the channel counts; AsymmNet's are rounded up to multiples of 8.
+        rate: copies of a block's input joined on each side, the paper's r; most others have 0.
+        shuffle_groups: groups of the channel shuffle after the join; 0: none, as published.
+        classes: number of logits.
+        dropout: probability before the classifier, in [0, 1); the net's own by default, AsymmNet's
+            is 0.2.
+        pretrained: load the published weights (``asymmnet_large``, width 1, rate 1, 1000 classes).
+        ctx: device or devices of pretrained weights; the CPU by default.
+        root: folder where pretrained weights are kept; a cache folder by default.
+        norm_layer, norm_kwargs: a normalisation to use in place of batch normalisation.
+        last_gamma: start the last gamma of every block with a shortcut at zero.
+        stem: ``authors`` for the graph of the released code, ``scaled`` to keep the first
+            shortcut at widths 0.35 and 0.5, as their PyTorch port does.
+        input_size: pixels; changes only DiCENet, whose filters slide over the image.
+        spec: the content of a spec file, in place of the file.  A width or rate in its settings
+            wins over the argument.
+
+    Only AsymmNet and MobileNetV3 take ``shuffle_groups``, ``pretrained``, ``norm_layer``,
+    ``norm_kwargs``, ``last_gamma`` and ``stem``.
+
+    Raises:
+        InputError: for an unknown name, or settings that cannot be built; it says what fits.
+    """
+    model = ModelSpec.parse(
+        name, width=width, rate=rate, shuffle_groups=shuffle_groups, stem=stem, spec=spec
+    )
+    net = build_classifier(
+        model, classes=classes, dropout=dropout, norm_layer=norm_layer, norm_kwargs=norm_kwargs,
+        last_gamma=last_gamma, input_size=input_size,
+    )  # fmt: skip
+    if pretrained:
+        if model.family_model is not None:
+            refuse_settings(model, pretrained=pretrained)
+        load_published(net, root=root, ctx=ctx)
+    return net
 
 
 def get_detector(
@@ -52,7 +111,7 @@ def get_detector(
             (``asymmnet_large``); a classifier's parameter file; or the directory of its run.
         ctx: device or devices of pretrained weights; the CPU by default.
         root: folder where the published weights are kept; a cache folder by default.
-        norm_layer, norm_kwargs: what stands for batch normalisation, in all places.
+        norm_layer, norm_kwargs: a normalisation to use in place of batch normalisation.
 
     Raises:
         InputError: for an unknown name, or settings that do not fit; it says what fits.
@@ -68,7 +127,7 @@ def get_detector(
     if pretrained is True:
         raise InputError(f"no weights of {name} are published; give a parameter file, or False")
     norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
-    backbone = get_classifier(spec.backbone, width=spec.width, rate=spec.rate, dropout=0, **norm)
+    backbone = build_classifier(spec.backbone_spec, dropout=0, **norm)
     net = SSD(spec, backbone, classes, **norm)
     if pretrained:
         load_exact(net, pretrained, ctx=ctx)
@@ -110,173 +169,15 @@ def open_detector(path, *, ctx=None) -> tuple[DetectorCard, SSD]:
 def _weights_of_run(folder: Path, spec: DetectorSpec) -> Path:
     """The best or last weights of a classifier's run; InputError if it is another network's."""
     card = read_card(folder / CARD_FILE)
-    wanted = Variant(spec.backbone, spec.width, spec.rate)
-    found = Variant(card.model, card.width, card.rate)
-    if found != wanted or card.shuffle_groups or card.norm != "batch":
+    wanted, found = spec.backbone_spec, card.model_spec
+    if found._replace(stem=wanted.stem) != wanted or card.norm != "batch":
         raise InputError(
-            f"{folder} is a run of {variant_id(found)} (shuffle_groups {card.shuffle_groups}, "
-            f"{card.norm} normalisation), the detector's backbone is {variant_id(wanted)} "
+            f"{folder} is a run of {found.id} (shuffle_groups {found.shuffle_groups}, "
+            f"{card.norm} normalisation), the detector's backbone is {wanted.id} "
             f"(no shuffle, batch normalisation)"
         )
     return newest_weights(folder)
 
 
-def cost_of(
-    name: str,
-    *,
-    width: float = 1.0,
-    rate: int = 1,
-    shuffle_groups: int = 0,
-    stem: str = "authors",
-    classes: int = 1000,
-    input_size: int = 224,
-    spec: Optional[dict] = None,
-):
-    """Count a classifier's parameters and multiply-adds at ``input_size`` x ``input_size`` pixels.
-
-    Returns: ``Complexity`` of AsymmNet and MobileNetV3, from the architecture; ``GraphCost`` of the
-        others, which are built and counted from their graph.  Both have ``parameters``, ``running``
-        and ``macs``.
-    """
-    plain = spec is not None or _is_file(name)
-    if find_related(name if plain else parse_name(name, width, rate).name, spec) is None:
-        _, plan = plan_model(name, width=width, rate=rate, shuffle_groups=shuffle_groups, stem=stem)
-        return count(plan, classes=classes, input_size=input_size)
-    from gluon_asymmnet.models.graph_complexity import count_graph
-
-    net = get_classifier(
-        name, width=width, rate=rate, classes=classes, input_size=input_size, spec=spec
-    )
-    return count_graph(net, input_size)
-
-
-def get_model(name: str, **settings):
-    """Build a model by name: a detector if it starts with ``ssd``, else a classifier.
-
-    Settings as ``detection.zoo.get_detector`` or ``get_classifier`` have them.
-    """
-    if str(name).lower().startswith("ssd") and not _is_file(name):
-        from gluon_asymmnet.zoo import get_detector
-
-        return get_detector(name, **settings)
-    return get_classifier(name, **settings)
-
-
-def get_classifier(
-    name: str,
-    *,
-    width: float = 1.0,
-    rate: int = 1,
-    shuffle_groups: int = 0,
-    classes: int = 1000,
-    dropout: Optional[float] = None,
-    pretrained: bool = False,
-    ctx=None,
-    root: Optional[str] = None,
-    norm_layer=None,
-    norm_kwargs: Optional[dict] = None,
-    last_gamma: bool = False,
-    stem: str = "authors",
-    input_size: int = 224,
-    spec: Optional[dict] = None,
-):
-    """Build a classifier.  Call ``net.initialize()`` unless it is pretrained.
-
-    Args:
-        name: one of ``list_models()``, with a width as suffix if wanted (``asymmnet_large_0.5``);
-            or a spec file, ``{"family": ..., "settings": {...}}``.
-        width: multiplies the channel counts; AsymmNet's are rounded up to multiples of 8.
-        rate: copies of a block's input joined on each side, the paper's r; most others have 0.
-        shuffle_groups: groups of the channel shuffle after the join; 0: none, as published.
-        classes: number of logits.
-        dropout: probability before the classifier, in [0, 1); the net's own by default, AsymmNet's
-            is 0.2.
-        pretrained: load the published weights (``asymmnet_large``, width 1, rate 1, 1000 classes).
-        ctx: device or devices of pretrained weights; the CPU by default.
-        root: folder where pretrained weights are kept; a cache folder by default.
-        norm_layer, norm_kwargs: what stands for batch normalisation, in all places.
-        last_gamma: start the last gamma of every block with a shortcut at zero.
-        stem: ``authors`` for the graph of the released code, ``scaled`` to keep the first
-            shortcut at widths 0.35 and 0.5, as their PyTorch port does.
-        input_size: pixels; decides nothing but in DiCENet, whose filters slide over the image.
-        spec: what the spec file held, instead of the file.  Its settings may have a width and a
-            rate, which win.
-
-    The arguments from ``shuffle_groups`` to ``stem`` are AsymmNet's, but ``classes`` and
-    ``dropout``.
-
-    Raises:
-        InputError: for an unknown name, or settings that cannot be built; it says what fits.
-    """
-    if not isinstance(classes, int) or classes < 1:
-        raise InputError(f"classes must be a whole number from 1 on, got {classes!r}")
-    if dropout is not None and not 0 <= dropout < 1:
-        raise InputError(f"dropout must be at least 0 and below 1, got {dropout!r}")
-    variant = Variant(name, width, rate) if spec is not None else parse_name(name, width, rate)
-    related = find_related(name if _is_file(name) else variant.name, spec)
-    if related is not None:
-        _refuse(
-            variant.name, shuffle_groups=shuffle_groups, pretrained=pretrained,
-            norm_layer=norm_layer, norm_kwargs=norm_kwargs, last_gamma=last_gamma,
-            stem=stem != "authors",
-        )  # fmt: skip
-        return _build(related, variant, classes, dropout, input_size)
-    from gluon_asymmnet.models.asymmnet import AsymmNet
-
-    variant, plan = plan_model(
-        name, width=width, rate=rate, shuffle_groups=shuffle_groups, stem=stem
-    )
-    net = AsymmNet(
-        plan,
-        classes=classes,
-        dropout=_DROPOUT if dropout is None else dropout,
-        norm_layer=norm_layer,
-        norm_kwargs=norm_kwargs,
-        last_gamma=last_gamma,
-        prefix=variant_id(variant) + "_",
-    )
-    if pretrained:
-        from gluon_asymmnet.weights.load import load_published
-
-        load_published(net, root=root, ctx=ctx)
-    return net
-
-
-_DROPOUT = 0.2  # AsymmNet's
-_FOLDERS = {"decomposed": "compress"}  # where a family's module is, if not in models
-
-
-def _refuse(name: str, **settings) -> None:
-    """Raise InputError for a setting of AsymmNet that was given to another net."""
-    for setting, value in settings.items():
-        if value:
-            raise InputError(f"{name} has no {setting}: it is a setting of AsymmNet; leave it out")
-
-
-def _build(related: Related, variant: Variant, classes: int, dropout, input_size: int):
-    size = {"width": variant.width, "rate": variant.rate, **related.settings}
-    width = size["width"]
-    if not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH:
-        raise InputError(f"width must be a number above 0 and at most {MAX_WIDTH}, got {width!r}")
-    build = importlib.import_module(
-        f"gluon_asymmnet.{_FOLDERS.get(related.family, 'models')}.{related.family}"
-    ).build
-    own = [p for p in inspect.signature(build).parameters if p not in _COMMON]
-    unknown = [setting for setting in related.settings if setting not in own]
-    if unknown:
-        raise InputError(
-            f"{variant.name}: the family {related.family} has no setting "
-            f"{reprlib.repr(unknown[0])}: it takes "
-            f"{', '.join(own) or 'none'}"
-        )
-    return build(
-        classes=classes, dropout=dropout, input_size=input_size, prefix=f"{variant_id(variant)}_",
-        **size,
-    )  # fmt: skip
-
-
-_COMMON = {"classes", "dropout", "input_size", "prefix"}  # what every family is told, not a spec
-
-
-# What help() and editors show of get_model: the classifier's settings, by far the commoner.
+# help() and editors show the settings of a classifier for get_model.
 get_model.__signature__ = inspect.signature(get_classifier)

@@ -13,7 +13,7 @@ from gluon_asymmnet.models.addressnet import (
     build,
     plan_blocks,
 )
-from gluon_asymmnet.models.graph_complexity import count_graph
+from gluon_asymmnet.models.complexity import count_graph
 from tests.related_nets import (
     check_gradients_of_training_graph,
     images,

@@ -4,14 +4,14 @@ import pytest
 
 from gluon_asymmnet.arch import LARGE, plan_net
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.complexity import count
-from gluon_asymmnet.models.registry import plan_model
+from gluon_asymmnet.models.complexity import count_plan
+from gluon_asymmnet.models.registry import ModelSpec
 from tests.conftest import ROOT, run_python
 from tests.test_arch import COUNTS
 
 
 def planned(row):
-    return plan_model(row["model"], width=row["width"], rate=row["rate"], stem=row["stem"])[1]
+    return ModelSpec(row["model"], row["width"], row["rate"], stem=row["stem"]).plan()
 
 
 def label(row):
@@ -27,7 +27,7 @@ def test_the_table_covers_every_width_and_rate():
 
 @pytest.mark.parametrize("row", [r for r in COUNTS if r["builds"]], ids=label)
 def test_counts_of_the_authors_nets(row):
-    cost = count(planned(row))
+    cost = count_plan(planned(row))
     assert round(cost.macs / 1e6, 2) == row["macs_millions"]
     assert cost.parameters == row["parameters"]
     assert cost.parameters + cost.running == row["with_running"]
@@ -44,15 +44,15 @@ def test_nets_the_authors_cannot_build(row):
             r for r in COUNTS
             if label(r) == label({**row, "stem": "scaled"}) and r["builds"]
         )  # fmt: skip
-        assert count(planned(row)).parameters == fixed["parameters"]
+        assert count_plan(planned(row)).parameters == fixed["parameters"]
 
 
 def test_macs_of_the_parts():
     """Large at width 1, rate 1: the split of 216,918,096 that the authors' macc.txt adds up to."""
-    cost = count(plan_net(LARGE))
+    cost = count_plan(plan_net(LARGE))
     parts = {"stem": 0, "depthwise": 0, "se": 0, "head": 0, "pointwise": 0}
     for row in cost.layers:
-        path = row.layer.path
+        path = row.name
         kind = next((k for k in ("stem", "depthwise") if path.endswith(k)), None)
         kind = kind or ("se" if ".se." in path else "pointwise" if ".blocks." in path else "head")
         parts[kind] += row.macs
@@ -65,8 +65,8 @@ def test_macs_of_the_parts():
 
 def test_rate_zero_is_mobilenetv3():
     """5,481,752: imgclsmob's mobilenetv3_large_w1; torchvision's less its 1,280 biases."""
-    assert count(plan_model("mobilenetv3_large")[1]).parameters == 5_481_752
-    assert count(plan_model("asymmnet_large", rate=0)[1]).parameters == 5_481_752
+    assert count_plan(ModelSpec.parse("mobilenetv3_large").plan()).parameters == 5_481_752
+    assert count_plan(ModelSpec("asymmnet_large", rate=0).plan()).parameters == 5_481_752
 
 
 def test_summary_command():

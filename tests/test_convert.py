@@ -17,7 +17,7 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import WIDTHS
 from gluon_asymmnet.cli import convert as command
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.models.registry import Variant, plan_model
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.weights.convert import convert, read_arrays, read_weights
 from gluon_asymmnet.weights.layouts import FORMATS, LAYOUTS, entries
 from gluon_asymmnet.weights.load import load_weights
@@ -37,7 +37,7 @@ def random_arrays(named_shapes, dtype=np.float32):
 
 def write_net(path, name="asymmnet_small", *, width=0.35, rate=1, stem="authors", layout="ours"):
     """A small file of 7 classes; returns the plan."""
-    _, plan = plan_model(name, width=width, rate=rate, stem=stem)
+    plan = ModelSpec.parse(name, width=width, rate=rate, stem=stem).plan()
     write_params(path, random_arrays(entries(plan, 7, layout)))
     return plan
 
@@ -66,7 +66,7 @@ def published(tmp_path_factory):
 @pytest.mark.parametrize("to", FORMATS)
 def test_published_there_and_back_is_the_same_file(published, tmp_path, to):
     done = convert(published, tmp_path / "there", to)
-    assert done == ("published", Variant("asymmnet_large", 1.0, 1), 1000, 265, ())
+    assert done == ("published", ModelSpec("asymmnet_large", 1.0, 1), 1000, 265, ())
     assert convert(tmp_path / "there", tmp_path / "back", "published").arrays == 265
     assert (tmp_path / "back").read_bytes() == published.read_bytes()
 
@@ -93,11 +93,11 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("name", "width", "rate"), NETWORKS)
 def test_every_network_is_found(tmp_path, name, width, rate):
-    _, plan = plan_model(name, width=width, rate=rate)
+    plan = ModelSpec.parse(name, width=width, rate=rate).plan()
     arrays = {e.name: np.zeros(e.shape, np.float16) for e in entries(plan, 7, "torch")}
     write_state_dict(tmp_path / "net.pt", arrays)
     done = convert(tmp_path / "net.pt", tmp_path / "net.params", "ours")
-    assert done[:3] == ("torch", (name, width, rate), 7)
+    assert done[:3] == ("torch", ModelSpec(name, width, rate), 7)
     shapes = {n: a.shape for n, a in read_params(tmp_path / "net.params").items()}
     assert shapes == {e.name: e.shape for e in entries(plan, 7)}
 
@@ -108,14 +108,14 @@ def test_mobilenet_and_the_scaled_stem_are_found(tmp_path):
         plan = write_net(tmp_path / "net.params", name, width=1.25, rate=0, stem=stem)
         weights = read_weights(tmp_path / "net.params")
         assert list(entries(weights.plan, 7)) == list(entries(plan, 7))
-        assert weights.variant == ("asymmnet_large", 1.25, 0)
+        assert weights.model == ModelSpec("asymmnet_large", 1.25, 0)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("to", FORMATS)
 def test_no_bit_changes(tmp_path, to, dtype):
     """Neither of the dtype nor of values such as -0.0, subnormals, infinities and NaNs."""
-    _, plan = plan_model("asymmnet_small", width=0.35)
+    plan = ModelSpec("asymmnet_small", 0.35).plan()
     arrays = random_arrays(entries(plan, 7), dtype)
     odd = [-0.0, np.finfo(dtype).smallest_subnormal, np.inf, -np.inf, np.nan, -np.nan, 1 / 3]
     arrays["output.bias"][:] = odd
@@ -142,10 +142,10 @@ def test_unusual_width_has_to_be_named(tmp_path):
     expected = r"nearest known, asymmnet_small_w0\.\d+_r\d: .* another width, name it with --model"
     with pytest.raises(FormatError, match=expected):
         convert(source, out, "npz")
-    assert convert(source, out, "npz", model="asymmnet_small_0.6").variant.width == 0.6
+    assert convert(source, out, "npz", model="asymmnet_small_0.6").model.width == 0.6
     assert convert(
         source, out, "ours", model="asymmnet_small", width=0.6, rate=1, overwrite=True
-    ).variant == ("asymmnet_small", 0.6, 1)
+    ).model == ModelSpec("asymmnet_small", 0.6, 1)
 
 
 # ------------------------------------------------------------------- against the libraries
@@ -195,7 +195,7 @@ def test_a_state_dict_of_the_port_is_read(tmp_path, legacy):
     state = port.state_dict()
     torch.save(state, tmp_path / "port.pt", _use_new_zipfile_serialization=not legacy)
     done = convert(tmp_path / "port.pt", tmp_path / "net.params", "ours")
-    assert done[:4] == ("torch", ("asymmnet_small", 1.0, 1), 1000, len(names))
+    assert done[:4] == ("torch", ModelSpec("asymmnet_small"), 1000, len(names))
     for ours, (name, _) in zip(read_params(tmp_path / "net.params").values(), names):
         np.testing.assert_array_equal(ours.ravel(), state[name].numpy().ravel())
 
@@ -327,7 +327,7 @@ def test_other_networks(tmp_path):
 
 
 def test_whole_numbers_are_no_weights(tmp_path):
-    _, plan = plan_model("asymmnet_small", width=0.35)
+    plan = ModelSpec("asymmnet_small", 0.35).plan()
     arrays = random_arrays(entries(plan, 7))
     arrays["output.bias"] = np.zeros(7, np.int64)
     write_safetensors(tmp_path / "net", arrays)
@@ -349,7 +349,7 @@ def test_existing_file_is_kept_unless_told(small, tmp_path, to):
         convert(small, out, to)
     assert out.read_text() == "before"
     convert(small, out, to, overwrite=True)
-    assert read_weights(out).variant == ("asymmnet_small", 0.35, 1)
+    assert read_weights(out).model == ModelSpec("asymmnet_small", 0.35)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         convert(small, tmp_path / "absent" / "out", to)
 

@@ -11,12 +11,12 @@ from examples import decomposition_report as report
 from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.compress.layers import block_at, find_layers, place
 from gluon_asymmnet.compress.network import chosen, decompose, layer_moments
 from gluon_asymmnet.compress.normalisation import reestimate, reset, settle
 from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.graph_complexity import count_graph
+from gluon_asymmnet.models.complexity import count_graph
+from gluon_asymmnet.models.factored import block_at, find_layers, place
 from gluon_asymmnet.saved import open_model
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.weights.load import load_weights

@@ -5,6 +5,7 @@ import pytest
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.complexity import count_graph
 from gluon_asymmnet.models.dicenet import (
     WIDTHS,
     DiceUnit,
@@ -15,7 +16,6 @@ from gluon_asymmnet.models.dicenet import (
     StridedDice,
     build,
 )
-from gluon_asymmnet.models.graph_complexity import count_graph
 from tests.related_nets import (
     check_gradients_of_training_graph,
     copy_in_order,

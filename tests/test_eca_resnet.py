@@ -3,9 +3,10 @@ import pytest
 from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models import eca_resnet
-from gluon_asymmnet.models.registry import RELATED
+from gluon_asymmnet.models.complexity import count_model
+from gluon_asymmnet.models.registry import FAMILY_MODELS, ModelSpec
 from gluon_asymmnet.nn.attention import eca_kernel
-from gluon_asymmnet.zoo import cost_of, get_model
+from gluon_asymmnet.zoo import get_model
 from tests.related_nets import (
     check_graph_modes,
     images,
@@ -28,13 +29,13 @@ from tests.related_nets import (
     ],
 )
 def test_counts(depth, resnet, added, published):
-    parameters = cost_of(f"eca_resnet{depth}").parameters
+    parameters = count_model(ModelSpec.parse(f"eca_resnet{depth}")).parameters
     assert parameters == resnet + added
     assert abs(parameters / 2**20 - published) < 0.01
 
 
 def test_eca_adds_80_weights_and_86272_multiply_adds_to_resnet50():
-    eca = [n for n in cost_of("eca_resnet50").layers if "attention" in n.name]
+    eca = [n for n in count_model(ModelSpec.parse("eca_resnet50")).layers if "attention" in n.name]
     assert len(eca) == 16
     assert sum(n.weight[2] for n in eca) == 80
     assert sum(n.macs for n in eca) == 86_272
@@ -73,7 +74,7 @@ def test_trains(settings):
 
 def test_registered_kernels_are_those_of_the_published_models():
     kernels = {
-        name: r.settings["kernels"] for name, r in RELATED.items() if r.family == "eca_resnet"
+        name: r.settings["kernels"] for name, r in FAMILY_MODELS.items() if r.family == "eca_resnet"
     }
     assert kernels == {
         "eca_resnet18": [3, 5, 7, 7], "eca_resnet34": [3, 3, 5, 7], "eca_resnet50": [3, 5, 5, 7],

@@ -11,7 +11,6 @@ from gluon_asymmnet.card import Card, read_card
 from gluon_asymmnet.data.constants import IMAGENET_MEAN
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export.bundle import export_all
-from gluon_asymmnet.export.folder import plan_of
 from gluon_asymmnet.export.onnx.export import export_onnx, to_onnx, write_onnx
 from gluon_asymmnet.export.onnx.graph import OnnxForm, build_graph
 from gluon_asymmnet.export.openvino import export_openvino
@@ -103,7 +102,7 @@ def test_the_graph_is_plain(tmp_path):
 def test_a_fold_by_hand():
     """One channel of the stem: weight 3, gamma 2, beta 5, mean 4, variance 0.25 - epsilon."""
     card = Card(model="asymmnet_small", width=0.35, classes=2, input_size=32)
-    plan = plan_of(card)
+    plan = card.model_spec.plan()
     arrays = zeros(plan, 2)
     arrays["features.stem.conv.weight"][0, 0, 0, 0] = 3
     for name, value in (("gamma", 2), ("beta", 5), ("running_mean", 4),
@@ -129,16 +128,15 @@ def test_a_params_file_becomes_onnx_without_mxnet(tmp_path):
         "import sys\n"
         "from gluon_asymmnet.card import read_card\n"
         "from gluon_asymmnet.weights.params_file import read_params\n"
-        "from gluon_asymmnet.export.folder import plan_of\n"
         "from gluon_asymmnet.export.onnx.graph import build_graph\n"
         "card = read_card(sys.argv[2])\n"
-        "model = build_graph(plan_of(card), read_params(sys.argv[1]), card)\n"
+        "model = build_graph(card.model_spec.plan(), read_params(sys.argv[1]), card)\n"
         "open(sys.argv[3], 'wb').write(model.SerializeToString())\n"
         "sys.exit('mxnet' in sys.modules)"
     )
     done = run_python("-c", code, made.weights, tmp_path / "card.json", tmp_path / "net.onnx")
     assert done.returncode == 0, done.stderr
-    by_net = build_graph(plan_of(made.card), read_params(made.weights), made.card)
+    by_net = build_graph(made.card.model_spec.plan(), read_params(made.weights), made.card)
     assert (tmp_path / "net.onnx").read_bytes() == by_net.SerializeToString()
 
 
@@ -213,7 +211,7 @@ def test_networks_and_places_that_cannot_be_exported(tmp_path):
 
 def test_arrays_that_do_not_fit():
     card = Card(model="asymmnet_small", width=0.35, classes=2, input_size=32)
-    plan = plan_of(card)
+    plan = card.model_spec.plan()
     missing = zeros(plan, 2)
     del missing["output.bias"]
     with pytest.raises(FormatError, match=r"1 missing: output\.bias"):

@@ -8,8 +8,10 @@ import pytest
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models import ghostnet
+from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.ghostnet import UNITS, GhostUnit
-from gluon_asymmnet.zoo import cost_of, get_model
+from gluon_asymmnet.models.registry import ModelSpec
+from gluon_asymmnet.zoo import get_model
 from tests.related_nets import (
     check_graph_modes,
     copy_in_order,
@@ -32,7 +34,7 @@ from tests.related_nets import (
     ],
 )
 def test_counts_are_the_authors(width, macs, parameters, all_arrays):
-    cost = cost_of("ghostnet", width=width)
+    cost = count_model(ModelSpec.parse("ghostnet", width=width))
     assert round(cost.macs / 1e6, 2) == macs
     assert (cost.parameters, cost.parameters + cost.running) == (parameters, all_arrays)
 
@@ -41,7 +43,9 @@ def test_counts_are_the_authors(width, macs, parameters, all_arrays):
 def test_asymmetrical_counts_by_hand(rate):
     """Of the units, by formula; the rest is the plain net's."""
     assert units(0) + rest() == 5_179_560
-    assert cost_of("ghostnet_asymm", rate=rate).parameters == units(rate) + rest()
+    assert (
+        count_model(ModelSpec.parse("ghostnet_asymm", rate=rate)).parameters == units(rate) + rest()
+    )
 
 
 def ghost(arriving, channels):

@@ -6,8 +6,10 @@ import pytest
 from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models import antnet, eca_mobilenetv2, mobilenetv2
+from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.mobilenetv2 import STEM, MobileNetV2, plan_stages, truncating_scale
-from gluon_asymmnet.zoo import cost_of, get_model
+from gluon_asymmnet.models.registry import ModelSpec
+from gluon_asymmnet.zoo import get_model
 from tests.related_nets import (
     check_graph_modes,
     copy_in_order,
@@ -41,7 +43,7 @@ def gluoncvs(width=1.0, classes=7):
     ],
 )
 def test_counts_are_the_authors(name, width, rate, macs, parameters, all_arrays):
-    cost = cost_of(name, width=width, rate=rate)
+    cost = count_model(ModelSpec.parse(name, width=width, rate=rate))
     assert round(cost.macs / 1e6, 2) == macs
     assert (cost.parameters, cost.parameters + cost.running) == (parameters, all_arrays)
 
@@ -95,11 +97,11 @@ def test_asymmetrical_net_trains(rate):
 
 def test_eca_counts():
     """31 weights more than MobileNetV2 with biases; in the first release, 25."""
-    plain = cost_of("mobilenetv2").parameters + 1000
+    plain = count_model(ModelSpec.parse("mobilenetv2")).parameters + 1000
     assert plain == 3_504_872  # torchvision's
-    assert cost_of("eca_mobilenetv2").parameters == 3_504_903
+    assert count_model(ModelSpec.parse("eca_mobilenetv2")).parameters == 3_504_903
     first = {"family": "eca_mobilenetv2", "settings": {"wide_from": 97}}
-    assert cost_of("eca_mobilenetv2", rate=0, spec=first).parameters == plain + 25
+    assert count_model(ModelSpec("eca_mobilenetv2", rate=0, spec=first)).parameters == plain + 25
     assert round(3_504_903 / 2**20, 2) == 3.34  # the "3.34M" published is of binary units
 
 
@@ -133,25 +135,25 @@ def test_eca_with_a_constant_gate_is_mobilenetv2():
     ],
 )
 def test_ant_parameters(name, width, classes, parameters):
-    assert cost_of(name, width=width, classes=classes).parameters == parameters
+    assert count_model(ModelSpec.parse(name, width=width), classes=classes).parameters == parameters
 
 
 def test_ant_differences_are_the_published_ones():
     """Table: 3.7M and 3.2M parameters, 322M and 267M multiply-adds, of one group and of two; on
     CIFAR-100, 8.3% fewer parameters than MobileNetV2."""
-    one, two = cost_of("antnet"), cost_of("antnet_g2")
+    one, two = count_model(ModelSpec.parse("antnet")), count_model(ModelSpec.parse("antnet_g2"))
     attention = sum(
         2 * plan.depthwise_channels * (plan.depthwise_channels // antnet.REDUCTIONS[stage])
         for stage, plan in plan_stages(truncating_scale(1.0))
     )
     assert attention == 315_712
     assert one.parameters - attention == 3_504_872
-    assert one.macs - attention == cost_of("mobilenetv2").macs
+    assert one.macs - attention == count_model(ModelSpec.parse("mobilenetv2")).macs
     spared = [node for node in two.layers if node.name.endswith("project_conv_fwd")][1:]
     assert one.macs - two.macs == sum(node.macs for node in spared)  # each was twice that
     assert 55e6 < one.macs - two.macs < 56e6
     assert 0.4e6 < one.parameters - two.parameters < 0.5e6
-    cifar = cost_of("antnet_g2", classes=100).parameters
+    cifar = count_model(ModelSpec.parse("antnet_g2"), classes=100).parameters
     assert (round(cifar / 1e6, 1), round(2_351_972 / 1e6, 1)) == (2.2, 2.4)  # 2.2/2.4 = 1 - 8.3%
 
 

@@ -7,8 +7,8 @@ import gluon_asymmnet
 from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.arch import BlockSpec, plan_block
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.complexity import count
-from gluon_asymmnet.models.registry import SPECS, Variant, parse_name, variant_id
+from gluon_asymmnet.models.complexity import count_model, count_plan
+from gluon_asymmnet.models.registry import SPECS, ModelSpec
 from gluon_asymmnet.nn import (
     AsymmBottleneck,
     ChannelShuffle,
@@ -16,7 +16,7 @@ from gluon_asymmnet.nn import (
     HardSwish,
     SqueezeExcite,
 )
-from gluon_asymmnet.zoo import cost_of, get_model
+from gluon_asymmnet.zoo import get_model
 
 nd = mx.nd
 BUILDABLE = [
@@ -48,7 +48,7 @@ def relative(a, b):
 def test_built_net_has_the_counted_arrays(name, width, rate):
     net = get_model(name, width=width, rate=rate, classes=7)
     arrays = net._collect_params_with_prefix()
-    cost = count(net.plan, classes=7)
+    cost = count_plan(net.plan, classes=7)
     trained = sum(np.prod(p.shape) for p in arrays.values() if p.grad_req != "null")
     running = sum(np.prod(p.shape) for p in arrays.values() if p.grad_req == "null")
     assert (trained, running) == (cost.parameters, cost.running)
@@ -234,8 +234,8 @@ def test_dropout_acts_in_training_only():
     ],
 )
 def test_names_with_suffixes(name, expected):
-    assert parse_name(name) == expected
-    assert parse_name(variant_id(Variant(*expected))) == expected
+    assert ModelSpec.parse(name) == ModelSpec(*expected)
+    assert ModelSpec.parse(ModelSpec(*expected).id) == ModelSpec(*expected)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,10 @@ def test_what_cannot_be_built_says_why(call, message):
 
 
 def test_related_nets_are_counted_by_every_form_of_their_names():
-    by_suffix, by_width = cost_of("dicenet_0.2"), cost_of("dicenet", width=0.2)
+    by_suffix, by_width = (
+        count_model(ModelSpec.parse("dicenet_0.2")),
+        count_model(ModelSpec.parse("dicenet", width=0.2)),
+    )
     assert by_suffix.parameters == by_width.parameters == 1_130_704
 
 

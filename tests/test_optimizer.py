@@ -10,7 +10,7 @@ from gluon_asymmnet.cli import main
 from gluon_asymmnet.compress.receptive_field import field, stage_volume, value
 from gluon_asymmnet.compress.search import describe, optimize
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.graph_complexity import count_graph
+from gluon_asymmnet.models.complexity import count_graph
 from gluon_asymmnet.models.rpw import StagedNet
 from gluon_asymmnet.models.rpw_plan import Unit, parse_stages, plan
 from gluon_asymmnet.zoo import get_model

@@ -9,7 +9,7 @@ from gluon_asymmnet.export.bundle import FORMATS, export_all
 from gluon_asymmnet.export.onnx.export import export_onnx
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
-from gluon_asymmnet.models.registry import RELATED
+from gluon_asymmnet.models.registry import FAMILY_MODELS
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.saved import open_model
 from tests.random_nets import random_model
@@ -18,15 +18,15 @@ CLASSES = 5
 SLOW = ("eca_resnet101", "eca_resnet152")  # more of what eca_resnet50 is
 NETS = [
     pytest.param(name, rate, marks=[pytest.mark.slow] * (name in SLOW))
-    for name, row in RELATED.items()
+    for name, row in FAMILY_MODELS.items()
     for rate in row.rates
 ]
-FIRST = {row.family: (name, row.rates[-1]) for name, row in reversed(RELATED.items())}
+FIRST = {row.family: (name, row.rates[-1]) for name, row in reversed(FAMILY_MODELS.items())}
 
 
 @pytest.mark.parametrize(("name", "rate"), NETS)
 def test_a_related_net(tmp_path, name, rate):
-    row = RELATED[name]
+    row = FAMILY_MODELS[name]
     side = 32 if name.startswith(("cifar_", "rpw_")) else 64
     made = random_model(
         tmp_path, batch=16 if name in SLOW else 8, model=name, width=min(row.widths), rate=rate,

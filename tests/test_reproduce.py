@@ -26,7 +26,7 @@ from gluon_asymmnet.evaluation.published import (
     possible_hits,
     validation_passes,
 )
-from gluon_asymmnet.models.complexity import count
+from gluon_asymmnet.models.complexity import count_plan
 from gluon_asymmnet.saved import open_weights
 from gluon_asymmnet.train.optimization import Schedule
 from gluon_asymmnet.weights.layouts import entries
@@ -289,6 +289,6 @@ def test_the_figures_of_the_run_on_the_page():
 
 
 def test_the_counts_on_the_page():
-    cost = count(plan_net(LARGE))
+    cost = count_plan(plan_net(LARGE))
     for number in (cost.parameters, cost.authors_parameters, cost.macs):
         assert f"{number:,}" in PAGE

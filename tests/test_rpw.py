@@ -7,14 +7,14 @@ import pytest
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.graph_complexity import count_graph
-from gluon_asymmnet.models.registry import RELATED
+from gluon_asymmnet.models.complexity import count_graph, count_model
+from gluon_asymmnet.models.registry import FAMILY_MODELS, ModelSpec
 from gluon_asymmnet.models.rpw import RPW
 from gluon_asymmnet.models.rpw_plan import as_json, net_cost, plan, window_starts
-from gluon_asymmnet.zoo import cost_of, get_model
+from gluon_asymmnet.zoo import get_model
 
 nd = mx.nd
-NAMES = [name for name, related in RELATED.items() if related.family == "rpw"]
+NAMES = [name for name, related in FAMILY_MODELS.items() if related.family == "rpw"]
 # in_channels, channels, groups, overlap
 LAYERS = [
     (8, 8, 2, 0.5),
@@ -129,7 +129,7 @@ def test_weights_start_as_the_authors_do():
     ],
 )
 def test_published_counts(name, parameters):
-    assert cost_of(name, classes=10, input_size=32).parameters == parameters
+    assert count_model(ModelSpec.parse(name), classes=10, input_size=32).parameters == parameters
 
 
 def test_counts_by_hand():
@@ -145,7 +145,7 @@ def test_counts_by_hand():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_planned_counts_are_those_of_the_graph(name):
-    settings = RELATED[name].settings
+    settings = FAMILY_MODELS[name].settings
     for width, size in ((1.0, 32), (0.5, 50)):
         net = get_model(name, width=width, classes=7, input_size=size)
         planned = net_cost(

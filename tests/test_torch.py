@@ -11,8 +11,8 @@ import torch
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import feature_info
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.models.complexity import count
-from gluon_asymmnet.models.registry import plan_model
+from gluon_asymmnet.models.complexity import count_plan
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.torch import asymmnet, load_weights
 from gluon_asymmnet.weights.convert import convert
 from gluon_asymmnet.weights.layouts import entries
@@ -98,7 +98,7 @@ def test_shuffle_and_first_shortcut_are_seen_by_the_comparison(pair):
 
 def test_state_dict_differs_by_the_norms_alone():
     net = asymmnet("asymmnet_small", width=0.5, classes=7)
-    _, plan = plan_model("asymmnet_small", width=0.5)
+    plan = ModelSpec("asymmnet_small", 0.5).plan()
     state = {n: t for n, t in net.state_dict().items() if not n.endswith("num_batches_tracked")}
     renamed = [
         (e.name.replace(".gamma", ".weight").replace(".beta", ".bias"), e.shape)
@@ -114,7 +114,7 @@ def test_state_dict_differs_by_the_norms_alone():
 def test_parameters(name, parameters):
     net = asymmnet(name)
     assert sum(p.numel() for p in net.parameters()) == parameters
-    assert parameters == count(net.plan).parameters
+    assert parameters == count_plan(net.plan).parameters
 
 
 def test_starts_as_gluon_starts():

@@ -7,10 +7,9 @@ from pathlib import Path
 from benchmarks import nets, scaling, targets
 from benchmarks import scaling_model as model
 from examples import decomposition_report as decomposition
-from gluon_asymmnet.models.complexity import count
-from gluon_asymmnet.models.registry import plan_model
+from gluon_asymmnet.models.complexity import count_model
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.utils.atomic import write_text
-from gluon_asymmnet.zoo import cost_of
 from tools.markdown import markdown_table
 
 _ROOT = Path(__file__).parent.parent
@@ -35,7 +34,7 @@ def counts_table() -> str:
     rows = []
     for name in ("asymmnet_large", "asymmnet_small", "mobilenetv3_large", "mobilenetv3_small"):
         for width in _WIDTHS if name.startswith("asymm") else (1.0,):
-            cost = count(plan_model(name, width=width)[1])
+            cost = count_model(ModelSpec.parse(name, width=width))
             rows.append((f"`{name}`", width, f"{cost.parameters:,}", f"{cost.macs / 1e6:.1f}M"))
     return markdown_table(("model", "width", "parameters", "multiply-adds"), rows)
 
@@ -43,17 +42,15 @@ def counts_table() -> str:
 def targets_table() -> str:
     """Return what was wanted of speed and memory beside what was measured."""
     rows = json.loads(_MEASURED.read_text())["rows"]
-    return targets.table(rows, cost_of("asymmnet_large").macs)
+    return targets.table(rows, count_model(ModelSpec("asymmnet_large")).macs)
 
 
 def related_table() -> str:
     """Return every net with a count from outside, and whether ours is equal to it."""
     rows = []
     for row in json.loads((_ROOT / "docs/data/counts.json").read_text()):
-        cost = cost_of(
-            row["model"], width=row["width"], rate=row.get("rate", 1), classes=row["classes"],
-            input_size=row["size"],
-        )  # fmt: skip
+        spec = ModelSpec.parse(row["model"], width=row["width"], rate=row.get("rate", 1))
+        cost = count_model(spec, classes=row["classes"], input_size=row["size"])
         name = f"`{row['model']}` {row['width']}" + (
             f", r = {row['rate']}" if "rate" in row else ""
         )

@@ -29,7 +29,6 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     """Convert, and print what it was."""
-    from gluon_asymmnet.models.registry import variant_id
     from gluon_asymmnet.weights.convert import convert
 
     done = convert(
@@ -37,7 +36,7 @@ def run(args) -> int:
         overwrite=args.overwrite,
     )  # fmt: skip
     print(
-        f"{variant_id(done.variant)}, {done.classes} classes, {done.arrays} arrays: "
+        f"{done.model.id}, {done.classes} classes, {done.arrays} arrays: "
         f"{done.source_layout} layout to {args.to}"
     )
     for note in done.notes:

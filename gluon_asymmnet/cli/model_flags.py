@@ -30,7 +30,7 @@ def open_from(args):
     import dataclasses
 
     from gluon_asymmnet.card import Card
-    from gluon_asymmnet.models.registry import parse_name, read_spec
+    from gluon_asymmnet.models.registry import ModelSpec
     from gluon_asymmnet.saved import open_model
 
     given = _given(args)
@@ -38,10 +38,9 @@ def open_from(args):
         _refuse_all_but(given, "input_size", "crop_ratio")
         model = open_model(args.path)
         return model._replace(card=dataclasses.replace(model.card, **given))
-    model = given.pop("model")
-    variant = parse_name(model, given.get("width", 1.0), given.get("rate", 1))
-    given.update(model=variant.name, width=variant.width, rate=variant.rate, spec=read_spec(model))
-    return open_model(args.path, Card(**given))
+    identity = {name: given.pop(name) for name in ModelSpec._fields if name in given}
+    spec = ModelSpec.parse(given.pop("model"), **identity)
+    return open_model(args.path, Card.of(spec, **given))
 
 
 def open_any_from(args):

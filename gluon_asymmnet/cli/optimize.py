@@ -72,20 +72,18 @@ def run(args) -> int:
 def _open(args):
     """Build the model, without weights."""
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.models.registry import RELATED, find_related, parse_name
-    from gluon_asymmnet.zoo import get_classifier
+    from gluon_asymmnet.models.build import build_classifier
+    from gluon_asymmnet.models.registry import FAMILY_MODELS, ModelSpec
 
-    variant = parse_name(args.model, args.width)
-    related = find_related(args.model if args.model.endswith(".json") else variant.name)
-    if related is None or related.family != _FAMILY:
-        fitting = ", ".join(sorted(n for n, r in RELATED.items() if r.family == _FAMILY))
+    spec = ModelSpec.parse(args.model, width=args.width)
+    row = spec.family_model
+    if row is None or row.family != _FAMILY:
+        fitting = ", ".join(sorted(n for n, r in FAMILY_MODELS.items() if r.family == _FAMILY))
         raise InputError(
             f"{args.model} cannot be optimized: its blocks are not listed stage by stage, as "
             f"those of the family {_FAMILY} are; expected one of {fitting}, or a spec file"
         )
-    return get_classifier(
-        args.model, width=args.width, classes=args.classes, input_size=args.input_size
-    )
+    return build_classifier(spec, classes=args.classes, input_size=args.input_size)
 
 
 def _print(found: dict, out: str) -> None:

@@ -25,30 +25,30 @@ def add_parser(subparsers) -> None:
 def run(args) -> int:
     """Print the table."""
     from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.models.registry import find_related, parse_name, variant_id
-    from gluon_asymmnet.zoo import cost_of
+    from gluon_asymmnet.models.complexity import count_model
+    from gluon_asymmnet.models.registry import ModelSpec
 
     for name in ("classes", "input_size"):
         if getattr(args, name) < 1:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
-    variant = parse_name(args.model, args.width, args.rate)
-    graph = find_related(args.model if args.model.endswith(".json") else variant.name)
-    cost = cost_of(
+    spec = ModelSpec.parse(
         args.model, width=args.width, rate=args.rate, shuffle_groups=args.shuffle_groups,
-        stem=args.stem, classes=args.classes, input_size=args.input_size,
+        stem=args.stem,
     )  # fmt: skip
+    cost = count_model(spec, classes=args.classes, input_size=args.input_size)
     if args.json:
-        return _print_json(variant_id(variant), cost)
-    (_print_graph if graph else _print_plan)(cost)
+        return _print_json(spec.id, cost)
+    planned = spec.family_model is None
+    (_print_planned_layers if planned else _print_operators)(cost)
     print(
-        f"\n{variant_id(variant)}, {args.classes} classes, {args.input_size} x {args.input_size}:\n"
+        f"\n{spec.id}, {args.classes} classes, {args.input_size} x {args.input_size}:\n"
         f"  multiply-adds          {cost.macs:>13,}\n"
         f"  parameters             {cost.parameters:>13,}\n"
         f"  running statistics     {cost.running:>13,}  (not trained)"
     )
-    if not graph:
-        _print_more(args, cost)
+    if planned:
+        _print_more(spec, cost)
     return 0
 
 
@@ -61,43 +61,43 @@ def _print_json(variant: str, cost) -> int:
         "parameters": cost.parameters,
         "running_statistics": cost.running,
     }
-    if hasattr(cost, "authors_parameters"):
+    if cost.authors_parameters is not None:
         totals["authors_miscount"] = cost.authors_parameters
     print(json.dumps(totals, indent=1))
     return 0
 
 
-def _print_graph(cost) -> None:
+def _print_operators(cost) -> None:
     """Print the operators with weights of a net that was counted from its graph."""
     row = "{:<50} {:>18} {:>18} {:>13}".format
     print(row("operator", "weight", "output", "MACs"))
-    for name, weight, output, macs in cost.layers:
-        shapes = ("x".join(map(str, shape)) for shape in (weight, output[1:]))
-        print(row(name, *shapes, f"{macs:,}"))
+    for layer in cost.layers:
+        shapes = ("x".join(map(str, shape)) for shape in (layer.weight, layer.output[1:]))
+        print(row(layer.name, *shapes, f"{layer.macs:,}"))
 
 
-def _print_plan(cost) -> None:
+def _print_planned_layers(cost) -> None:
     """Print the convolutions of a net that was counted from its plan."""
+    from gluon_asymmnet.models.complexity import layer_parameters
+
     row = "{:<34} {:>14} {:>3} {:>2} {:>6} {:>9} {:>10} {:>13}".format
     print(row("layer", "channels", "k", "s", "groups", "output", "parameters", "MACs"))
-    for layer, size, parameters, _, macs, _ in cost.layers:
+    for _, _, output, macs, layer in cost.layers:
         channels = f"{layer.in_channels} -> {layer.channels}"
-        print(row(layer.path, channels, layer.kernel, layer.stride, layer.groups,
-                  f"{size}x{size}", f"{parameters:,}", f"{macs:,}"))  # fmt: skip
+        side = "x".join(map(str, output[2:]))
+        print(row(layer.path, channels, layer.kernel, layer.stride, layer.groups, side,
+                  f"{layer_parameters(layer):,}", f"{macs:,}"))  # fmt: skip
 
 
-def _print_more(args, cost) -> None:
-    """Print what is known of AsymmNet and MobileNetV3 only."""
+def _print_more(spec, cost) -> None:
+    """Print the authors' count and the feature maps of an AsymmNet or MobileNetV3."""
     from gluon_asymmnet.arch import feature_info
-    from gluon_asymmnet.models.registry import plan_model
 
-    _, plan = plan_model(
-        args.model, width=args.width, rate=args.rate, shuffle_groups=args.shuffle_groups,
-        stem=args.stem,
-    )  # fmt: skip
     print(
         f"  authors' own count     {cost.authors_parameters:>13,}  (wrong: k weights of each k x k "
         f"kernel)"
     )
-    maps = ", ".join(f"{i.name} (stride {i.stride}, {i.channels})" for i in feature_info(plan))
+    maps = ", ".join(
+        f"{i.name} (stride {i.stride}, {i.channels})" for i in feature_info(spec.plan())
+    )
     print(f"  feature maps           {maps}")

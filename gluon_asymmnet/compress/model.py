@@ -10,13 +10,12 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import CARD_FILE, Card
-from gluon_asymmnet.compress.layers import block_at
 from gluon_asymmnet.compress.network import Decomposed, chosen, decompose
 from gluon_asymmnet.compress.normalisation import reestimate, settle
 from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.graph_complexity import count_graph
-from gluon_asymmnet.models.registry import find_related
+from gluon_asymmnet.models.complexity import count_graph
+from gluon_asymmnet.models.factored import block_at
 from gluon_asymmnet.saved import SavedModel, open_weights
 from gluon_asymmnet.utils.atomic import new_folder
 from gluon_asymmnet.weights.params_file import write_params
@@ -102,8 +101,8 @@ def write_decomposed(model: SavedModel, report: dict, out) -> Path:
 def _base_of(model: SavedModel) -> dict:
     """Return the ``base`` of the spec of a decomposed net."""
     card: Card = model.card
-    related = find_related(card.model, card.spec)
-    if related is None:
+    row = card.model_spec.family_model
+    if row is None:
         raise InputError(
             f"{model.weights} holds {card.model}: its spatial convolutions are depthwise already; "
             f"a net with regular ones is wanted, such as shufflenetv2_regular"
@@ -114,6 +113,6 @@ def _base_of(model: SavedModel) -> dict:
             f"directory or the .params file it was made from"
         )
     return {
-        "family": related.family, "settings": related.settings,
+        "family": row.family, "settings": row.settings,
         "width": card.width, "rate": card.rate,
     }  # fmt: skip

@@ -8,26 +8,18 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.compress import decomposition
-from gluon_asymmnet.compress.layers import (
-    Layer,
-    block_at,
-    find_layers,
-    place,
-    set_array,
-    window_of,
-    worthwhile,
-)
-from gluon_asymmnet.compress.moments import MomentSums, sample_patches
-from gluon_asymmnet.compress.normalisation import affine, reset
+from gluon_asymmnet.compress.moments import MomentSums, Window, sample_patches
+from gluon_asymmnet.compress.normalisation import affine, reset, set_array
 from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.factored import Layer, block_at, find_layers, place, worthwhile
 
 
 class Decomposed(NamedTuple):
     """What became of a layer."""
 
     path: str
-    form: dict  # as ``layers.place`` takes it
+    form: dict  # as ``factored.place`` takes it
     error: Optional[float]  # relative, of the responses on the samples; None without data
 
 
@@ -124,7 +116,8 @@ def _samples(original, net, layer: Layer, batches, options: Options):
     The patches are those of ``net``; of the original, too, if it is None.
     """
     conv = block_at(original, layer.path)
-    window = window_of(conv)
+    settings = conv._kwargs
+    window = Window(*(tuple(settings[name]) for name in ("kernel", "stride", "pad", "dilate")))
     weight, bias = arrays_of(conv)
     for index, images in enumerate(batches()):
         images = mx.nd.array(images)
@@ -214,7 +207,7 @@ def _set_bias(net, conv, norm: Optional[str], bias: np.ndarray) -> None:
 def chosen(net, pattern: Optional[str] = None) -> list[Layer]:
     """Return the layers whose path matches a regular expression.
 
-    By default those that ``layers.worthwhile`` gives.
+    By default those that ``factored.worthwhile`` gives.
 
     Raises: InputError if there are none.
     """

@@ -5,7 +5,6 @@ import contextlib
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.compress.layers import set_array
 
 nn = mx.gluon.nn
 
@@ -97,3 +96,10 @@ def _set(norm, mean, variance) -> None:
 def _set_affine(norm, gamma, beta) -> None:
     set_array(norm.gamma, gamma)
     set_array(norm.beta, beta)
+
+
+def set_array(param, values) -> None:
+    """Set a parameter, initialised here if it is not; ``values`` may be one number for all."""
+    if param._data is None:
+        param.initialize(init=mx.init.Zero(), force_reinit=True)
+    param.set_data(mx.nd.array(np.broadcast_to(values, param.shape), dtype=param.dtype))

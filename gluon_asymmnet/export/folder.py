@@ -7,13 +7,11 @@ from typing import Callable, Optional, Union
 
 import numpy as np
 
-from gluon_asymmnet.arch import NetPlan
-from gluon_asymmnet.card import CARD_FILE, DETECTOR, Card
+from gluon_asymmnet.card import CARD_FILE, DETECTOR
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.parity import BoxParity, Parity, sample_images
-from gluon_asymmnet.models.registry import find_related, plan_model
+from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.utils.atomic import new_folder
-from gluon_asymmnet.zoo import cost_of
 
 # write(model, folder, images): put the files of one form into the folder, compare what they give
 # on the images with the network, return the parity by the name of what ran them
@@ -49,31 +47,14 @@ def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.nda
         parity = {}
         for write in writers:
             parity.update(write(model, scratch, images))
-        described(card, parity, len(images)).save(scratch / CARD_FILE)
+        with_costs(card, parity, len(images)).save(scratch / CARD_FILE)
     return out
 
 
-def plan_of(card: Card) -> Optional[NetPlan]:
-    """Return the channel counts and decisions of the network a card describes.
-
-    None for a related net, which is not planned.
-    """
-    if find_related(card.model, card.spec) is not None:
-        return None
-    _, plan = plan_model(
-        card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
-        stem=card.stem,
-    )  # fmt: skip
-    return plan
-
-
-def described(card, parity: Optional[dict[str, AnyParity]] = None, images: int = 0):
-    """Return the card, of either kind, with counts and, if it is known, parity filled in."""
+def with_costs(card, parity: Optional[dict[str, AnyParity]] = None, images: int = 0):
+    """Return the card with counts and, if it is known, parity on so many images filled in."""
     known = parity and {name: {"images": images, **p._asdict()} for name, p in parity.items()}
     if card.kind == DETECTOR:
         return dataclasses.replace(card, parity=known)
-    cost = cost_of(
-        card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
-        stem=card.stem, classes=card.classes, input_size=card.input_size, spec=card.spec,
-    )  # fmt: skip
+    cost = count_model(card.model_spec, classes=card.classes, input_size=card.input_size)
     return dataclasses.replace(card, parameters=cost.parameters, macs=cost.macs, parity=known)

@@ -303,6 +303,6 @@ def stage_inputs(stages: Sequence[Stage], input_size: int) -> Iterator[tuple[Sta
 
 
 def net_cost(stages: Sequence[Stage], classes: int, input_size: int) -> Cost:
-    """Count a net; equal to ``graph_complexity.count_graph`` of what is built."""
+    """Count a net; equal to ``complexity.count_graph`` of what is built."""
     parts = [stage_cost(*given) for given in stage_inputs(stages, input_size)]
     return sum(parts, classifier_cost(stages, classes))

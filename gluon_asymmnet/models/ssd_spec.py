@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gluon_asymmnet.arch import ConvLayer, conv_layers, feature_info
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.registry import SPECS, parse_name, plan_model
+from gluon_asymmnet.models.registry import SPECS, ModelSpec
 
 if TYPE_CHECKING:
     import numpy as np  # imported where it is used: the flags of train_ssd.py come from here
@@ -57,6 +57,11 @@ class DetectorSpec(NamedTuple):
     scales: tuple[float, ...] = (0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05)
     # Width over height, 1 first; four anchors on the first and the last two maps (section 3.1).
     ratios: tuple[tuple[float, ...], ...] = (_THREE, *[_FIVE] * 4, _THREE, _THREE)
+
+    @property
+    def backbone_spec(self) -> ModelSpec:
+        """The classifier whose feature maps the detector takes."""
+        return ModelSpec(self.backbone, self.width, self.rate)
 
 
 class FeatureMapPlan(NamedTuple):
@@ -101,9 +106,9 @@ def parse_detector(name: str) -> DetectorName:
     if match:
         head, size, backbone, dataset = match.groups()
         try:
-            variant = parse_name(backbone)
-            found = DETECTORS[f"{head}_{size}_{variant.name}"]
-            return DetectorName(found._replace(width=variant.width, rate=variant.rate), dataset)
+            model = ModelSpec.parse(backbone)
+            found = DETECTORS[f"{head}_{size}_{model.name}"]
+            return DetectorName(found._replace(width=model.width, rate=model.rate), dataset)
         except (InputError, KeyError):
             pass  # the message below names the nearest detector
     close = difflib.get_close_matches(str(name).lower(), list_detectors(), n=1)
@@ -150,7 +155,7 @@ def plan_detector(spec: DetectorSpec) -> tuple[FeatureMapPlan, ...]:
 
 def _backbone_maps(spec: DetectorSpec) -> list[tuple[int, int]]:
     """Return channels and side of each backbone map."""
-    _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
+    plan = spec.backbone_spec.plan()
     offered = {info.name: info for info in feature_info(plan)}
     unknown = [name for name in spec.maps if name not in offered]
     if unknown or not spec.maps:
@@ -162,7 +167,7 @@ def _backbone_maps(spec: DetectorSpec) -> list[tuple[int, int]]:
 
 def detector_layers(spec: DetectorSpec, classes: int) -> Iterator[ConvLayer]:
     """Yield the convolutions of a detector, with their attribute paths in ``ssd.SSD``."""
-    _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
+    plan = spec.backbone_spec.plan()
     blocks = backbone_blocks(spec)
     parts = {"stem", *(f"blocks.{index}" for index in range(blocks))}
     parts |= {"squeeze"} & set(spec.maps)
@@ -194,7 +199,7 @@ def detector_layers(spec: DetectorSpec, classes: int) -> Iterator[ConvLayer]:
 
 def backbone_blocks(spec: DetectorSpec) -> int:
     """Return the number of backbone blocks up to the last map in use."""
-    _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
+    plan = spec.backbone_spec.plan()
     last = max(info.block for info in feature_info(plan) if info.name in spec.maps)
     return min(last + 1, len(plan.blocks))
 

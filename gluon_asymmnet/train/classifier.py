@@ -22,7 +22,9 @@ from gluon_asymmnet.data.transforms import Augmentation, Normalization
 from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate_distributed
-from gluon_asymmnet.models.registry import parse_name, read_spec
+from gluon_asymmnet.models.build import build_classifier
+from gluon_asymmnet.models.complexity import count_model
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_graph_mode
 from gluon_asymmnet.train import optimization as gradients
 from gluon_asymmnet.train.checkpoint import load_states_file, load_trainer
@@ -35,7 +37,6 @@ from gluon_asymmnet.train.optimization import decay_rates, freeze_classifier, ma
 from gluon_asymmnet.train.run_directory import FREE_SETTINGS, open_run
 from gluon_asymmnet.utils.doctor import environment
 from gluon_asymmnet.weights.load import load_published, load_weights
-from gluon_asymmnet.zoo import cost_of, get_model
 
 SMOOTHING = 0.1  # fixed in the authors' train.py
 FP16_LOSS_SCALE = 128  # keeps small gradients above half precision's smallest number
@@ -82,6 +83,10 @@ class ClassifierTask:
         self.own_images = config.batch_size * len(devices) * config.accumulate
         self.images_per_step = self.own_images * workers.size
         self.metric = "RMSE" if config.mixes else "accuracy"
+        self._spec = ModelSpec.parse(
+            config.model, width=config.width, rate=config.rate,
+            shuffle_groups=config.shuffle_groups, stem=config.stem,
+        )  # fmt: skip
         self._mixing = make_mixing(config)
         source = _training_source(config)
         expected, images = _DATASETS[config.dataset]
@@ -151,15 +156,9 @@ class ClassifierTask:
     def card(self) -> Card:
         """What an evaluation or an export of this run has to know."""
         config = self.config
-        name, width, rate = parse_name(config.model, config.width, config.rate)
-        spec = read_spec(config.model)
-        kind = dict(
-            width=width, rate=rate, shuffle_groups=config.shuffle_groups, stem=config.stem,
-            classes=self.classes, input_size=config.input_size, spec=spec,
-        )  # fmt: skip
-        cost = cost_of(name, **kind)
-        return Card(
-            model=name, **kind,
+        cost = count_model(self._spec, classes=self.classes, input_size=config.input_size)
+        return Card.of(
+            self._spec, classes=self.classes, input_size=config.input_size,
             norm="group" if config.use_gn else "batch", class_names=self.class_names,
             crop_ratio=config.crop_ratio, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
             parameters=cost.parameters, macs=cost.macs,
@@ -300,11 +299,9 @@ class ClassifierTask:
         extra = {"norm_layer": mx.gluon.nn.GroupNorm} if config.use_gn else {}
         if config.use_gn:
             extra["norm_kwargs"] = {"num_groups": 8}  # divides every channel count here
-        net = get_model(
-            config.model, width=config.width, rate=config.rate,
-            shuffle_groups=config.shuffle_groups, stem=config.stem, classes=self.classes,
-            dropout=config.dropout, last_gamma=config.last_gamma, input_size=config.input_size,
-            **extra,
+        net = build_classifier(
+            self._spec, classes=self.classes, dropout=config.dropout,
+            last_gamma=config.last_gamma, input_size=config.input_size, **extra,
         )  # fmt: skip
         net.cast(config.dtype)
         if config.mode == "hybrid":

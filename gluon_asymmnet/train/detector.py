@@ -20,7 +20,6 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.detection import detect, evaluate
 from gluon_asymmnet.evaluation.detection_report import write_json
 from gluon_asymmnet.evaluation.drawing import save_example
-from gluon_asymmnet.models.registry import plan_model
 from gluon_asymmnet.models.ssd import SCORE_THRESHOLD
 from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.train.detector_config import DetectorConfig
@@ -255,7 +254,7 @@ def freeze_backbone(net, stages: int, *, norms: bool) -> None:
     """
     maps = net.features.backbone
     if stages:
-        _, plan = plan_model(net.spec.backbone, width=net.spec.width, rate=net.spec.rate)
+        plan = net.spec.backbone_spec.plan()
         freeze(stages_of(maps.stem, maps.blocks, plan)[:stages])
     if norms:
         freeze_norms(maps)

@@ -19,7 +19,7 @@ import numpy as np
 from gluon_asymmnet.arch import STEMS, WIDTHS, NetPlan, plan_net
 from gluon_asymmnet.data.constants import IMAGENET_CLASSES
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.models.registry import SPECS, Variant, get_spec, parse_name, variant_id
+from gluon_asymmnet.models.registry import SPECS, ModelSpec
 from gluon_asymmnet.utils.atomic import NewFiles, naming
 from gluon_asymmnet.weights.layouts import FORMATS, LAYOUTS, differences, entries
 from gluon_asymmnet.weights.params_file import kind_of, read_params, write_params
@@ -35,7 +35,7 @@ class Weights(NamedTuple):
     """The arrays of one network, as a file held them."""
 
     layout: str
-    variant: Variant  # one of those with these arrays; MobileNetV3 shares some with rate 0
+    model: ModelSpec  # one of those with these arrays; MobileNetV3 shares some with rate 0
     plan: NetPlan
     classes: int
     arrays: list  # np.ndarray, in the order that all layouts have
@@ -45,7 +45,7 @@ class Conversion(NamedTuple):
     """What was converted."""
 
     source_layout: str
-    variant: Variant
+    model: ModelSpec
     classes: int
     arrays: int
     notes: tuple[str, ...]  # what a user of the result has to know; mostly empty
@@ -88,7 +88,7 @@ def convert(
         scratch = files.add(out)
         with naming(Path(out), scratch):
             _WRITERS[FORMATS[to].container](scratch, arrays)
-    return Conversion(weights.layout, weights.variant, weights.classes, len(arrays), notes)
+    return Conversion(weights.layout, weights.model, weights.classes, len(arrays), notes)
 
 
 def read_weights(
@@ -111,17 +111,17 @@ def read_weights(
     def distance(candidate) -> int:
         return len(dict(entries(candidate[1], classes, layout)).items() ^ shapes.items())
 
-    variant, plan = min(candidates, key=distance)
+    nearest, plan = min(candidates, key=distance)
     try:
         arrays = arrays_of(path, found, layout, plan, classes)
     except FormatError as error:
         if model is not None:
             raise
         raise FormatError(
-            f"{error}; it is the nearest known, {variant_id(variant)}: if the file holds one of "
+            f"{error}; it is the nearest known, {nearest.id}: if the file holds one of "
             f"another width, name it with --model"
         ) from None
-    return Weights(layout, variant, plan, classes, arrays)
+    return Weights(layout, nearest, plan, classes, arrays)
 
 
 def read_arrays(path) -> dict[str, np.ndarray]:
@@ -174,31 +174,32 @@ def arrays_of(
 
 def _candidates(
     model: Optional[str], width: Optional[float], rate: Optional[int]
-) -> Iterator[tuple[Variant, NetPlan]]:
+) -> Iterator[tuple[ModelSpec, NetPlan]]:
     """Yield the networks a file may hold; those that are tied later count in this order."""
     if model is not None:
-        variants = [parse_name(model, 1.0 if width is None else width, 1 if rate is None else rate)]
+        given = {"width": width, "rate": rate}
+        specs = [ModelSpec.parse(model, **{k: v for k, v in given.items() if v is not None})]
     elif width is not None or rate is not None:
         raise InputError("a width or rate goes with a model; name it, too")
     else:
-        variants = [
-            Variant(name, w, r)
+        specs = [
+            ModelSpec(name, w, r)
             for name, spec in SPECS.items()
             for w in WIDTHS
             for r in (_RATES if spec.asymmetric else (0,))
         ]
-    for variant in variants:
+    for spec in specs:
         for stem in STEMS:
             try:
-                yield variant, _plan(variant, stem)
+                yield spec, _plan(spec, stem)
             except InputError:  # e.g. rate 2 at width 0.35
                 if model is not None:
                     raise
 
 
 @functools.cache
-def _plan(variant: Variant, stem: str) -> NetPlan:
-    return plan_net(get_spec(variant.name), width=variant.width, rate=variant.rate, stem=stem)
+def _plan(spec: ModelSpec, stem: str) -> NetPlan:
+    return spec._replace(stem=stem).plan()
 
 
 def classes_of(found: Mapping[str, np.ndarray], layout: str) -> int:
@@ -216,8 +217,8 @@ def _notes(weights: Weights, to_layout: str) -> tuple[str, ...]:
     """
     if (weights.layout == "torch") == (to_layout == "torch"):
         return ()
-    released, port = (_plan(weights.variant, stem).blocks[0] for stem in ("authors", "scaled"))
-    which = variant_id(weights.variant)
+    released, port = (_plan(weights.model, stem).blocks[0] for stem in ("authors", "scaled"))
+    which = weights.model.id
     if released.expand_channels != port.expand_channels:
         if weights.plan.blocks[0].expand_channels:
             return (

@@ -38,7 +38,7 @@ from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, frame, pack
 from gluon_asymmnet.data.records.repair import repair
 from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.models.registry import FAMILIES, find_related, plan_model
+from gluon_asymmnet.models.registry import FAMILIES, ModelSpec
 from gluon_asymmnet.models.ssd_spec import parse_detector
 from gluon_asymmnet.report.run_files import read_run
 from gluon_asymmnet.train.checkpoint_files import (
@@ -352,10 +352,7 @@ def read_classifier_card(folder, data):
     card = read_card(folder / "card.json")
     parse_card(card.text(), "again")
     assert card.preprocessing.input_size == card.input_size
-    plan_model(
-        card.model, width=card.width, rate=card.rate, shuffle_groups=card.shuffle_groups,
-        stem=card.stem,
-    )  # fmt: skip
+    card.model_spec.plan()
 
 
 def spec_seeds():
@@ -368,7 +365,7 @@ def spec_seeds():
 
 def read_model_spec(folder, data):
     (folder / "net.json").write_bytes(data)
-    assert find_related(str(folder / "net.json")).family in FAMILIES
+    assert ModelSpec.parse(str(folder / "net.json")).family_model.family in FAMILIES
 
 
 def detector_card_seeds():
@@ -542,7 +539,7 @@ TARGETS = {
         400,
     ),
     "card": Target("`read_card`", card_seeds, damage.damaged_json, read_classifier_card),
-    "spec": Target("`find_related`", spec_seeds, damage.damaged_json, read_model_spec),
+    "spec": Target("`ModelSpec.parse`", spec_seeds, damage.damaged_json, read_model_spec),
     "detector card": Target(
         "`read_detector_card`", detector_card_seeds, damage.damaged_json, read_card_of_a_detector
     ),

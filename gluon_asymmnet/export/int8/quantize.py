@@ -12,7 +12,7 @@ import numpy as np
 from gluon_asymmnet.card import CARD_FILE
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate
-from gluon_asymmnet.export.folder import described
+from gluon_asymmnet.export.folder import with_costs
 from gluon_asymmnet.export.int8.quantizers import parts_of, quantizer_of
 from gluon_asymmnet.export.int8.report import REPORT_FILE, Report
 from gluon_asymmnet.export.int8.search import Score, search
@@ -76,7 +76,7 @@ def export_int8(
         file = quantizer.write(choice.chosen.kept)
         predict = _predict_of(quantizer, file, threads)
         parity = compare(judge.logits, _in_batches(predict, images))
-        written = described(card, {f"{engine} int8": parity}, len(images))
+        written = with_costs(card, {f"{engine} int8": parity}, len(images))
         quantizer.place(file, folder / f"{card_id(card)}_int8{quantizer.suffix}", written)
         written.save(folder / CARD_FILE)
         report = Report(

@@ -18,7 +18,6 @@ import numpy as np
 
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.folder import plan_of
 from gluon_asymmnet.export.int8.onnx import measure_ranges, quantized
 from gluon_asymmnet.export.onnx.export import to_onnx
 from gluon_asymmnet.export.onnx.graph import set_card
@@ -37,12 +36,12 @@ def parts_of(model: SavedModel) -> dict[str, str]:
     One part per block of ``arch.py``, the layers around them, and all squeeze-and-excites together.
     Of a related net, up to a dozen runs of nodes with as many convolutions each.
     """
-    plan = plan_of(model.card)
-    if plan is None:
+    spec = model.card.model_spec
+    if spec.family_model is not None:
         return _runs(to_onnx(model).graph.node, f"{card_id(model.card)}_")
-    parts = {"stem": r"features\.stem\..*"}
-    parts.update({f"block {i}": rf"features\.blocks\.{i}\..*" for i in range(len(plan.blocks))})
-    if any(block.se_hidden for block in plan.blocks):
+    parts, blocks = {"stem": r"features\.stem\..*"}, spec.plan().blocks
+    parts.update({f"block {i}": rf"features\.blocks\.{i}\..*" for i in range(len(blocks))})
+    if any(block.se_hidden for block in blocks):
         parts[SQUEEZE_EXCITE] = r".*\.se\..*"
     parts["squeeze"] = r"features\.squeeze\..*"
     parts["hidden"] = r"features\.(mean|hidden).*"

@@ -18,7 +18,6 @@ from gluon_asymmnet.export.onnx.graph import (
     to_model,
     trace_blocks,
 )
-from gluon_asymmnet.models.registry import plan_model
 from gluon_asymmnet.models.ssd_spec import (
     MAX_LOG_SCALE,
     VARIANCES,
@@ -89,7 +88,7 @@ def _trace(graph: PlannedGraph, spec: DetectorSpec, classes: int) -> int:
 
 def _maps(graph: PlannedGraph, spec: DetectorSpec) -> list[str]:
     """All maps, finest first: those of the backbone, then the extra ones."""
-    _, plan = plan_model(spec.backbone, width=spec.width, rate=spec.rate)
+    plan = spec.backbone_spec.plan()
     made = trace_blocks(graph, "features.backbone", plan.blocks[: backbone_blocks(spec)])
     if "squeeze" in spec.maps:
         made.append(graph.conv("features.backbone.squeeze", made[-1], "hard_swish"))

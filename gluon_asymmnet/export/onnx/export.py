@@ -10,7 +10,7 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import NetPlan
 from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.folder import AnyParity, described, export_folder, plan_of
+from gluon_asymmnet.export.folder import AnyParity, export_folder, with_costs
 from gluon_asymmnet.export.onnx.builder import build_symbol_graph
 from gluon_asymmnet.export.onnx.detector_graph import build_detector_graph
 from gluon_asymmnet.export.onnx.graph import OnnxForm, build_graph, set_card
@@ -66,7 +66,7 @@ def write_onnx(
     run = OnnxRuntime(path).run
     limit = limit_of(model)
     parity = {"onnxruntime": require("the ONNX file", model.raw(images), run, images, limit)}
-    set_card(proto, described(model.card, parity, len(images)))
+    set_card(proto, with_costs(model.card, parity, len(images)))
     onnx.save(proto, path)
     return parity
 
@@ -78,12 +78,12 @@ def limit_of(model: AnyModel) -> float:
 
 def to_onnx(model: AnyModel, form: Optional[OnnxForm] = None):
     """Return the ``onnx.ModelProto`` of a network, its card without parity."""
-    card = described(model.card)
+    card = with_costs(model.card)
     if card.kind == DETECTOR:
         return build_detector_graph(_arrays(model), card, form)
-    plan = plan_of(card)
-    if plan is None:
+    if card.model_spec.family_model is not None:
         return build_symbol_graph(model.net, card, form)
+    plan = card.model_spec.plan()
     return build_graph(plan, _arrays(model, plan), card, form)
 
 

@@ -1,23 +1,19 @@
-"""The regular convolutions of a Gluon net: which there are, and factored ones in their place."""
+"""Find the regular convolutions of a Gluon net, and replace them by factored ones."""
 
 import json
 from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
-import numpy as np
-
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.compress.decomposition import largest_multiplier
-from gluon_asymmnet.compress.moments import Window
 from gluon_asymmnet.errors import InputError
 
 nn = mx.gluon.nn
 
-ALL = "*"  # in place of a path: what ``worthwhile`` gives
+ALL = "*"  # in place of a path: all layers of ``worthwhile``
 
 
 class Layer(NamedTuple):
-    """A regular k x k convolution, and what stands behind it and nowhere else."""
+    """A regular k x k convolution, and the layers that read it and nothing else."""
 
     path: str  # as in ``net._collect_params_with_prefix``, without the parameter
     reads_image: bool
@@ -55,18 +51,12 @@ class FactoredConv(mx.gluon.HybridBlock):
 
 
 def _spatial(conv, maps: int, groups: int, prefix: str):
-    """Return a convolution with the window of another, without bias."""
-    kernel, stride, padding, dilation = window_of(conv)
-    return nn.Conv2D(
-        maps, kernel, stride, padding, dilation, groups=groups, use_bias=False,
-        in_channels=conv.weight.shape[1], prefix=prefix,
-    )  # fmt: skip
-
-
-def window_of(conv) -> Window:
-    """Return how a ``Conv2D`` looks at its input."""
+    """Return a convolution with the kernel, stride, padding and dilation of another, no bias."""
     settings = conv._kwargs
-    return Window(*(tuple(settings[name]) for name in ("kernel", "stride", "pad", "dilate")))
+    return nn.Conv2D(
+        maps, settings["kernel"], settings["stride"], settings["pad"], settings["dilate"],
+        groups=groups, use_bias=False, in_channels=conv.weight.shape[1], prefix=prefix,
+    )  # fmt: skip
 
 
 def block_at(net, path: str):
@@ -148,23 +138,32 @@ def _is_regular(block) -> bool:
 
 
 def _is_pointwise(block) -> bool:
-    settings = getattr(block, "_kwargs", {})
-    return isinstance(block, nn.Conv2D) and settings["num_group"] == 1 and (
-        Window((1, 1)) == window_of(block)
+    if not isinstance(block, nn.Conv2D):
+        return False
+    settings = block._kwargs
+    return settings["num_group"] == 1 and settings["pad"] == (0, 0) and (
+        settings["kernel"] == settings["stride"] == settings["dilate"] == (1, 1)
     )  # fmt: skip
 
 
-def expand(net, layers: Mapping[str, Mapping]) -> dict[str, Mapping]:
-    """Return ``layers`` with the path ``ALL`` written out."""
-    named = {path: form for path, form in layers.items() if path != ALL}
-    if ALL not in layers:
-        return named
-    every = (layer.path for layer in worthwhile(net))
-    return {**{path: layers[ALL] for path in every if path not in named}, **named}
+def factorize(net, layers: Mapping[str, Mapping]) -> None:
+    """Replace regular convolutions of a net by factored ones, without weights.
+
+    Args:
+        layers: forms, as ``place`` takes them, by paths of convolutions; the form at ``ALL`` is
+            for all layers of ``worthwhile`` that are not named.
+
+    Raises: InputError for a path without a regular convolution, or a form that does not fit.
+    """
+    forms = {path: form for path, form in layers.items() if path != ALL}
+    if ALL in layers:
+        forms = {**{layer.path: layers[ALL] for layer in worthwhile(net)}, **forms}
+    for path, form in forms.items():
+        place(net, path, form)
 
 
 def place(net, path: str, form: Mapping) -> None:
-    """Put new, uninitialised convolutions in the place of a regular one.
+    """Replace a regular convolution by new ones, not initialised.
 
     Args:
         path: of the convolution.
@@ -220,7 +219,8 @@ def _check_form(net, path: str, form: Mapping, conv) -> None:
         raise InputError(f"{path} needs a multiplier or a rank, one of them, got {dict(form)}")
     what = "multiplier" if "multiplier" in form else "rank"
     shape = conv.weight.shape
-    most = largest_multiplier(shape) if what == "multiplier" else shape[0]
+    # above it a multiplier saves nothing: see ``compress.decomposition.largest_multiplier``
+    most = min(shape[2] * shape[3], shape[0]) if what == "multiplier" else shape[0]
     value = form[what]
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InputError(f"{path}: {what} must be a whole number from 1 to {most}, got {value!r}")
@@ -247,10 +247,3 @@ def _replace(net, path: str, block) -> None:
     if name in vars(parent):
         object.__setattr__(parent, name, block)  # Block's own refuses one of another type
     net.hybridize(False)  # graphs compiled before are not those of the new blocks
-
-
-def set_array(param, values) -> None:
-    """Set a parameter, which is initialised if it is not; ``values`` may be one number for all."""
-    if param._data is None:
-        param.initialize(init=mx.init.Zero(), force_reinit=True)
-    param.set_data(mx.nd.array(np.broadcast_to(values, param.shape), dtype=param.dtype))
