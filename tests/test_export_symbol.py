@@ -12,7 +12,7 @@ from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.saved import SavedModel, open_model
 from gluon_asymmnet.zoo import get_model
 from symbols.asymmnet import get_symbol
-from symbols.make_goldens import VARIANTS, manifest_entry, symbol_json
+from symbols.make_goldens import MODELS, manifest_entry, symbol_json
 from tests.conftest import ROOT, run_python
 
 
@@ -111,18 +111,18 @@ def test_damaged_exports_are_named(tmp_path):
             open_model(path)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v.name}_w{v.width}_r{v.rate}")
-def test_golden_symbols(variant):
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.id)
+def test_golden_symbols(spec):
     """A change of architecture shows here: the first node that differs is named."""
-    name = f"{variant.name}_w{variant.width}_r{variant.rate}"
+    name = spec.id
     golden = (ROOT / "symbols" / f"{name}-symbol.json").read_text()
-    rebuilt = symbol_json(variant)
+    rebuilt = symbol_json(spec)
     for old, new in zip(json.loads(golden)["nodes"], json.loads(rebuilt)["nodes"]):
         assert new == old, f"{name}: node {old['name']} changed"
     assert json.loads(golden) == json.loads(rebuilt)
     manifest = json.loads((ROOT / "symbols/manifest.json").read_text())["symbols"]
-    assert manifest[name] == manifest_entry(variant, golden)
-    assert len(manifest) == len(VARIANTS)
+    assert manifest[name] == manifest_entry(spec, golden)
+    assert len(manifest) == len(MODELS)
 
 
 def test_get_symbol_trains_in_a_module(tmp_path):
