@@ -4,6 +4,7 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_graph_mode
+from tests.floats import NET, assert_close
 
 
 def images(count=2, size=64, seed=0):
@@ -60,7 +61,7 @@ def gradients(net, x, dtype):
     return {n: p.grad().asnumpy() for n, p in values(net).items() if p.grad_req != "null"}
 
 
-def check_gradients_of_training_graph(make, x, dtype, tolerance):
+def check_gradients_of_training_graph(make, x, dtype):
     """The training graph, hybridized, in ``dtype``, has the plain graph's gradients in double.
 
     In single precision oneDNN computes; in double, where rounding does not grow with the depth, it
@@ -74,12 +75,7 @@ def check_gradients_of_training_graph(make, x, dtype, tolerance):
     found = gradients(tuned, x, dtype)
     for name, expected in gradients(plain, x, "float64").items():
         assert np.abs(expected).max() > 0, name
-        assert relative(found[name], expected) < tolerance, name
-
-
-def relative(a, b):
-    a, b = (v if isinstance(v, np.ndarray) else v.asnumpy() for v in (a, b))
-    return np.abs(a - b).max() / np.abs(b).max()
+        assert_close(found[name], expected, terms=NET, precision=dtype, condition=1000, name=name)
 
 
 def check_graph_modes(net, size=32):
@@ -88,7 +84,7 @@ def check_graph_modes(net, size=32):
     net.initialize(mx.init.MSRAPrelu())
     plain = net(images(2, size))
     set_graph_mode(net, INFERENCE)
-    assert relative(net(images(2, size)), plain) < 1e-5
+    assert_close(net(images(2, size)), plain, terms=NET)
     set_graph_mode(net, TRAINING)
     net.hybridize(static_alloc=True, static_shape=True)
     with mx.autograd.record():

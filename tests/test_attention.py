@@ -7,6 +7,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn import AsymmBottleneck, EfficientAttention, attention
 from gluon_asymmnet.nn.attention import eca_kernel
 from gluon_asymmnet.nn.onednn import INFERENCE, PLAIN, TRAINING, set_graph_mode
+from tests.floats import assert_close, bound, difference
 
 KINDS = [
     ("se", {}),
@@ -55,9 +56,7 @@ def test_eca_is_a_correlation_along_the_channels(kernel):
     assert weight.size == kernel
     means = x.asnumpy().mean(axis=(2, 3))
     gate = sigmoid(np.stack([np.convolve(row, weight[::-1], "same") for row in means]))
-    np.testing.assert_allclose(
-        block(x).asnumpy(), x.asnumpy() * gate[:, :, None, None], rtol=1e-5, atol=1e-6
-    )
+    assert_close(block(x), x.asnumpy() * gate[:, :, None, None], terms=30)
 
 
 def test_each_channel_may_have_its_own_kernel():
@@ -67,9 +66,7 @@ def test_each_channel_may_have_its_own_kernel():
     padded = np.pad(x.asnumpy().mean(axis=(2, 3)), ((0, 0), (1, 1)))
     neighbours = np.stack([padded[:, i : i + 6] for i in range(3)], axis=2)
     gate = sigmoid((neighbours * weight).sum(axis=2))
-    np.testing.assert_allclose(
-        block(x).asnumpy(), x.asnumpy() * gate[:, :, None, None], rtol=1e-5, atol=1e-6
-    )
+    assert_close(block(x), x.asnumpy() * gate[:, :, None, None], terms=30)
 
 
 def test_own_kernels_that_are_equal_are_one_shared_kernel():
@@ -77,7 +74,7 @@ def test_own_kernels_that_are_equal_are_one_shared_kernel():
     weight = shared.conv.weight.data()
     own.conv.weight.set_data(mx.nd.broadcast_axis(weight, axis=0, size=7))
     x = random_input(1, 7, 3, 3)
-    np.testing.assert_allclose(own(x).asnumpy(), shared(x).asnumpy(), rtol=1e-5, atol=1e-6)
+    assert_close(own(x), shared(x), terms=30)
 
 
 def test_zero_weights_halve_every_channel():
@@ -94,7 +91,7 @@ def test_the_order_of_channels_matters_to_neighbours_only(kernel, commutes):
     order = np.random.default_rng(1).permutation(12)
     after = block(mx.nd.array(x)).asnumpy()[:, order]
     before = block(mx.nd.array(x[:, order])).asnumpy()
-    assert np.allclose(after, before, rtol=1e-5, atol=1e-6) == commutes
+    assert (difference(after, before) < bound(terms=30)) == commutes
 
 
 def test_ant_against_numpy():
@@ -106,9 +103,7 @@ def test_ant_against_numpy():
     x = random_input(1, 8, 3, 5)
     hidden = np.maximum(a["reduce.weight"][:, :, 0, 0] @ x.asnumpy()[0].mean(axis=(1, 2)), 0)
     gate = sigmoid(a["restore.weight"][:, :, 0, 0] @ hidden)
-    np.testing.assert_allclose(
-        block(x).asnumpy()[0], x.asnumpy()[0] * gate[:, None, None], rtol=1e-5, atol=1e-6
-    )
+    assert_close(block(x).asnumpy()[0], x.asnumpy()[0] * gate[:, None, None], terms=30)
 
 
 def test_se_has_a_quarter_rounded_up_as_asymmnet():
@@ -135,7 +130,7 @@ def test_graph_modes_agree_in_output_and_gradient(kind, settings, mode):
         assert all(np.abs(g).sum() > 0 for g in grads)
         results.append([y.asnumpy(), x.grad.asnumpy(), *grads])
     for plain, other in zip(*results):
-        np.testing.assert_allclose(other, plain, rtol=1e-4, atol=1e-5)
+        assert_close(other, plain, terms=3_000)
 
 
 @pytest.mark.parametrize(("rate", "wide"), [(0, 64), (1, 80)])
@@ -169,7 +164,7 @@ def test_a_bottleneck_takes_any_kind(kind, settings, where, weights, rate, wide)
     plain = block(x).asnumpy()
     assert plain.shape == (2, 16, 6, 6)
     block.hybridize()
-    np.testing.assert_allclose(block(x).asnumpy(), plain, rtol=1e-4, atol=1e-5)
+    assert_close(block(x), plain, terms=500)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from gluon_asymmnet.weights.load import load_weights
 from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.zoo import get_model
 from tests import random_nets
-from tests.related_nets import copy_in_order, images, randomize, relative
+from tests.floats import NET, assert_close
+from tests.related_nets import copy_in_order, images, randomize
 
 nn = mx.gluon.nn
 SPATIAL = "features.2.0.right.1.conv"  # the first of a branch with a 1 x 1 behind it
@@ -113,13 +114,13 @@ def test_full_rank_is_the_same_net(method):
         (done,) = decompose(original, net, [layer], batches, options)
         assert done.path == layer.path
         assert done.form.get("rank", 8) in (6, 8)  # of equal cost: all outputs
-        np.testing.assert_allclose(net(x).asnumpy(), original(x).asnumpy(), rtol=2e-3, atol=2e-4)
+        assert_close(net(x), original(x), terms=NET)
     assert all(
         type(block_at(net, layer.path)).__name__ == "FactoredConv"
         for layer in find_layers(original)
     )
     net.hybridize()
-    np.testing.assert_allclose(net(x).asnumpy(), original(x).asnumpy(), rtol=2e-3, atol=2e-4)
+    assert_close(net(x), original(x), terms=NET)
 
 
 def test_asymmetric_layers_make_up_for_those_before(shuffle):
@@ -148,16 +149,16 @@ def test_merging_changes_nothing_but_the_shape(shuffle, multiplier):
         assert all(("norm" in layer.form) == merge for layer in done)
     x = images(3, 32, seed=5)
     expected = apart(x).asnumpy()
-    np.testing.assert_allclose(merged(x).asnumpy(), expected, rtol=1e-4, atol=1e-4)
+    assert_close(merged(x), expected, terms=NET)
     # measuring what the new normalisations see leaves the function as it is, in training, too
     norms = [block_at(merged, layer.norm) for layer in layers]
     settle(merged, norms, batches())
     largest = np.abs(expected).max(axis=1, keepdims=True)
-    np.testing.assert_allclose(merged(x).asnumpy() / largest, expected / largest, atol=1e-3)
+    assert_close(merged(x).asnumpy() / largest, expected / largest, terms=NET, condition=10)
     plain = get_model("shufflenetv2", width=0.5, classes=5)
     if multiplier == 1:
         copied(merged, plain)
-        np.testing.assert_allclose(plain(x).asnumpy(), merged(x).asnumpy(), rtol=1e-4, atol=1e-4)
+        assert_close(plain(x), merged(x), terms=NET)
         assert count_graph(merged, 32)[1:] == count_graph(plain, 32)[1:]
 
 
@@ -168,7 +169,7 @@ def test_merging_into_a_convolution_without_bias_or_normalisation():
     (done,) = decompose(original, net, [layer], batches, Options("weight-svd", 3, merge=True))
     assert done.form == {"multiplier": 3, "norm": "body.6", "pointwise": "body.7", "bias": True}
     x = images(3, 32)
-    np.testing.assert_allclose(net(x).asnumpy(), original(x).asnumpy(), rtol=1e-4, atol=1e-5)
+    assert_close(net(x), original(x), terms=500)
 
 
 def test_statistics_are_those_of_all_the_images():
@@ -176,8 +177,8 @@ def test_statistics_are_those_of_all_the_images():
     first = np.concatenate([net.first(mx.nd.array(x)).asnumpy() for x in batches()])
     reestimate(net, batches())
     mean, variance = (p.data().asnumpy() for p in (net.norm.running_mean, net.norm.running_var))
-    np.testing.assert_allclose(mean, first.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(variance, first.var(axis=(0, 2, 3)), rtol=1e-4)
+    assert_close(mean, first.mean(axis=(0, 2, 3)), terms=2000)
+    assert_close(variance, first.var(axis=(0, 2, 3)), terms=2000)
 
 
 def test_statistics_are_measured_without_dropout():
@@ -193,11 +194,11 @@ def test_a_settled_normalisation_is_the_identity_in_training():
     norm.initialize()
     x = images(16, 8).asnumpy() * 3 + 5
     reset(norm)
-    np.testing.assert_allclose(norm(mx.nd.array(x)).asnumpy(), x, rtol=1e-6)
+    assert_close(norm(mx.nd.array(x)), x, axes=())
     settle(norm, [norm], [x])
     with mx.autograd.train_mode():
-        np.testing.assert_allclose(norm(mx.nd.array(x)).asnumpy(), x, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(norm(mx.nd.array(x)).asnumpy(), x, rtol=1e-4, atol=1e-4)
+        assert_close(norm(mx.nd.array(x)), x, terms=1000)
+    assert_close(norm(mx.nd.array(x)), x, terms=1000)
 
 
 def test_moments_of_a_layer_are_those_of_its_patches(shuffle):
@@ -243,8 +244,7 @@ def test_the_command_writes_what_opens_and_trains(run, digits, tmp_path, capsys)
     by_spec = get_model(str(out / "spec.json"), classes=5, input_size=32)
     load_weights(by_spec, out / "last.params")  # as --resume-params does
     x = images(2, 32)
-    np.testing.assert_allclose(by_spec(x).asnumpy(), model.predict(x.asnumpy()), rtol=1e-4,
-                               atol=1e-5)  # fmt: skip
+    assert_close(by_spec(x), model.predict(x.asnumpy()), terms=NET)  # fmt: skip
 
 
 def test_without_images_only_weight_svd(run, tmp_path, capsys):
@@ -373,7 +373,7 @@ def test_shufflenet_is_gluoncvs():
     ours.initialize()
     theirs = randomize(gluoncv.model_zoo.get_model("shufflenet_v2"))
     copy_in_order(ours, theirs)
-    assert relative(ours(images()), theirs(images())) < 1e-5
+    assert_close(ours(images()), theirs(images()), terms=NET)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.models.ssd_box_coder import decode
 from gluon_asymmnet.models.ssd_spec import anchors, get_detector_spec
 from gluon_asymmnet.train.ssd_targets import TargetGenerator
+from tests.floats import assert_close, difference
 
 NEUTRAL = np.eye(3, 4, dtype=np.float32)
 PLAIN = Normalization((0, 0, 0), (1, 1, 1))
@@ -74,7 +75,7 @@ def test_least_overlap_against_slow_loops():
     boxes = np.sort(rng.uniform(0, 200, (4, 2, 2)), axis=1).reshape(4, 4)
     crops = detection_augment._crops(200, 150, 30, rng)
     expected = [slow_least_overlap(boxes, crop) for crop in crops]
-    np.testing.assert_allclose(detection_augment._least_overlap(boxes, crops), expected, rtol=1e-12)
+    assert_close(detection_augment._least_overlap(boxes, crops), expected, precision="float64")
 
 
 def test_crops_have_the_sides_and_shapes_of_the_paper():
@@ -140,7 +141,7 @@ def test_boxes_follow_the_pixels(monkeypatch, mirror):
         rows, columns = (np.flatnonzero((sample.image[0] > 127).any(axis=a)) for a in (1, 0))
         frame = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
         pixel = 300 / min(found.size)  # nearest interpolation of an enlarged crop is that coarse
-        np.testing.assert_allclose(sample.boxes[0], frame, atol=1 + 2 * pixel)
+        assert np.abs(sample.boxes[0] - frame).max() <= 1 + 2 * pixel
         checked += 1
     assert checked >= 10
 
@@ -179,7 +180,7 @@ def test_render_of_the_whole_is_a_resize():
 
 def test_colours_stay_in_their_bounds():
     maps = [random_colour(np.random.default_rng(seed)) for seed in range(2000)]
-    changed = [m for m in maps if not np.allclose(m, NEUTRAL)]
+    changed = [m for m in maps if difference(m, NEUTRAL) > 1e-5]
     assert 0.9 < len(changed) / len(maps) < 0.97  # 15 of 16
     greys = np.array([m @ [128, 128, 128, 1] for m in maps])
     # saturation and hue leave grey alone; brightness adds up to 32, contrast takes 0.5 to 1.5 of it

@@ -19,6 +19,7 @@ import pytest
 from gluon_asymmnet.distributed.watch import LOST
 from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, free_port
+from tests.floats import NET, assert_close
 from tests.test_train import command, paths, run_dir
 
 SCRIPT = ROOT / "tests/distributed_run.py"
@@ -117,7 +118,7 @@ def one_worker(digits, tmp_path_factory):
 def test_workers_compute_what_one_does(digits, tmp_path, one_worker, engine, count):
     """Parameters after 20 steps of the same global batch, with mixup and frozen statistics."""
     sums, arrays = train_together(tmp_path, digits, engine, count)
-    np.testing.assert_allclose(sums[:, 0], one_worker[0][:, 0], rtol=1e-5)
+    assert_close(sums[:, 0], one_worker[0][:, 0], terms=NET)
     moved = 0
     for name, expected in one_worker[1].items():
         scale = np.linalg.norm(expected)
@@ -134,7 +135,7 @@ def test_running_statistics_are_the_mean_of_the_workers(digits, tmp_path, engine
     settings = {"frozen": False, "steps": 1}
     one, two = (train_together(tmp_path, digits, engine, n, **settings)[1][name] for n in (1, 2))
     assert np.linalg.norm(one) > 0
-    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-7)
+    assert_close(two, one, terms=NET)
 
 
 GONE = r"worker {} of 3 \(.*, process \d+\) is gone: its connection closed"

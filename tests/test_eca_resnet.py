@@ -7,11 +7,11 @@ from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.registry import FAMILY_MODELS, ModelSpec
 from gluon_asymmnet.nn.attention import eca_kernel
 from gluon_asymmnet.zoo import get_model
+from tests.floats import NET, assert_close
 from tests.related_nets import (
     check_graph_modes,
     images,
     randomize,
-    relative,
     values,
 )
 
@@ -64,7 +64,7 @@ def test_constant_gate_is_resnet_v1b(depth):
     for name, param in values(net).items():
         if "attention" in name:
             param.set_data(mx.nd.zeros(param.shape))
-    assert relative(net(images()), theirs(images())) < 1e-5
+    assert_close(net(images()), theirs(images()), terms=NET)
 
 
 @pytest.mark.parametrize("settings", [{"depth": 18}, {"depth": 50, "shared": False}])

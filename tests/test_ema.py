@@ -9,6 +9,7 @@ from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.classifier import ClassifierTask
 from gluon_asymmnet.train.ema import AveragedWeights, decay_of
 from gluon_asymmnet.weights.params_file import write_params
+from tests.floats import assert_close
 from tests.test_train import config, one_batch
 
 
@@ -60,9 +61,7 @@ def test_average_is_torchs():
         ours.update(update)
         average.update_parameters(theirs)
     for name, value in ours.as_numpy().items():
-        np.testing.assert_allclose(
-            value, average.module[name.replace(".", "_")].detach(), rtol=1e-6, atol=1e-7
-        )
+        assert_close(value, average.module[name.replace(".", "_")].detach(), terms=20)
 
 
 def test_the_average_of_weights_that_stay_is_these_weights():
@@ -131,4 +130,4 @@ def test_the_average_of_a_training_net_has_each_steps_arrays(digits):
             old = expected.get(name, value)
             expected[name] = old + share * (value - old)
     for name, value in task.ema.as_numpy().items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+        assert_close(value, expected[name], terms=20, name=name)

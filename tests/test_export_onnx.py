@@ -22,6 +22,7 @@ from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.saved import open_model
 from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, run_python
+from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 
 # Every width and every rate of both sizes, though not each with each; both stems; a shuffle; an
@@ -175,7 +176,7 @@ def test_an_exported_symbol_goes_on_to_the_other_forms(tmp_path):
     images = sample_images(2, 32, seed=3)
     for export, form in ((export_onnx, "onnx"), (export_openvino, "openvino")):
         out = export(open_model(symbol), tmp_path / form)
-        assert compare(made.predict(images), Predictor(out).predict(images)).relative < 1e-4
+        assert_close(Predictor(out).predict(images), made.predict(images), terms=NET)
 
 
 @pytest.mark.parametrize(

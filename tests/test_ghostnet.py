@@ -12,12 +12,12 @@ from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.ghostnet import UNITS, GhostUnit
 from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.zoo import get_model
+from tests.floats import NET, assert_close, difference
 from tests.related_nets import (
     check_graph_modes,
     copy_in_order,
     images,
     randomize,
-    relative,
     values,
 )
 
@@ -99,7 +99,7 @@ def test_equals_gluoncv2s():
             value = 6 * value - (3 if name.endswith("bias") else 0)
         param.set_data(value)
     x = images(1, 224)
-    assert relative(ours(x), theirs(x)) < 1e-4
+    assert_close(ours(x), theirs(x), terms=NET)
 
 
 def test_asymmetrical_unit_joins_its_input_on_both_sides():
@@ -109,7 +109,7 @@ def test_asymmetrical_unit_joins_its_input_on_both_sides():
     computed = unit.expand(x)
     assert computed.shape[1] == 72 - 24
     expected = unit.project(mx.nd.concat(x, computed, x, dim=1)) + x
-    assert relative(unit(x), expected) == 0
+    assert difference(unit(x), expected) == 0
 
 
 def test_rate_0_is_ghostnet():
@@ -119,7 +119,7 @@ def test_rate_0_is_ghostnet():
     for net in nets:
         net.initialize(mx.init.MSRAPrelu())
     copy_in_order(nets[1], nets[0])
-    assert relative(nets[1](images()), nets[0](images())) == 0
+    assert difference(nets[1](images()), nets[0](images())) == 0
 
 
 @pytest.mark.parametrize("rate", [0, 1, 2])

@@ -10,7 +10,8 @@ from gluon_asymmnet.models.asymmnet import fold_for_inference
 from gluon_asymmnet.nn.folding import fold
 from gluon_asymmnet.nn.onednn import PLAIN, TRAINING, set_graph_mode
 from gluon_asymmnet.zoo import get_model
-from tests.test_models import BUILDABLE, images, initialized, relative
+from tests.floats import NET, assert_close
+from tests.test_models import BUILDABLE, images, initialized
 
 
 def unsettled(*args, **kwargs):
@@ -43,7 +44,7 @@ def test_gradients_of_the_training_graph(name, width, rate):
     x, label = images(6, size), mx.nd.arange(6) % 5
     plain_loss, plain = gradients(net, PLAIN, x, label)
     tuned_loss, tuned = gradients(net, TRAINING, x, label)
-    np.testing.assert_allclose(tuned_loss, plain_loss, rtol=1e-4)
+    assert_close(tuned_loss, plain_loss, terms=NET)
     difference = sum(((tuned[n] - plain[n]) ** 2).sum() for n in plain)
     assert difference**0.5 < 1e-4 * sum((g**2).sum() for g in plain.values()) ** 0.5
 
@@ -64,7 +65,7 @@ def test_outputs_of_the_inference_graph(name, width, rate):
     folded = fold_for_inference(net)
     for batch, size in ((1, 64), (3, 45)):
         x = images(batch, size)
-        assert relative(folded(x), net(x)) < 1e-4
+        assert_close(folded(x), net(x), terms=NET)
 
 
 @pytest.mark.parametrize("groups", [0, 2])
@@ -73,7 +74,7 @@ def test_optimize_for_inference(groups):
     fast = net.optimize_for_inference(images(1, 64))
     for batch, size in ((1, 64), (19, 64), (2, 96)):  # also other shapes than the sample's
         x = images(batch, size)
-        assert relative(fast(x), net(x)) < 1e-4
+        assert_close(fast(x), net(x), terms=NET)
 
 
 def test_group_normalisation_does_not_fold():
@@ -93,4 +94,4 @@ def test_folding_by_hand():
 @pytest.mark.parametrize("name", ["asymmnet_large", "asymmnet_small", "mobilenetv3_small"])
 def test_the_benchmarks_plain_net_is_the_same_function(name):
     net, x = unsettled(name, classes=5), images(2, 64)
-    assert relative(plain_copy(net, x)(x), net(x)) < 1e-5
+    assert_close(plain_copy(net, x)(x), net(x), terms=NET)

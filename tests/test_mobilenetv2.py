@@ -1,6 +1,5 @@
 """MobileNetV2, its asymmetrical variant, ECA-MobileNetV2 and ANTNet."""
 
-import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import gluoncv, mx
@@ -10,12 +9,12 @@ from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.mobilenetv2 import STEM, MobileNetV2, plan_stages, truncating_scale
 from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.zoo import get_model
+from tests.floats import NET, assert_close, difference
 from tests.related_nets import (
     check_graph_modes,
     copy_in_order,
     images,
     randomize,
-    relative,
     values,
 )
 
@@ -55,7 +54,7 @@ def test_plain_net_is_gluoncvs_with_every_shape_known():
     net.initialize()
     theirs = gluoncvs(0.5)
     copy_in_order(net, theirs)
-    assert relative(net(images()), theirs(images())) == 0
+    assert difference(net(images()), theirs(images())) == 0
 
 
 @pytest.mark.parametrize("width", [0.35, 1.0])
@@ -66,7 +65,7 @@ def test_asymmetrical_bottlenecks_at_rate_0_are_gluoncvs(width):
     net.initialize()
     theirs = gluoncvs(width)
     copy_in_order(net, theirs)
-    assert relative(net(images()), theirs(images())) < 1e-5
+    assert_close(net(images()), theirs(images()), terms=NET)
 
 
 def test_first_block_reuses_nothing():
@@ -122,7 +121,7 @@ def test_eca_with_a_constant_gate_is_mobilenetv2():
             param.set_data(mx.nd.zeros(param.shape))
         elif name.endswith(("project.norm.gamma", "project.norm.beta")):
             param.set_data(2 * param.data())
-    assert relative(net(images()), theirs(images())) < 1e-5
+    assert_close(net(images()), theirs(images()), terms=NET)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_ant_with_attention_of_one_is_mobilenetv2():
             param.set_data(mx.nd.zeros(param.shape))
         elif name.endswith("project.conv.weight"):
             param.set_data(2 * param.data())
-    assert relative(net(images()), theirs(images())) < 1e-5
+    assert_close(net(images()), theirs(images()), terms=NET)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
@@ -207,4 +206,4 @@ def test_dropout_is_the_nets_own_unless_given():
     assert get_model("antnet", classes=3).dropout is None
     assert get_model("eca_mobilenetv2", classes=3, dropout=0).dropout is None
     net = get_model("mobilenetv2_asymm", classes=3, dropout=0.5)
-    assert np.isclose(net.dropout._rate, 0.5)
+    assert net.dropout._rate == pytest.approx(0.5)

@@ -17,6 +17,7 @@ from gluon_asymmnet.nn import (
     SqueezeExcite,
 )
 from gluon_asymmnet.zoo import get_model
+from tests.floats import NET, assert_close, difference
 
 nd = mx.nd
 BUILDABLE = [
@@ -37,11 +38,6 @@ def initialized(*args, **kwargs):
 
 def images(count=2, size=64, seed=0):
     return nd.array(np.random.default_rng(seed).normal(size=(count, 3, size, size)))
-
-
-def relative(a, b):
-    a, b = a.asnumpy(), b.asnumpy()
-    return np.abs(a - b).max() / np.abs(b).max()
 
 
 @pytest.mark.parametrize(("name", "width", "rate"), BUILDABLE)
@@ -82,9 +78,9 @@ def test_hybridized_equals_imperative_in_training_and_inference(name):
     with mx.autograd.record():
         plain_training = net(x)
     net.hybridize(static_alloc=True, static_shape=True)
-    assert relative(net(x), plain) < 1e-5
+    assert_close(net(x), plain, terms=NET)
     with mx.autograd.record():
-        assert relative(net(x), plain_training) < 1e-5
+        assert_close(net(x), plain_training, terms=NET)
 
 
 @pytest.mark.parametrize("width", [0.5, 1.0, 1.25])
@@ -106,7 +102,7 @@ def test_mobilenetv3_is_gluoncvs(size, width):
         value = q.data() * nd.array(rng.uniform(0.5, 1.5, q.shape))
         q.set_data(value)
         p.set_data(value)
-    assert relative(ours(x), theirs(x)) < 1e-5
+    assert_close(ours(x), theirs(x), terms=NET)
 
 
 def test_bottleneck_against_numpy():
@@ -128,7 +124,7 @@ def test_bottleneck_against_numpy():
     assert len(joined) == 5 + 2
     wide = arrays["depthwise.conv.weight"][:, 0, 0, 0][:, None, None] * joined * n
     expected = conv("project", np.maximum(wide, 0)) + v
-    np.testing.assert_allclose(block(x).asnumpy()[0], expected, rtol=1e-5, atol=1e-6)
+    assert_close(block(x).asnumpy()[0], expected, terms=50)
 
 
 def test_channel_shuffle_by_hand():
@@ -144,14 +140,14 @@ def test_shuffle_changes_the_net_and_trains():
     )
     for p, q in zip(plain.collect_params().values(), shuffled.collect_params().values()):
         q.set_data(p.data())
-    assert relative(shuffled(x), plain(x)) > 1e-3
+    assert difference(shuffled(x), plain(x)) > 1e-3
 
 
 def test_activations_by_hand():
     x = nd.array([-4.0, -3.0, -1.5, 0.0, 1.5, 3.0, 4.0])
     gate = [0, 0, 0.25, 0.5, 0.75, 1, 1]
-    np.testing.assert_allclose(HardSigmoid()(x).asnumpy(), gate, atol=1e-7)
-    np.testing.assert_allclose(HardSwish()(x).asnumpy(), x.asnumpy() * gate, atol=1e-6)
+    assert_close(HardSigmoid()(x), gate)
+    assert_close(HardSwish()(x), x.asnumpy() * gate, terms=2)
 
 
 def test_squeeze_excite_against_numpy():
@@ -161,9 +157,7 @@ def test_squeeze_excite_against_numpy():
     a = {n: p.data().asnumpy() for n, p in block._collect_params_with_prefix().items()}
     hidden = np.maximum(a["reduce.weight"][:, :, 0, 0] @ x[0].mean(axis=(1, 2)), 0)
     gate = np.clip((a["restore.weight"][:, :, 0, 0] @ hidden) / 6 + 0.5, 0, 1)
-    np.testing.assert_allclose(
-        block(nd.array(x)).asnumpy()[0], x[0] * gate[:, None, None], rtol=1e-5
-    )
+    assert_close(block(nd.array(x)).asnumpy()[0], x[0] * gate[:, None, None], terms=50)
 
 
 def test_norm_layer_and_its_settings_reach_every_place():
@@ -201,7 +195,7 @@ def test_feature_maps_share_parameters_and_have_their_strides():
         assert found.shape == (1, info.channels, 96 // info.stride, 96 // info.stride)
     before = maps(x)[0].asnumpy()
     net.features.stem.conv.weight.set_data(net.features.stem.conv.weight.data() * 2)
-    assert not np.allclose(before, maps(x)[0].asnumpy())
+    assert difference(maps(x)[0], before) > 1e-3
     assert set(maps.collect_params()) <= set(net.collect_params())
     maps.hybridize()
     assert len(maps(x)) == 3
@@ -218,9 +212,9 @@ def test_any_input_size(size):
 def test_dropout_acts_in_training_only():
     net = initialized("asymmnet_small", width=0.5, classes=3, dropout=0.5)
     x = images()
-    assert relative(net(x), net(x)) == 0
+    assert difference(net(x), net(x)) == 0
     with mx.autograd.record(train_mode=True):
-        assert relative(net(x), net(x)) > 0
+        assert difference(net(x), net(x)) > 0
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from gluon_asymmnet.export.onnx.graph import OUTPUT, OnnxForm, to_model
 from gluon_asymmnet.export.onnx.operators import HARD_SWISH, OPERATORS
 from gluon_asymmnet.export.onnx.trace import trace
 from gluon_asymmnet.export.openvino import save_ir
-from gluon_asymmnet.export.parity import compare, sample_images
+from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.models.asymmnet import fold_for_inference
 from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.utils.extras import load_extra
+from tests.floats import NET, assert_close
 from tests.random_nets import random_detector, random_model, settle
 
 SIDE = 6
@@ -225,12 +226,12 @@ def test_an_operator_alone(case):
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         for batch, logits in expected.items():
             (found,) = session.run(None, {"data": images[:batch]})
-            np.testing.assert_allclose(found, logits, rtol=1e-5, atol=2e-6)
+            assert_close(found, logits, terms=500)
     openvino = load_extra("openvino")
     compiled = openvino.Core().compile_model(
         openvino.Core().read_model(model, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    np.testing.assert_allclose(compiled(images)[0], expected[3], rtol=1e-5, atol=5e-6)
+    assert_close(compiled(images)[0], expected[3], terms=500)
 
 
 def test_every_operator_has_a_case():
@@ -289,7 +290,7 @@ def test_nets_of_the_zoo(name, opset):
     for batch in (1, 3):
         images = sample_images(batch, side, seed=2)
         expected = net(mx.nd.array(images)).asnumpy()
-        assert compare(expected, run(model, images)).relative < 5e-5
+        assert_close(run(model, images), expected, terms=NET)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_0.25", "shufflenet_v2"])
@@ -306,7 +307,7 @@ def test_openvino_runs_them(tmp_path, name):
     for batch in (1, 3):
         images = sample_images(batch, side, seed=2)
         expected = net(mx.nd.array(images)).asnumpy()
-        assert compare(expected, session(images)[0]).relative < 1e-4
+        assert_close(session(images)[0], expected, terms=NET)
 
 
 @pytest.mark.parametrize("form", [OnnxForm(13), OnnxForm(17), OnnxForm(13, hard_swish="clip")])
@@ -321,7 +322,7 @@ def test_asymmnet_walked_is_asymmnet_planned(tmp_path, form):
     ]
     assert weights[0] == weights[1]
     images = sample_images(3, 32, seed=5)
-    np.testing.assert_allclose(run(walked, images), run(planned, images), rtol=1e-4, atol=1e-5)
+    assert_close(run(walked, images), run(planned, images), terms=NET)
 
 
 @pytest.mark.parametrize("form", [OnnxForm(13), OnnxForm(17), OnnxForm(13, hard_swish="clip")])
@@ -341,7 +342,7 @@ def test_the_detector_walked_is_the_detector_planned(tmp_path, name, form):
     assert weights[0] == weights[1]
     assert planned.graph.output == walked.graph.output
     for a, b in zip(*(run_all(model, images) for model in (walked, planned))):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+        assert_close(a, b, terms=NET, axes=(0, 1))
 
 
 def test_the_inference_form_is_walked_too(tmp_path):
@@ -349,7 +350,7 @@ def test_the_inference_form_is_walked_too(tmp_path):
     images = sample_images(2, 32, seed=5)
     model = build_symbol_graph(fold_for_inference(made.net), made.card)
     assert kinds(model)["Reshape"] == 1  # those that only undo oneDNN's layouts are gone
-    assert compare(made.predict(images), run(model, images)).relative < 1e-4
+    assert_close(run(model, images), made.predict(images), terms=NET)
 
 
 def test_nodes_keep_their_names(tmp_path):

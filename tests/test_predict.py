@@ -18,6 +18,7 @@ from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.predict.images import read_image
 from tests.conftest import ROOT, run_python
+from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 from tests.test_image_files import picture
 
@@ -59,7 +60,7 @@ def test_logits_are_the_networks(exported, engine, threads):
         images = sample_images(count, 32, seed=count)
         found = predictor.predict(images)
         assert found.dtype == np.float32
-        assert compare(made.predict(images), found).relative < 1e-4
+        assert_close(found, made.predict(images), terms=NET)
     assert predictor.predict(images[:0]).shape == (0, 10)
 
 

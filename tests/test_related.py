@@ -7,11 +7,12 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.bundle import FORMATS, export_all
 from gluon_asymmnet.export.onnx.export import export_onnx
-from gluon_asymmnet.export.parity import compare, sample_images
+from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.models.registry import FAMILY_MODELS
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.saved import open_model
+from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 
 CLASSES = 5
@@ -39,8 +40,8 @@ def test_a_related_net(tmp_path, name, rate):
     assert expected.shape == (2, CLASSES)
     assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max()
     net.hybridize(static_alloc=True, static_shape=True)
-    assert compare(expected, made.predict(images)).relative < 1e-5
-    assert compare(expected[:1], made.predict(images[:1])).relative < 1e-5
+    assert_close(made.predict(images), expected, terms=NET)
+    assert_close(made.predict(images[:1]), expected[:1], terms=NET)
 
     run = tmp_path / "run"
     run.mkdir()
@@ -55,10 +56,10 @@ def test_a_related_net(tmp_path, name, rate):
     formats = FORMATS if first else ("symbol", "onnx")
     out = export_all(opened, tmp_path / "out", images=images, formats=formats)  # compares
     for engine in ("onnxruntime", "openvino") if first else ():
-        assert compare(expected[:1], Predictor(out, engine).predict(images[:1])).relative < 1e-4
+        assert_close(Predictor(out, engine).predict(images[:1]), expected[:1], terms=NET)
     if first:
         again = export_all(open_model(out), tmp_path / "again", formats=["onnx"])
-        assert compare(expected, Predictor(again).predict(images)).relative < 1e-4
+        assert_close(Predictor(again).predict(images), expected, terms=NET)
 
     _check_gradients(net, images)  # last: it changes the running statistics
 
@@ -88,7 +89,7 @@ def test_a_net_from_a_spec_file(tmp_path):
     assert opened.card.spec == spec
     images = sample_images(3, 32, seed=4)
     again = export_onnx(opened, tmp_path / "again", opset=17)
-    assert compare(made.predict(images), Predictor(again).predict(images)).relative < 1e-4
+    assert_close(Predictor(again).predict(images), made.predict(images), terms=NET)
 
 
 def test_what_is_for_asymmnet_only(tmp_path):

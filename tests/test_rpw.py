@@ -12,6 +12,7 @@ from gluon_asymmnet.models.registry import FAMILY_MODELS, ModelSpec
 from gluon_asymmnet.models.rpw import RPW
 from gluon_asymmnet.models.rpw_plan import as_json, net_cost, plan, window_starts
 from gluon_asymmnet.zoo import get_model
+from tests.floats import assert_close
 
 nd = mx.nd
 NAMES = [name for name, related in FAMILY_MODELS.items() if related.family == "rpw"]
@@ -58,7 +59,7 @@ def test_layer_is_its_definition(given, rule):
         weight = weight.reshape(len(layer.starts), -1, weight.shape[1])
         weight = weight.transpose(1, 0, 2).reshape(given[1], -1)
     for one, y in zip(x, layer(nd.array(x)).asnumpy()):
-        np.testing.assert_allclose(y, loops(one, weight, *given, rule), rtol=1e-4, atol=1e-5)
+        assert_close(y, loops(one, weight, *given, rule), terms=50)
 
 
 @pytest.mark.parametrize("given", [(8, 8, 2, 0.5), (16, 64, 4, 0.25), (64, 128, 2, 0.75)])

@@ -24,6 +24,7 @@ from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.weights.load import load_exact
 from gluon_asymmnet.zoo import get_classifier, get_model
+from tests.floats import NET, assert_close
 from tests.test_ssd_targets import slow_overlap
 
 nd = mx.nd
@@ -92,7 +93,7 @@ def test_anchors_of_a_cell_by_hand():
     centre, side, between = 300 / 38 / 2, 21, math.sqrt(21 * 45)
     long, short = 21 * math.sqrt(2), 21 / math.sqrt(2)
     expected = [(side, side), (between, between), (long, short), (short, long)]
-    np.testing.assert_allclose(cell, [(centre, centre, *box) for box in expected], rtol=1e-6)
+    assert_close(cell, [(centre, centre, *box) for box in expected], axes=())
 
 
 def test_other_maps_are_a_valid_spec():
@@ -180,10 +181,10 @@ def test_hybridized_equals_imperative_in_both_modes(name):
     net.hybridize(static_alloc=True, static_shape=True)
     for _ in range(2):
         for plain, compiled in zip(inferred, net(x)):
-            np.testing.assert_allclose(compiled.asnumpy(), plain, rtol=1e-3, atol=1e-2)
+            assert_close(compiled, plain, terms=NET)
         with mx.autograd.train_mode():
             for plain, compiled in zip(trained, net(x)):
-                np.testing.assert_allclose(compiled.asnumpy(), plain, rtol=1e-3, atol=1e-4)
+                assert_close(compiled, plain, terms=NET)
 
 
 def test_raw_heads_are_the_logits_and_offsets_decoded():
@@ -192,8 +193,8 @@ def test_raw_heads_are_the_logits_and_offsets_decoded():
         logits, offsets = (v.asnumpy().astype(np.float64) for v in net.heads(nd, x))
     scores, boxes = (v.asnumpy() for v in net.raw()(x))
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(scores, shares[..., 1:], rtol=1e-4)
-    np.testing.assert_allclose(boxes, decode(offsets, anchors(net.spec)), rtol=1e-4, atol=1e-2)
+    assert_close(scores, shares[..., 1:], terms=30)
+    assert_close(boxes, decode(offsets, anchors(net.spec)), terms=30)
     assert set(net.raw().collect_params()) == set(net.collect_params())
 
 
@@ -218,11 +219,9 @@ def test_suppression_against_slow_loops(nms):
         expected = slow_suppression(raw_scores, raw_boxes, *nms)
         count = len(expected)
         assert (ids[number] >= 0).sum() == count
-        np.testing.assert_allclose(
-            scores[number, :count, 0], [s for s, _, _ in expected], rtol=1e-5
-        )
+        assert_close(scores[number, :count, 0], [s for s, _, _ in expected])
         assert ids[number, :count, 0].tolist() == [c for _, c, _ in expected]
-        np.testing.assert_allclose(boxes[number, :count], [b for _, _, b in expected], atol=1e-2)
+        assert_close(boxes[number, :count], [b for _, _, b in expected])
     net.set_nms(nms_thresh=-1)
     assert net(x)[0].shape == (2, 3 * len(anchors(net.spec)), 1)
 
@@ -236,8 +235,8 @@ def test_reset_class(name, reuse):
     net.reset_class(["bird", "dog"], reuse)
     assert (net.classes, net.num_classes) == (["bird", "dog"], 2)
     logits, offsets = (v.asnumpy() for v in net.heads(nd, x))
-    np.testing.assert_allclose(logits[..., [0, 2]], before[0][..., [0, 2]], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(offsets, before[1], rtol=1e-4, atol=1e-5)
+    assert_close(logits[..., [0, 2]], before[0][..., [0, 2]], terms=NET)
+    assert_close(offsets, before[1], terms=NET)
     assert np.abs(logits[..., 1] - before[0][..., 1]).max() > 0.01  # "bird" is not "cat"
     assert set(net(x)[0].asnumpy().ravel()) <= {-1, 0, 1}
     names = list(net._collect_params_with_prefix())

@@ -12,6 +12,7 @@ from gluon_asymmnet.models.ssd_box_coder import decode, encode, to_corners
 from gluon_asymmnet.models.ssd_spec import anchors, get_detector_spec
 from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.train.ssd_targets import TargetGenerator, match
+from tests.floats import assert_close
 
 nd = mx.nd
 
@@ -80,7 +81,7 @@ def test_targets_against_slow_loops(few_anchors, count, use_difficult):
     found = TargetGenerator(few_anchors, use_difficult=use_difficult)(boxes, labels, difficult)
     classes, offsets = slow_targets(few_anchors, boxes, labels, difficult, use_difficult)
     np.testing.assert_array_equal(found.classes, classes)
-    np.testing.assert_allclose(found.boxes, offsets, rtol=1e-5, atol=1e-6)
+    assert_close(found.boxes, offsets, terms=4)
     assert (found.classes > 0).sum() >= (count if use_difficult else (~difficult).sum())
 
 
@@ -109,7 +110,9 @@ def test_matching_by_hand():
 def test_decoding_undoes_coding(few_anchors):
     rng = np.random.default_rng(0)
     boxes, _, _ = objects(rng, len(few_anchors))
-    np.testing.assert_allclose(decode(encode(boxes, few_anchors), few_anchors), boxes, atol=1e-9)
+    assert_close(
+        decode(encode(boxes, few_anchors), few_anchors), boxes, terms=4, precision="float64"
+    )
 
 
 def test_targets_are_gluoncvs(few_anchors):
@@ -134,9 +137,7 @@ def test_targets_are_gluoncvs(few_anchors):
         same = classes.asnumpy()[0] == found.classes
         assert same[~most].all()
         assert same.mean() > 0.95
-        np.testing.assert_allclose(
-            offsets.asnumpy()[0][same], found.boxes[same], rtol=1e-3, atol=1e-3
-        )
+        assert_close(offsets.asnumpy()[0][same], found.boxes[same], terms=4)
 
 
 # --- Loss ------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def test_loss_against_slow_loops(ratio, least, hybrid):
     if hybrid:
         loss.hybridize()
     found = np.array([v.asnumpy() for v in loss(*map(nd.array, arrays))])
-    np.testing.assert_allclose(found, slow_loss(*arrays, ratio, least), rtol=1e-5)
+    assert_close(found, slow_loss(*arrays, ratio, least), terms=100)
     assert (found[:, -1] > 0).tolist() == [least > 0, False]  # the picture without objects
 
 
@@ -195,7 +196,7 @@ def test_loss_and_its_gradient_are_gluoncvs():
         loss.backward()
         gradients.append((loss.asnumpy(), logits.grad.asnumpy(), offsets.grad.asnumpy()))
     for mine, theirs in zip(*gradients):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+        assert_close(mine, theirs, terms=100)
 
 
 def test_loss_without_any_object_is_zero_with_finite_gradients():

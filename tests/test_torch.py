@@ -18,6 +18,7 @@ from gluon_asymmnet.weights.convert import convert
 from gluon_asymmnet.weights.layouts import entries
 from gluon_asymmnet.zoo import get_model
 from tests.conftest import run_python
+from tests.floats import NET, assert_close, difference
 
 
 def random_arrays(plan, classes, seed=0):
@@ -56,11 +57,6 @@ def pair(tmp_path):
     return make
 
 
-def relative(a, b):
-    assert a.shape == b.shape
-    return np.abs(a - b).max() / np.abs(b).max()
-
-
 def outputs(gluon, net, size=64):
     images = np.random.default_rng(1).normal(size=(2, 3, size, size)).astype(np.float32)
     with torch.no_grad():
@@ -84,7 +80,7 @@ SAME = [
 @pytest.mark.parametrize(("name", "settings"), SAME)
 def test_logits_are_those_of_gluon(pair, name, settings):
     ours, gluons = outputs(*pair(name, **settings))
-    assert relative(ours.numpy(), gluons.asnumpy()) < 1e-5
+    assert_close(ours, gluons, terms=NET)
     assert np.abs(ours.numpy()).max() > 0.1
 
 
@@ -93,7 +89,7 @@ def test_shuffle_and_first_shortcut_are_seen_by_the_comparison(pair):
     plain, _ = outputs(*pair("asymmnet_large", width=0.5))
     for other in ({"shuffle_groups": 2}, {"stem": "scaled"}):
         logits, _ = outputs(*pair("asymmnet_large", width=0.5, **other))
-        assert relative(logits.numpy(), plain.numpy()) > 1e-3
+        assert difference(logits, plain) > 1e-3
 
 
 def test_state_dict_differs_by_the_norms_alone():
@@ -145,7 +141,7 @@ def test_feature_maps_are_those_of_gluon(pair, name, first):
     gluon, net = pair(name, width=0.5, features_only=True, out_indices=indices)
     maps = gluon.feature_maps(*("c1", "c2", "c3", "c4", "c5", "squeeze")[first:])
     for ours, gluons in zip(*outputs(maps, net)):
-        assert relative(ours.numpy(), gluons.asnumpy()) < 1e-5
+        assert_close(ours, gluons, terms=NET)
 
 
 def test_feature_info():

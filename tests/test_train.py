@@ -28,6 +28,7 @@ from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.weights.layouts import entries
 from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, run_python
+from tests.floats import NET, assert_close
 from tests.test_config import README_COMMAND
 
 TINY = {
@@ -82,9 +83,9 @@ def test_smoothed_and_mixed_targets_by_hand(digits):
     expected = np.full((2, 10), 0.01)
     expected[0, 3] = expected[1, 7] = 0.91  # 1 - 0.1 + 0.1 / 10
     target = task._target(label)
-    np.testing.assert_allclose(target.asnumpy(), expected, rtol=1e-6)
+    assert_close(target, expected, axes=())
     mixed = 0.7 * expected + 0.3 * expected[::-1]
-    np.testing.assert_allclose(Mix(0.7).labels(target).asnumpy(), mixed, rtol=1e-6)
+    assert_close(Mix(0.7).labels(target), mixed, axes=())
 
 
 def test_mixup_is_off_in_the_last_epochs(digits):
@@ -121,7 +122,7 @@ def test_one_update_is_nesterov_with_weight_decay(digits, no_wd):
             change = lr * (gradient + decay * weight[n])
             weight[n] = weight[n] - (0.9 * (0.9 * velocity[n] + change) + change)
             velocity[n] = 0.9 * velocity[n] + lr * (gradient + decay * weight[n])
-            np.testing.assert_allclose(arrays[n].data().asnumpy(), weight[n], rtol=2e-4, atol=1e-6)
+            assert_close(arrays[n].data(), weight[n], terms=NET)
 
 
 def test_sums_are_loss_and_hits(digits):
@@ -146,7 +147,7 @@ def test_loss_scale_leaves_the_update_as_it_is(digits):
         task.step(one_batch(digits), 0, np.random.default_rng(0)).wait_to_read()
         results.append(checkpoint.net_arrays(task.net))
     for name, value in results[0].items():
-        np.testing.assert_allclose(results[1][name], value, rtol=1e-5, atol=1e-7)
+        assert_close(results[1][name], value, terms=NET)
 
 
 def test_two_devices_do_what_one_does(digits):
@@ -159,10 +160,10 @@ def test_two_devices_do_what_one_does(digits):
                                 for t in (one, two))):  # fmt: skip
         q.set_data(p.data())
     sums = [t.step(one_batch(digits), 0, np.random.default_rng(0)).asnumpy() for t in (one, two)]
-    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-4)
+    assert_close(sums[0], sums[1], terms=NET)
     a, b = (checkpoint.net_arrays(t.net) for t in (one, two))
     for name in a:
-        np.testing.assert_allclose(b[name], a[name], rtol=1e-4, atol=1e-6)
+        assert_close(b[name], a[name], terms=NET)
 
 
 def test_learning_rate_scales_with_the_global_batch_on_request(digits):

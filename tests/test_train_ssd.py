@@ -37,6 +37,7 @@ from gluon_asymmnet.utils.settings import REFUSED, from_json, to_json
 from gluon_asymmnet.weights.params_file import read_params
 from gluon_asymmnet.zoo import get_classifier, open_detector
 from tests.conftest import ROOT, run_python
+from tests.floats import NET, assert_close
 from tests.test_detection_records import records_of
 
 GLUONCVS = (
@@ -159,7 +160,7 @@ def test_one_update_is_the_gradient_over_the_matched_anchors(boxes, tmp_path):
         if param.grad_req != "null":
             gradient = param.grad().asnumpy() / matched
             expected = before[name] - 0.05 * (gradient + 0.01 * before[name])
-            np.testing.assert_allclose(param.data().asnumpy(), expected, rtol=1e-4, atol=1e-6)
+            assert_close(param.data(), expected, terms=NET)
 
 
 def test_clipping_bounds_the_gradient_over_the_matched_anchors(boxes, tmp_path):
@@ -182,10 +183,10 @@ def test_two_devices_do_what_one_does(boxes, tmp_path):
         q.set_data(p.data())
     batch = next(one.batches(0, 0))
     sums = [t.step(batch, 0, np.random.default_rng(0)).asnumpy() for t in (one, two)]
-    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-4)
+    assert_close(sums[0], sums[1], terms=NET)
     a, b = (net_arrays(t.net) for t in (one, two))
     for name in a:
-        np.testing.assert_allclose(b[name], a[name], rtol=1e-3, atol=1e-5)
+        assert_close(b[name], a[name], terms=NET)
 
 
 def _fixed(block):
@@ -282,7 +283,7 @@ def _compare_gradients(trained, size, batch):
             expected = others[name].grad().asnumpy()
             scale = np.abs(expected).max()
             assert scale > 0, name
-            np.testing.assert_allclose(param.grad().asnumpy(), expected, atol=1e-3 * scale)
+            assert_close(param.grad(), expected, terms=NET)
 
 
 def test_gluoncvs_records_give_the_batches_of_the_folder(boxes, tmp_path):
@@ -295,7 +296,7 @@ def test_gluoncvs_records_give_the_batches_of_the_folder(boxes, tmp_path):
     for ours, theirs in zip(folder.batches(0, 0), records.batches(0, 0)):
         np.testing.assert_array_equal(theirs.data, ours.data)
         np.testing.assert_array_equal(theirs.cls_target, ours.cls_target)
-        np.testing.assert_allclose(theirs.box_target, ours.box_target, atol=1e-4)
+        assert_close(theirs.box_target, ours.box_target, terms=4)
 
 
 # --- Evaluation ------------------------------------------------------------------------------
