@@ -6,9 +6,9 @@ import pytest
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import LARGE, SMALL, plan_net
-from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.weights.layouts import entries, exported_names
-from gluon_asymmnet.weights.load import load_weights
+from gluon_asymmnet.weights.load import load_weights, newest_weights
 from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.zoo import get_model
 
@@ -110,3 +110,16 @@ def test_another_width_is_refused(tmp_path):
     net.save_parameters(str(tmp_path / "a.params"))
     with pytest.raises(FormatError, match=r"wrongly shaped: features\.stem\.conv\.weight is"):
         load_weights(get_model("asymmnet_small", width=1.25), tmp_path / "a.params")
+
+
+def test_the_best_weights_of_a_run_come_before_the_last_and_the_newest(tmp_path):
+    with pytest.raises(InputError, match="the run has no weights yet"):
+        newest_weights(tmp_path)
+    order = [
+        "checkpoints/step-000000009/net.params", "checkpoints/step-000000010/net.params",
+        "last.params", "best.params",
+    ]  # fmt: skip
+    for name in order:  # each comes before those already there
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        assert newest_weights(tmp_path) == tmp_path / name
