@@ -125,8 +125,8 @@ def test_accumulated_updates_are_those_of_the_large_batch(digits, devices):
         sums = [t.step(batch, 0, np.random.default_rng(step)).asnumpy() for t in (large, parts)]
         assert_close(sums[1], sums[0], terms=NET)
     a, b = (checkpoint.net_arrays(t.net) for t in (large, parts))
-    for name in a:
-        assert_close(b[name], a[name], terms=NET)
+    for name in a:  # each of three steps starts from the differences of the one before
+        assert_close(b[name], a[name], terms=NET, condition=10)
 
 
 def test_accumulation_scales_the_rate_and_counts_its_images(digits):

@@ -137,7 +137,8 @@ def test_targets_are_gluoncvs(few_anchors):
         same = classes.asnumpy()[0] == found.classes
         assert same[~most].all()
         assert same.mean() > 0.95
-        assert_close(offsets.asnumpy()[0][same], found.boxes[same], terms=4)
+        # divided by 0.1, the variance of the centres
+        assert_close(offsets.asnumpy()[0][same], found.boxes[same], terms=4, condition=10)
 
 
 # --- Loss ------------------------------------------------------------------------------------
