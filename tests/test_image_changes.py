@@ -143,7 +143,7 @@ def test_erasing_tries_again_where_a_rectangle_does_not_fit(size):
     """On a strip every third one does not; ten in a row do not once in 50,000 images."""
     rng = np.random.default_rng(0)
     image = np.full((3, *size), 9, np.float32)
-    assert all((erased(image, 1.0, rng) != 9).any() for _ in range(300))
+    assert all((random_erasing(image, 1.0, rng) != 9).any() for _ in range(300))
 
 
 def test_neither_is_on_and_then_nothing_is_drawn_for_them():
