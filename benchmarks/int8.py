@@ -106,7 +106,7 @@ def random_model(name: str, size: int, crops: int):
     from gluon_asymmnet import get_model
     from gluon_asymmnet._mxnet import mx
     from gluon_asymmnet.card import Card
-    from gluon_asymmnet.saved import SavedModel
+    from gluon_asymmnet.saved import Saved
 
     card = Card.of(ModelSpec.parse(name), input_size=size)
     images = photographs.crops(2 * crops, size, card.preprocessing.normalization)
@@ -119,7 +119,7 @@ def random_model(name: str, size: int, crops: int):
     logits.backward()  # the backward pass stores the statistics
     mx.nd.waitall()
     net.hybridize(static_alloc=True, static_shape=True)
-    return SavedModel(card, net, Path("random.params")), images
+    return Saved(card, net, Path("random.params")), images
 
 
 def write(found: dict, out: str) -> None:

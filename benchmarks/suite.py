@@ -182,14 +182,14 @@ def export(case: Case, out: Path):
     from gluon_asymmnet._mxnet import mx
     from gluon_asymmnet.card import Card
     from gluon_asymmnet.export.bundle import export_all
-    from gluon_asymmnet.saved import SavedModel
+    from gluon_asymmnet.saved import Saved
 
     net = get_model(case.model, width=case.width, input_size=case.size)
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     net.hybridize()
     card = Card.of(ModelSpec.parse(case.model, width=case.width), input_size=case.size)
-    model = SavedModel(card, net, Path("net.params"))
+    model = Saved(card, net, Path("net.params"))
     export_all(model, out)
     return model
 

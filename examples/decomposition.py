@@ -127,8 +127,12 @@ def _tune(digits, folder: Path, tag: str, model: str, weights: Path, width: floa
 
 
 def _decomposed(model, digits, folder, name, method, multiplier, settings) -> dict:
-    from gluon_asymmnet.compress.images import sampled_batches
-    from gluon_asymmnet.compress.model import SPEC_FILE, decompose_model, write_decomposed
+    from gluon_asymmnet.compress.model import (
+        SPEC_FILE,
+        decompose_model,
+        sampled_batches,
+        write_decomposed,
+    )
     from gluon_asymmnet.compress.options import Options
     from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.saved import open_model
@@ -152,7 +156,7 @@ def _decomposed(model, digits, folder, name, method, multiplier, settings) -> di
 def _layer_errors(model, digits) -> dict:
     """Mean relative error of the responses over the layers, by method and multiplier."""
     from gluon_asymmnet.compress import decomposition as d
-    from gluon_asymmnet.compress.images import sampled_batches
+    from gluon_asymmnet.compress.model import sampled_batches
     from gluon_asymmnet.compress.network import arrays_of, chosen, layer_moments
     from gluon_asymmnet.compress.options import Options
     from gluon_asymmnet.data.sources import open_source

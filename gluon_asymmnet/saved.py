@@ -30,44 +30,42 @@ PARAMS_SUFFIX = "-0000.params"
 _WANTED = "a run directory, a folder or -symbol.json that was exported, or a .params file"
 
 
-class SavedModel(NamedTuple):
-    """A network that can be called, and what it is."""
+class Saved(NamedTuple):
+    """A classifier or a detector with weights, and its card."""
 
-    card: Card
-    net: object  # AsymmNet, or SymbolBlock for an exported symbol
-    weights: Path
+    card: Union[Card, DetectorCard]
+    net: object  # AsymmNet or another block, SSD, or the SymbolBlock of an exported symbol
+    weights: Path  # the parameter file; of a detector the path that was opened
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Map ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits."""
-        return self.net(mx.nd.array(images)).asnumpy()
+        """Map ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits.  For classifiers."""
+        return self.outputs(images)[0]
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray]:
-        """Return what the network, and its symbol, give."""
-        return (self.predict(images),)
+    def outputs(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Map ``(n, 3, H, W)`` float32 to the outputs of the net and of its symbol.
 
-    raw = run  # what its other forms give
+        Returns: a classifier's logits; or a detector's ids, scores and boxes, as ``SSD`` gives
+            them.
+        """
+        return _arrays(self.net(mx.nd.array(images)))
 
+    def outputs_before_nms(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Map ``(n, 3, H, W)`` float32 to the outputs of the net's ONNX and OpenVINO files.
 
-class SavedDetector(NamedTuple):
-    """A detector that can be called, and what it is."""
-
-    card: DetectorCard
-    net: object  # SSD, or SymbolBlock for an exported symbol
-    weights: Path  # what was opened
-
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Map ``(n, 3, S, S)`` float32 to ids, scores and boxes, as ``SSD`` gives them."""
-        return tuple(output.asnumpy() for output in self.net(mx.nd.array(images)))
-
-    def raw(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Map ``(n, 3, S, S)`` float32 to scores and boxes of all anchors, as ``RawSSD``."""
-        return tuple(output.asnumpy() for output in self.net.raw()(mx.nd.array(images)))
+        Returns: a classifier's logits; or a detector's scores without the background's and boxes,
+            for all anchors.
+        """
+        if self.card.kind != DETECTOR:
+            return self.outputs(images)
+        return _arrays(self.net.raw()(mx.nd.array(images)))
 
 
-AnyModel = Union[SavedModel, SavedDetector]
+def _arrays(outputs) -> tuple[np.ndarray, ...]:
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    return tuple(output.asnumpy() for output in outputs)
 
 
-def open_saved(path) -> AnyModel:
+def open_saved(path) -> Saved:
     """Open a classifier or a detector, as the card there says; errors as ``open_model``."""
     return _open_detector(Path(path)) if kind_at(path) == DETECTOR else open_model(path)
 
@@ -79,16 +77,16 @@ def kind_at(path) -> str:
     return kind_of(card_text(card)) if card.is_file() else CLASSIFIER
 
 
-def _open_detector(path: Path) -> SavedDetector:
+def _open_detector(path: Path) -> Saved:
     symbols = sorted(path.glob(f"*{SYMBOL_SUFFIX}")) if path.is_dir() else [path]
     if len(symbols) == 1 and symbols[0].name.endswith(SYMBOL_SUFFIX):
         return _open_detector_symbol(symbols[0])
     card, net = open_detector(path)
     net.hybridize(static_alloc=True, static_shape=True)
-    return SavedDetector(card, net, path)
+    return Saved(card, net, path)
 
 
-def _open_detector_symbol(symbol: Path) -> SavedDetector:
+def _open_detector_symbol(symbol: Path) -> Saved:
     card = read_detector_card(symbol.parent / CARD_FILE)
     net, weights = _load(symbol)
     values, boxes = len(card.class_names) + 1, len(plan_detector(card.spec)[0].boxes)
@@ -99,10 +97,10 @@ def _open_detector_symbol(symbol: Path) -> SavedDetector:
             f"{symbol} is not the detector of its card, {card.model} with {values - 1} classes: "
             f"{name} is {found or 'missing'}, not {(values * boxes,)}"
         )
-    return SavedDetector(card, net, weights)
+    return Saved(card, net, weights)
 
 
-def open_model(path, card: Optional[Card] = None) -> SavedModel:
+def open_model(path, card: Optional[Card] = None) -> Saved:
     """Open whatever ``path`` is.
 
     Args:
@@ -130,7 +128,7 @@ def open_model(path, card: Optional[Card] = None) -> SavedModel:
     return open_weights(path, card or read_card(beside))
 
 
-def _open_folder(folder: Path) -> SavedModel:
+def _open_folder(folder: Path) -> Saved:
     symbols = sorted(folder.glob(f"*{SYMBOL_SUFFIX}"))
     if len(symbols) == 1:
         return open_symbol(symbols[0])
@@ -139,8 +137,8 @@ def _open_folder(folder: Path) -> SavedModel:
     return open_weights(newest_weights(folder), read_card(folder / CARD_FILE))
 
 
-def faster(model: AnyModel) -> AnyModel:
-    """Return the model in its form for inference on the CPU, if its network has one."""
+def optimized(model: Saved) -> Saved:
+    """Return the model with its net optimized for inference on the CPU, if that is possible."""
     if not isinstance(model.net, AsymmNet) or model.card.norm != "batch":
         return model
     side = model.card.input_size
@@ -157,18 +155,18 @@ def build(card: Card):
     )
 
 
-def open_weights(weights: Path, card: Card) -> SavedModel:
+def open_weights(weights: Path, card: Card) -> Saved:
     """Build the network of a card and read its parameters."""
     net = build(card)
     load_weights(net, weights)
     net.hybridize(static_alloc=True, static_shape=True)
-    return SavedModel(card, net, Path(weights))
+    return Saved(card, net, Path(weights))
 
 
-def open_symbol(symbol: Path) -> SavedModel:
+def open_symbol(symbol: Path) -> Saved:
     """Load an exported symbol with the parameters and the card beside it."""
     symbol = Path(symbol)
-    return SavedModel(read_card(symbol.parent / CARD_FILE), *_load(symbol))
+    return Saved(read_card(symbol.parent / CARD_FILE), *_load(symbol))
 
 
 def _load(symbol: Path):

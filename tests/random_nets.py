@@ -7,11 +7,11 @@ from gluon_asymmnet.card import Card
 from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.models.ssd import SCORE_THRESHOLD
-from gluon_asymmnet.saved import SavedModel, build
+from gluon_asymmnet.saved import Saved, build
 from gluon_asymmnet.zoo import get_model
 
 
-def random_model(folder, batch=32, **settings) -> SavedModel:
+def random_model(folder, batch=32, **settings) -> Saved:
     """The network of a card; AsymmNet-Small 0.35 of 7 classes and 32 pixels by default.
 
     Gamma and beta are random, and the running statistics are those of a batch of images: with
@@ -24,7 +24,7 @@ def random_model(folder, batch=32, **settings) -> SavedModel:
     })  # fmt: skip
     net = build(card)
     settle(net, sample_images(batch, card.input_size, seed=1))
-    return SavedModel(card, net, folder / "net.params")
+    return Saved(card, net, folder / "net.params")
 
 
 def random_detector(folder, name, images, class_names=("cat", "dog", "fish")):

@@ -9,7 +9,7 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export import symbol as exporter
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
-from gluon_asymmnet.saved import SavedModel, open_model
+from gluon_asymmnet.saved import Saved, open_model
 from gluon_asymmnet.zoo import get_model
 from symbols.asymmnet import get_symbol
 from symbols.make_goldens import MODELS, manifest_entry, symbol_json
@@ -25,7 +25,7 @@ def model(tmp_path, **changes):
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     net.hybridize()
-    return SavedModel(card, net, tmp_path / "net.params")
+    return Saved(card, net, tmp_path / "net.params")
 
 
 @pytest.mark.parametrize("rate", [0, 1, 2])

@@ -124,7 +124,7 @@ def _batches(args, card):
     """Return what gives the sampled images' network input, as often as it is called."""
     if not (args.rec_train or args.data_dir):
         return None
-    from gluon_asymmnet.compress.images import sampled_batches
+    from gluon_asymmnet.compress.model import sampled_batches
     from gluon_asymmnet.data.sources import open_source
 
     source = open_source(rec=args.rec_train, idx=args.rec_train_idx, folder=args.data_dir)

@@ -1,4 +1,4 @@
-"""``asymmnet optimize MODEL --budget-macs N --budget-params N --out SPEC.json``."""
+"""``asymmnet search MODEL --budget-macs N --budget-params N --out SPEC.json``."""
 
 import argparse
 
@@ -8,13 +8,14 @@ _FAMILY = "rpw"
 def add_parser(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "optimize",
+        "search",
+        aliases=["optimize"],
         help="propose a smaller or better-shaped net within budgets, and write its spec",
         description="Nothing is trained: a net is judged by the 3D receptive field of its stages, "
         "a measure of this project's own (docs/optimizer.md).  Stages get other widths, fewer "
         "units and an earlier pool; units become depthwise + RPW.  The spec file is a model as "
         "any other: train_imagenet.py --model SPEC.json.",
-        epilog="example: asymmnet optimize cifar_vgg16 --budget-macs 30M --budget-params 1M "
+        epilog="example: asymmnet search cifar_vgg16 --budget-macs 30M --budget-params 1M "
         "--out vgg16_small.json",
     )
     parser.add_argument(

@@ -13,10 +13,12 @@ from gluon_asymmnet.card import CARD_FILE, Card
 from gluon_asymmnet.compress.network import Decomposed, chosen, decompose
 from gluon_asymmnet.compress.normalisation import reestimate, settle
 from gluon_asymmnet.compress.options import METHODS, Options, check
+from gluon_asymmnet.data.transforms import Preprocessing
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.evaluation.classification import ShardedSource, read_batches
 from gluon_asymmnet.models.complexity import count_graph
 from gluon_asymmnet.models.factored import block_at
-from gluon_asymmnet.saved import SavedModel, open_weights
+from gluon_asymmnet.saved import Saved, open_weights
 from gluon_asymmnet.utils.atomic import new_folder
 from gluon_asymmnet.weights.params_file import write_params
 
@@ -26,13 +28,13 @@ Batches = Callable[[], Iterable[np.ndarray]]
 
 
 def decompose_model(
-    model: SavedModel,
+    model: Saved,
     batches: Optional[Batches],
     options: Options,
     *,
     pattern: Optional[str] = None,
     progress: Callable[[Decomposed], None] = lambda layer: None,
-) -> tuple[SavedModel, dict]:
+) -> tuple[Saved, dict]:
     """Return a decomposed copy of a classifier, and a report as ``REPORT_FILE`` holds it.
 
     Statistics of batch normalisation are measured anew, if there are images.
@@ -80,10 +82,25 @@ def decompose_model(
     }
     for net in (model.net, smaller.net):
         net.hybridize(static_alloc=True, static_shape=True)
-    return SavedModel(card, smaller.net, Path(WEIGHTS_FILE)), report
+    return Saved(card, smaller.net, Path(WEIGHTS_FILE)), report
 
 
-def write_decomposed(model: SavedModel, report: dict, out) -> Path:
+def sampled_batches(
+    source, preprocessing: Preprocessing, images: int, batch_size: int = 32
+) -> Callable[[], Iterable[np.ndarray]]:
+    """Return a function that yields ``(n, 3, H, W)`` batches of about ``images`` images.
+
+    The images are spread evenly over the source and decoded at each call; memory: one batch.
+    """
+    part = ShardedSource(source, 0, max(1, len(source) // images))
+
+    def batches() -> Iterable[np.ndarray]:
+        return (images for images, _ in read_batches(part, preprocessing, batch_size))
+
+    return batches
+
+
+def write_decomposed(model: Saved, report: dict, out) -> Path:
     """Write what ``decompose_model`` gave, all or nothing; ``out`` opens like a run directory.
 
     Raises: InputError if ``out`` exists.
@@ -98,7 +115,7 @@ def write_decomposed(model: SavedModel, report: dict, out) -> Path:
     return out
 
 
-def _base_of(model: SavedModel) -> dict:
+def _base_of(model: Saved) -> dict:
     """Return the ``base`` of the spec of a decomposed net."""
     card: Card = model.card
     row = card.model_spec.family_model

@@ -13,7 +13,7 @@ from gluon_asymmnet.export.onnx.export import write_onnx
 from gluon_asymmnet.export.onnx.graph import OnnxForm
 from gluon_asymmnet.export.openvino import write_openvino
 from gluon_asymmnet.export.symbol import write_symbol
-from gluon_asymmnet.saved import AnyModel
+from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.extras import load_extra
 
 # form -> what writes it, and the libraries that it needs
@@ -26,7 +26,7 @@ FORMATS = tuple(_FORMS)
 
 
 def export_all(
-    model: AnyModel,
+    model: Saved,
     out,
     *,
     form: Optional[OnnxForm] = None,

@@ -28,7 +28,7 @@ def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.nda
     """Write the files of every writer and ``card.json`` to the folder ``out``, all or nothing.
 
     Args:
-        model: the ``SavedModel`` or ``SavedDetector``.
+        model: the ``Saved`` model.
         out: a folder that does not exist yet.
         images: ``(n, 3, S, S)`` float32, S the card's input size, to compare on; made here if None.
 

@@ -10,13 +10,13 @@ from gluon_asymmnet.export.onnx.export import limit_of, to_onnx
 from gluon_asymmnet.export.onnx.graph import CARD_KEY, OnnxForm
 from gluon_asymmnet.export.parity import require
 from gluon_asymmnet.predict.engines import RT_INFO, OpenVino
-from gluon_asymmnet.saved import AnyModel, card_id
+from gluon_asymmnet.saved import Saved, card_id
 from gluon_asymmnet.utils.extras import load_extra
 
 _FORM = OnnxForm(opset=17)  # with the HardSwish operator, the one form that is fused here
 
 
-def export_openvino(model: AnyModel, out, *, images: Optional[np.ndarray] = None) -> Path:
+def export_openvino(model: Saved, out, *, images: Optional[np.ndarray] = None) -> Path:
     """Write ``out/<variant>.xml``, ``.bin`` and ``card.json``, all or nothing.
 
     Weights stay float32: whether the arithmetic is float32 or bfloat16 is said when the files
@@ -36,15 +36,19 @@ def export_openvino(model: AnyModel, out, *, images: Optional[np.ndarray] = None
     return export_folder(model, out, [write_openvino], images)
 
 
-def write_openvino(model: AnyModel, folder: Path, images: np.ndarray) -> dict[str, AnyParity]:
+def write_openvino(model: Saved, folder: Path, images: np.ndarray) -> dict[str, AnyParity]:
     """Write the IR into ``folder``; raise RunError if it differs from the network."""
     path = folder / f"{card_id(model.card)}.xml"
     save_ir(to_ir(model), path)
     run = OpenVino(path, precision="f32").run
-    return {"openvino": require("the IR", model.raw(images), run, images, limit_of(model))}
+    return {
+        "openvino": require(
+            "the IR", model.outputs_before_nms(images), run, images, limit_of(model)
+        )
+    }
 
 
-def to_ir(model: AnyModel):
+def to_ir(model: Saved):
     """Return the ``openvino.Model`` of a network, its card without parity."""
     openvino = load_extra("openvino")
     proto = to_onnx(model, _FORM)

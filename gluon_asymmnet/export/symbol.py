@@ -12,7 +12,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import AnyParity, export_folder
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.models.asymmnet import AsymmNet, fold_for_inference
-from gluon_asymmnet.saved import PARAMS_SUFFIX, SYMBOL_SUFFIX, AnyModel, card_id, import_symbol
+from gluon_asymmnet.saved import PARAMS_SUFFIX, SYMBOL_SUFFIX, Saved, card_id, import_symbol
 
 LIMIT = 1e-5  # relative; the reloaded graph runs the same operators
 # relative; batch normalisation is folded: by us, or by oneDNN when mx.mod.Module binds the graph
@@ -20,7 +20,7 @@ FOLDED_LIMIT = 1e-4
 
 
 def export_symbol(
-    model: AnyModel, out, images: Optional[np.ndarray] = None, *, optimized: bool = False
+    model: Saved, out, images: Optional[np.ndarray] = None, *, optimized: bool = False
 ) -> Path:
     """Write ``out/<variant>-symbol.json``, ``-0000.params`` and ``card.json``, all or nothing.
 
@@ -42,7 +42,7 @@ def export_symbol(
 
 
 def write_symbol(
-    model: AnyModel, folder: Path, images: np.ndarray, optimized: bool = False
+    model: Saved, folder: Path, images: np.ndarray, optimized: bool = False
 ) -> dict[str, AnyParity]:
     """Write the symbol and its parameters into ``folder``; raise RunError if they differ."""
     if isinstance(model.net, mx.gluon.SymbolBlock):
@@ -52,7 +52,7 @@ def write_symbol(
             "--optimized is for AsymmNet and MobileNetV3; others run faster from ONNX or IR"
         )
     prefix = folder / card_id(model.card)
-    expected = model.run(images)
+    expected = model.outputs(images)
     net, limit, folded = model.net, LIMIT, FOLDED_LIMIT
     if model.card.kind == DETECTOR:
         limit = folded = DETECTOR_LIMIT

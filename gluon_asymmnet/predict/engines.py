@@ -85,10 +85,10 @@ class MXNet:
         require("mxnet")
         set_threads(threads)
         from gluon_asymmnet._mxnet import mx
-        from gluon_asymmnet.saved import faster, open_saved
+        from gluon_asymmnet.saved import open_saved, optimized
 
         self._model = open_saved(path)
-        self._run = faster(self._model).run
+        self._run = optimized(self._model).outputs
         side = self._model.card.input_size
         try:
             found = self.run(np.zeros((1, 3, side, side), np.float32))

@@ -17,7 +17,7 @@ from gluon_asymmnet.export.int8.quantizers import parts_of, quantizer_of
 from gluon_asymmnet.export.int8.report import REPORT_FILE, Report
 from gluon_asymmnet.export.int8.search import Score, search
 from gluon_asymmnet.export.parity import compare
-from gluon_asymmnet.saved import SavedModel, card_id
+from gluon_asymmnet.saved import Saved, card_id
 from gluon_asymmnet.utils.atomic import new_folder, write_text
 
 MAX_LOSS = 0.5  # percentage points of top-1
@@ -27,7 +27,7 @@ _ROUNDS, _CALLS = 9, 4  # of timing
 
 
 def export_int8(
-    model: SavedModel,
+    model: Saved,
     out,
     images: np.ndarray,
     *,

@@ -23,14 +23,14 @@ from gluon_asymmnet.export.onnx.export import to_onnx
 from gluon_asymmnet.export.onnx.graph import set_card
 from gluon_asymmnet.export.openvino import save_ir, set_ir_card, to_ir
 from gluon_asymmnet.predict.engines import OnnxRuntime, OpenVino
-from gluon_asymmnet.saved import SavedModel, card_id
+from gluon_asymmnet.saved import Saved, card_id
 from gluon_asymmnet.utils.extras import load_extra
 
 SQUEEZE_EXCITE = "squeeze-excites"
 _RUNS = 12
 
 
-def parts_of(model: SavedModel) -> dict[str, str]:
+def parts_of(model: Saved) -> dict[str, str]:
     """Return what may stay in float: name -> pattern of the names of its nodes.
 
     One part per block of ``arch.py``, the layers around them, and all squeeze-and-excites together.
@@ -67,7 +67,7 @@ class OnnxQuantizer:
 
     suffix, engine = ".onnx", OnnxRuntime
 
-    def __init__(self, model: SavedModel, images: np.ndarray, scratch: Path):
+    def __init__(self, model: Saved, images: np.ndarray, scratch: Path):
         self._onnx = load_extra("onnx")
         load_extra("onnxruntime")
         self._model, self._parts = to_onnx(model), parts_of(model)
@@ -96,7 +96,7 @@ class NncfQuantizer:
 
     suffix, engine = ".xml", OpenVino
 
-    def __init__(self, model: SavedModel, images: np.ndarray, scratch: Path):
+    def __init__(self, model: Saved, images: np.ndarray, scratch: Path):
         self._openvino = load_extra("openvino")
         self._nncf = load_extra("nncf")
         self._nncf.set_log_level(logging.ERROR)

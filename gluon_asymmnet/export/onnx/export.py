@@ -16,7 +16,7 @@ from gluon_asymmnet.export.onnx.detector_graph import build_detector_graph
 from gluon_asymmnet.export.onnx.graph import OnnxForm, build_graph, set_card
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.predict.engines import OnnxRuntime
-from gluon_asymmnet.saved import AnyModel, card_id
+from gluon_asymmnet.saved import Saved, card_id
 from gluon_asymmnet.utils.extras import load_extra
 from gluon_asymmnet.weights.layouts import entries, exported_names
 
@@ -24,7 +24,7 @@ LIMIT = 1e-4  # relative: other kernels, and the batch normalisation folded
 
 
 def export_onnx(
-    model: AnyModel,
+    model: Saved,
     out,
     *,
     opset: int = 13,
@@ -55,7 +55,7 @@ def export_onnx(
 
 
 def write_onnx(
-    model: AnyModel, folder: Path, images: np.ndarray, form: Optional[OnnxForm] = None
+    model: Saved, folder: Path, images: np.ndarray, form: Optional[OnnxForm] = None
 ) -> dict[str, AnyParity]:
     """Write the ONNX file into ``folder``; raise RunError if it differs from the network."""
     onnx = load_extra("onnx")
@@ -65,18 +65,22 @@ def write_onnx(
     onnx.save(proto, path)
     run = OnnxRuntime(path).run
     limit = limit_of(model)
-    parity = {"onnxruntime": require("the ONNX file", model.raw(images), run, images, limit)}
+    parity = {
+        "onnxruntime": require(
+            "the ONNX file", model.outputs_before_nms(images), run, images, limit
+        )
+    }
     set_card(proto, with_costs(model.card, parity, len(images)))
     onnx.save(proto, path)
     return parity
 
 
-def limit_of(model: AnyModel) -> float:
+def limit_of(model: Saved) -> float:
     """Return how far a network's ONNX or OpenVINO form may be from it."""
     return DETECTOR_LIMIT if model.card.kind == DETECTOR else LIMIT
 
 
-def to_onnx(model: AnyModel, form: Optional[OnnxForm] = None):
+def to_onnx(model: Saved, form: Optional[OnnxForm] = None):
     """Return the ``onnx.ModelProto`` of a network, its card without parity."""
     card = with_costs(model.card)
     if card.kind == DETECTOR:
@@ -87,7 +91,7 @@ def to_onnx(model: AnyModel, form: Optional[OnnxForm] = None):
     return build_graph(plan, _arrays(model, plan), card, form)
 
 
-def _arrays(model: AnyModel, plan: Optional[NetPlan] = None) -> dict[str, np.ndarray]:
+def _arrays(model: Saved, plan: Optional[NetPlan] = None) -> dict[str, np.ndarray]:
     """Return the network's arrays by their structural names, an exported symbol's as well."""
     if not isinstance(model.net, mx.gluon.SymbolBlock):
         params = model.net._collect_params_with_prefix()
