@@ -103,4 +103,4 @@ def table(rows: list[dict], macs: int) -> str:
         found = "not measured" if target.found is None else f"{target.found:.2f}"
         met = "met" if target.met else "not met"
         lines.append((target.title, f"{sign} {target.wanted:g}", found, met))
-    return markdown_table(("", "wanted", "measured", ""), lines)
+    return markdown_table(("quantity", "target", "measured", ""), lines)

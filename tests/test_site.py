@@ -13,7 +13,9 @@ from tests.conftest import ROOT, run_python
 
 
 def build(folder, config=ROOT / "mkdocs.yml"):
-    return run_python("-m", "mkdocs", "build", "-f", config, "-d", folder, cwd=config.parent)
+    return run_python(
+        "-m", "mkdocs", "build", "-f", config, "-d", folder, cwd=config.parent, timeout=600
+    )
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ _WIDTHS = (0.5, 1.0)
 _MEASURED = _ROOT / "benchmarks/measured.json"
 # compared in README: candidate of the benchmark -> its title there
 _COMPARED = {
-    "plain": "the authors' net, MXNet",
+    "plain": "authors' code, MXNet",
     "optimized": "MXNet, `optimize_for_inference()`",
     "torch_channels_last": "PyTorch, channels last",
     "onnxruntime": "ONNX Runtime",
@@ -40,7 +40,7 @@ def counts_table() -> str:
 
 
 def targets_table() -> str:
-    """Return what was wanted of speed and memory beside what was measured."""
+    """Return the targets of speed and memory beside the measurements."""
     rows = json.loads(_MEASURED.read_text())["rows"]
     return targets.table(rows, count_model(ModelSpec("asymmnet_large")).macs)
 
@@ -59,7 +59,7 @@ def related_table() -> str:
             f"{cost.macs / 1e6:.2f}M", _expected(row), row["source"],
             "; ".join(filter(None, (_verdict(row, cost), row.get("note")))),
         ))  # fmt: skip
-    head = ("net", "classes, pixels", "parameters", "multiply-adds", "expected", "by", "")
+    head = ("net", "classes, pixels", "parameters", "multiply-adds", "expected", "source", "result")
     return markdown_table(head, rows)
 
 
@@ -114,7 +114,7 @@ def speed_table(measured=_MEASURED) -> str:
                 title, f"{1e3 * one:.1f}", f"{best['plain', 1] / one:.1f}", f"{32 / many:.0f}",
                 f"{best['plain', 32] / many:.1f}",
             ))  # fmt: skip
-    head = ("AsymmNet-Large, 224 x 224", "batch 1, ms", "times", "batch 32, images/s", "times")
+    head = ("AsymmNet-Large, 224 x 224", "batch 1, ms", "speedup", "batch 32, images/s", "speedup")
     return markdown_table(head, lines)
 
 
