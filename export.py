@@ -1,18 +1,8 @@
 """Export a model; ``export.py symbol --help`` lists the settings."""
 
-import argparse
 import sys
 
-from gluon_asymmnet.cli import export, guarded
-
-
-def main(argv=None) -> int:
-    """Parse, export, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    export.add_forms(parser)
-    args = parser.parse_args(argv)
-    return guarded(lambda: args.run(args), parser.prog)
-
+from gluon_asymmnet.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["export", *sys.argv[1:]], prog="export.py"))

@@ -1,6 +1,5 @@
 """Damaged records: repaired into a clean copy, and skipped in a training."""
 
-import argparse
 import json
 import os
 import re
@@ -9,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 
-from gluon_asymmnet.cli.records import add_parser
+from gluon_asymmnet.cli.records import build_parser
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.voc import VOCSource
@@ -187,11 +186,10 @@ def test_nothing_usable_writes_nothing(tmp_path, content):
 
 
 def test_command(rec, tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
+    parser = build_parser("asymmnet records")
 
     def run(*argv):
-        args = parser.parse_args(["records", "repair", *map(str, argv)])
+        args = parser.parse_args(["repair", *map(str, argv)])
         return args.run(args)
 
     assert run(rec, tmp_path / "b.rec") == 0

@@ -1,6 +1,5 @@
 """Every format into every other, against the libraries they come from, and against damage."""
 
-import argparse
 import itertools
 import json
 import os
@@ -384,9 +383,7 @@ def test_pt_files_that_are_no_state_dict(tmp_path, saved, message):
 
 
 def run_command(*words) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["convert", *map(str, words)])
+    args = command.build_parser("asymmnet convert").parse_args(list(map(str, words)))
     return args.run(args)
 
 

@@ -15,7 +15,6 @@ from gluon_asymmnet import DetectorPredictor, Predictor
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.cli.detect import _SCORE_THRESHOLD
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.transforms import validation_image
 from gluon_asymmnet.data.boxes.voc import VOCSource
@@ -24,7 +23,6 @@ from gluon_asymmnet.detector_card import parse_detector_card, read_detector_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation.agreement import compare_detections
 from gluon_asymmnet.evaluation.detection import detect
-from gluon_asymmnet.evaluation.drawing import SCORE_THRESHOLD
 from gluon_asymmnet.export.bundle import FORMATS, export_all
 from gluon_asymmnet.export.onnx import detector_graph
 from gluon_asymmnet.export.onnx.graph import OnnxForm
@@ -461,7 +459,6 @@ def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
     model = ["--model", str(first[1])]
     assert main(["detect", str(photos[0]), "--score-threshold", "1", *model]) == 0
     assert capsys.readouterr().out.split() == [str(photos[0]), "nothing"]
-    assert _SCORE_THRESHOLD == SCORE_THRESHOLD
     for arguments, message in (
         (["--score-threshold", "2"], "--score-threshold must be from 0 to 1, got 2.0"),
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),

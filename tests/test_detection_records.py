@@ -1,12 +1,11 @@
 """Detection records and lists, and COCO's JSON as a VOC folder."""
 
-import argparse
 import json
 
 import numpy as np
 import pytest
 
-from gluon_asymmnet.cli import voc as voc_command
+from gluon_asymmnet.cli.voc import build_parser
 from gluon_asymmnet.data.boxes.coco import coco_to_voc
 from gluon_asymmnet.data.boxes.records import DetectionList, DetectionRecords
 from gluon_asymmnet.data.boxes.voc import VOCSource, check
@@ -290,11 +289,10 @@ def test_bad_boxes_are_skipped_on_request(photos, capsys):
         "annotation 0 (id 1): the box [1, 2, 1, 9] is empty, one pixel wide or high, or outside "
         "the 40 x 30 image"
     ]
-    parser = argparse.ArgumentParser()
-    voc_command.add_parser(parser.add_subparsers())
+    parser = build_parser("asymmnet voc")
     out = photos.parent / "again"
     words = [photos.parent / "coco.json", photos, out, "--split", "train", "--skip-bad"]
-    args = parser.parse_args(["voc", "from-coco", *map(str, words)])
+    args = parser.parse_args(["from-coco", *map(str, words)])
     assert args.run(args) == 0
     output = capsys.readouterr().out
     assert "skipped annotation 0" in output

@@ -1,13 +1,11 @@
 """The detection demo set: digits strewn over pictures."""
 
-import argparse
-
 import cv2
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from gluon_asymmnet.cli import voc as voc_command
+from gluon_asymmnet.cli.voc import build_parser
 from gluon_asymmnet.data.boxes.digits import CLASSES, _ink, write_digits_voc
 from gluon_asymmnet.data.boxes.geometry import box_iou
 from gluon_asymmnet.data.boxes.voc import VOCSource, check
@@ -155,13 +153,12 @@ def test_all_or_nothing(tmp_path):
 
 
 def test_command(tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    voc_command.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["voc", "demo", str(tmp_path / "out"), "--images", "2,1"])
+    parser = build_parser("asymmnet voc")
+    args = parser.parse_args(["demo", str(tmp_path / "out"), "--images", "2,1"])
     assert args.run(args) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}/out/VOC2007, trainval: 2 images", f"{tmp_path}/out/VOC2007, test: 1 images",
     ]  # fmt: skip
     assert VOCSource(tmp_path / "out").class_names == list(CLASSES)
     with pytest.raises(SystemExit):
-        parser.parse_args(["voc", "demo", "out", "--images", "2"])
+        parser.parse_args(["demo", "out", "--images", "2"])

@@ -232,7 +232,7 @@ def test_stopped_then_killed_then_restarted_ends_bit_for_bit(digits, tmp_path, e
     stopped.until(r"\[0\] Epoch\[0\] Batch \[4\]")
     stopped.process.terminate()
     assert stopped.end() == 0, stopped.text
-    assert re.search(r"\[0\] stopped after step (\d+); go on with", stopped.text)
+    assert re.search(r"\[0\] stopped after step (\d+); to resume", stopped.text)
 
     killed = together(digits, tmp_path / "b", *options)
     killed.until(r"\[0\] \[Epoch 1\] validation")

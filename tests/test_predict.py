@@ -360,7 +360,10 @@ def test_the_command_refuses(exported, photos, tmp_path, capsys):
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "auto"])
 def test_eval_of_an_exported_folder_needs_no_mxnet(exported, digits, tmp_path, engine):
-    code = "import sys; sys.modules['mxnet'] = None; import eval; sys.exit(eval.main(sys.argv[1:]))"
+    code = (
+        "import sys; sys.modules['mxnet'] = None; from gluon_asymmnet.cli import main;"
+        "sys.exit(main(['eval', *sys.argv[1:]]))"
+    )
     arguments = ["imagenet", exported[0], "--rec-val", digits.val]
     done = run_python("-c", code, *arguments, "--engine", engine)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 """Fetching the published checkpoint from a real server on this machine, which misbehaves."""
 
-import argparse
 import contextlib
 import fcntl
 import os
@@ -484,14 +483,12 @@ def test_cache_folder_that_is_a_file(get, tmp_path):
 
 
 def run_command(*words) -> int:
-    parser = argparse.ArgumentParser()
-    fetch_command.add_parser(parser.add_subparsers())
-    args = parser.parse_args(words)
+    args = fetch_command.build_parser("asymmnet fetch").parse_args(words)
     return args.run(args)
 
 
 def test_command(server, blob_id, root, capsys):
-    words = ["fetch", "published", "--url", server.url, "--blob-id", blob_id, "--root", str(root)]
+    words = ["published", "--url", server.url, "--blob-id", blob_id, "--root", str(root)]
     assert run_command(*words) == 0
     assert Path(capsys.readouterr().out.strip()).read_bytes() == CONTENT
 
@@ -499,14 +496,14 @@ def test_command(server, blob_id, root, capsys):
 def test_command_with_a_local_copy(tmp_path, blob_id, root, capsys):
     (tmp_path / "copy").write_bytes(CONTENT)
     words = ["--from", str(tmp_path / "copy"), "--blob-id", blob_id, "--root", str(root)]
-    assert run_command("fetch", "published", *words) == 0
+    assert run_command("published", *words) == 0
     assert Path(capsys.readouterr().out.strip()).parent == root
 
 
 def test_command_checks_the_published_id(tmp_path, root):
     (tmp_path / "copy").write_bytes(CONTENT)
     with pytest.raises(FormatError, match="expected a2ee7b4f3161cd32595a67c9ec9c64764b914f00"):
-        run_command("fetch", "published", "--from", str(tmp_path / "copy"), "--root", str(root))
+        run_command("published", "--from", str(tmp_path / "copy"), "--root", str(root))
 
 
 # ------------------------------------------------------------------- the states

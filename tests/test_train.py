@@ -356,7 +356,7 @@ def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(digits, undisturbed,
                 break
         rest = process.stdout.read()
     assert process.returncode == 0
-    assert re.search(r"stopped after step \d+; go on with: .*train_imagenet\.py --model", rest)
+    assert re.search(r"stopped after step \d+; to resume: .*train_imagenet\.py --model", rest)
     assert run_python(*line).returncode == 0
     assert equal_weights(folder, undisturbed[0])
 

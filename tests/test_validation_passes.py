@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.cli import walk_flags
-from gluon_asymmnet.cli.walk_flags import add_walk_flags, check_walk_flags, report_walk
+from gluon_asymmnet.cli.evaluate import (
+    add_published_flags,
+    check_published_flags,
+    report_published,
+)
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import Evaluation
 from gluon_asymmnet.evaluation.published import (
-    BATCH_SIZE,
     PUBLISHED,
     ValidationPass,
     pass_results,
@@ -135,15 +137,15 @@ def test_readings_are_counts_over_the_positions(records, batch_size):
 
 def parsed(*flags):
     parser = argparse.ArgumentParser()
-    add_walk_flags(parser)
+    add_published_flags(parser)
     return parser.parse_args(list(flags))
 
 
 def test_flags():
     args = parsed("--walk", "published", "--walk-batch-size", "4", "--passes", "3")
-    check_walk_flags(args, 10)
+    check_published_flags(args, 10)
     result = scored(10)
-    text, content = report_walk(result, args)
+    text, content = report_published(result, args)
     lines = text.splitlines()
     assert len(lines) == 4
     assert lines[1].split()[:2] == ["0", "12"] and lines[1].endswith("0 to 1 (2) counted twice")
@@ -156,13 +158,16 @@ def test_flags():
     assert content["passes"][1]["top1"] == content["passes"][1]["top1_hits"] / 8
 
 
+def test_one_flag_stands_for_the_two_words():
+    assert parsed("--authors-validation") == parsed("--walk", "published")
+
+
 def test_flags_that_do_not_fit():
-    assert walk_flags.BATCH_SIZE == BATCH_SIZE  # said twice: --help imports nothing heavy
-    check_walk_flags(parsed(), 10)
+    check_published_flags(parsed(), 10)
     with pytest.raises(InputError, match="batch size 2048 is above the number of records, 10"):
-        check_walk_flags(parsed("--walk", "published"), 10)
+        check_published_flags(parsed("--walk", "published"), 10)
     with pytest.raises(InputError, match="passes must be at least 1, got 0"):
-        check_walk_flags(parsed("--walk", "published", "--passes", "0"), 5000)
+        check_published_flags(parsed("--walk", "published", "--passes", "0"), 5000)
     for flag in ("--passes", "--walk-batch-size"):
         with pytest.raises(InputError, match=f"{flag} goes with --walk published"):
-            check_walk_flags(parsed(flag, "3"), 10)
+            check_published_flags(parsed(flag, "3"), 10)

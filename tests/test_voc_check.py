@@ -1,12 +1,11 @@
 """The report of all that is wrong with a VOC folder, and ``asymmnet voc check``."""
 
-import argparse
 import json
 import re
 
 import pytest
 
-from gluon_asymmnet.cli import voc as voc_command
+from gluon_asymmnet.cli.voc import build_parser
 from gluon_asymmnet.data.boxes.voc import Problem, check
 from gluon_asymmnet.errors import InputError
 from tests.test_voc import HEIGHT, MALFORMED, WIDTH, make, picture, thing, xml
@@ -85,9 +84,8 @@ def test_report_of_a_missing_list(root, tmp_path):
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    voc_command.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["voc", *map(str, words)])
+    parser = build_parser("asymmnet voc")
+    args = parser.parse_args([*map(str, words)])
     return args.run(args)
 
 

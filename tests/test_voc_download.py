@@ -1,6 +1,5 @@
 """Fetching VOC from a real server on this machine, with small archives of the real layout."""
 
-import argparse
 import hashlib
 import io
 import tarfile
@@ -11,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from gluon_asymmnet.cli import voc as voc_command
+from gluon_asymmnet.cli.voc import build_parser
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.boxes.voc_download import ARCHIVES, Archive, download_voc, unpack
 from gluon_asymmnet.data.boxes.voc_xml import VOCObject, annotation_xml
@@ -221,9 +220,8 @@ def test_damaged_archives(tmp_path, data, message):
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    voc_command.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["voc", "download", *map(str, words)])
+    parser = build_parser("asymmnet voc")
+    args = parser.parse_args(["download", *map(str, words)])
     return args.run(args)
 
 

@@ -5,64 +5,61 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gluon_asymmnet.cli.subcommand import add_command
+from gluon_asymmnet.cli.options import add_command, positive_int
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.train.checkpoint_files import (
+    folder_bytes,
+    list_set_aside,
+    read_through,
+    remove,
+    sort_out,
+)
+from gluon_asymmnet.train.run_directory import CHECKPOINTS, lock
 
 _LIST = """\
-Reads every file, as a resume does.  "best" is the checkpoint of the best epoch.
+Reads every file, as resuming a run does.  "best" is the checkpoint of the best epoch.
 
 example:
   asymmnet checkpoints list checkpoints/imagenet/asymmnet_large_baseline
 """
 _VERIFY = """\
-Compares every file with the size and the SHA-256 that its checkpoint's manifest holds.  Those that
-a resume found damaged and set aside are named, and do not count.
-Exit status: 0 all whole, 1 one is damaged.
+Compares the size and SHA-256 of every file with the manifest of its checkpoint.  Checkpoints that
+were found damaged and set aside when a run was resumed are listed, but do not count.
+Exit status: 0 if all are complete, 1 if one is damaged.
 
 example:
   asymmnet checkpoints verify checkpoints/imagenet/asymmnet_large_baseline
 """
 _PRUNE = """\
-The newest that is whole and that of the best epoch always stay, and so do damaged ones; those do
-not count among the N.
+The newest complete checkpoint and the one of the best epoch are never removed.  Damaged checkpoints
+stay too, and do not count among the N.
 
 example:
   asymmnet checkpoints prune checkpoints/imagenet/asymmnet_large_baseline --keep 1 --dry-run
 """
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
-    """Add ``checkpoints`` and its commands; each sets ``run``."""
-    parser = subparsers.add_parser(
-        "checkpoints", help="list, verify and prune the checkpoints of a run", description=__doc__
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``checkpoints`` and its commands."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description="List, verify and prune the checkpoints of a run."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    add_run = _add_run_argument
-    add_run(add_command(commands, "list", _list, "show the checkpoints of a run", _LIST))
-    add_run(add_command(commands, "verify", _verify, "read every checkpoint through", _VERIFY))
-    prune = add_command(commands, "prune", _prune, "remove old checkpoints", _PRUNE)
-    add_run(prune)
-    prune.add_argument(
-        "--keep", type=_positive, default=3, metavar="N", help="how many stay (default: 3)"
+    list_ = add_command(commands, "list", _list, "show the checkpoints of a run", _LIST)
+    verify = add_command(
+        commands, "verify", _verify, "check the files of every checkpoint", _VERIFY
     )
-    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    prune = add_command(commands, "prune", _prune, "remove old checkpoints", _PRUNE)
+    for command in (list_, verify, prune):
+        command.add_argument("folder", metavar="RUN", help="the directory of the run")
+    prune.add_argument(
+        "--keep", type=positive_int, default=3, metavar="N", help="how many to keep (default: 3)"
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     return parser
 
 
-def _add_run_argument(parser) -> None:
-    parser.add_argument("folder", metavar="RUN", help="the directory of the run")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
 def _folder(args) -> Path:
-    from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.train.run_directory import CHECKPOINTS
-
     folder = Path(args.folder) / CHECKPOINTS
     if not folder.is_dir():
         raise InputError(f"{args.folder} holds no {CHECKPOINTS}/; expected the directory of a run")
@@ -70,12 +67,6 @@ def _folder(args) -> Path:
 
 
 def _list(args) -> int:
-    from gluon_asymmnet.train.checkpoint_files import (
-        folder_bytes,
-        list_set_aside,
-        read_through,
-    )
-
     folder = _folder(args)
     print(f"{'step':>9} {'epoch':>6} {'MB':>9} {'best':4} state")
     for one in read_through(folder):
@@ -90,8 +81,6 @@ def _list(args) -> int:
 
 
 def _verify(args) -> int:
-    from gluon_asymmnet.train.checkpoint_files import list_set_aside, read_through
-
     folder, damaged, count = _folder(args), 0, 0
     for one in read_through(folder):
         count += 1
@@ -105,9 +94,6 @@ def _verify(args) -> int:
 
 
 def _prune(args) -> int:
-    from gluon_asymmnet.train.checkpoint_files import folder_bytes, remove, sort_out
-    from gluon_asymmnet.train.run_directory import lock
-
     folder = _folder(args)
     with lock(Path(args.folder)):
         found = sort_out(folder, args.keep)

@@ -1,19 +1,31 @@
 """``asymmnet decompose PATH OUT``."""
 
+import argparse
+import math
+import sys
+from pathlib import Path
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    from gluon_asymmnet.cli.model_flags import add_model_flags
-    from gluon_asymmnet.compress.options import METHODS, Options
+from gluon_asymmnet.cli.options import (
+    add_model_flags,
+    add_threads_flag,
+    open_classifier,
+    require_positive,
+)
+from gluon_asymmnet.compress.options import METHODS, Options
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.utils.threads import set_threads
 
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``decompose``."""
     default = Options()
-    described = "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
-    parser = subparsers.add_parser(
-        "decompose",
-        help="regular convolutions of a trained net into depthwise and pointwise ones",
-        description="Write OUT/spec.json and OUT/last.params, with which training goes on, a card, "
-        "so that OUT evaluates and exports like a run directory, and decomposition.json, which "
-        "says what became of each layer.",
+    methods = "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Replace regular convolutions of a trained network by depthwise and pointwise "
+        "ones. OUT gets spec.json and last.params, from which training can continue; a card, so "
+        "that eval and export take OUT like a run directory; and decomposition.json, a report by "
+        "layer.",
         epilog="example: asymmnet decompose runs/custom/shufflenetv2_regular_baseline small "
         "--rec-train train.rec --merge; then train_imagenet.py --model small/spec.json "
         "--resume-params small/last.params ...",
@@ -23,7 +35,7 @@ def add_parser(subparsers) -> None:
     group = parser.add_argument_group("decomposition")
     group.add_argument(
         "--method", choices=tuple(METHODS), default=default.method,
-        help=f"(default {default.method}) {described}",
+        help=f"(default {default.method}) {methods}",
     )  # fmt: skip
     group.add_argument(
         "-m", "--multiplier", type=int, default=default.multiplier,
@@ -32,13 +44,13 @@ def add_parser(subparsers) -> None:
     )  # fmt: skip
     group.add_argument(
         "--layers", default=None, metavar="REGEX",
-        help="paths of the convolutions (default: all regular ones above 1 x 1 that it makes "
-        "cheaper, but those that read the image)",
+        help="paths of the convolutions (default: all regular ones above 1 x 1 that become "
+        "cheaper, except those that read the image)",
     )  # fmt: skip
     group.add_argument(
         "--merge",
         action="store_true",
-        help="merge into the 1 x 1 convolution behind the normalisation, where there is one",
+        help="merge into the 1 x 1 convolution after the normalisation, where there is one",
     )
     group.add_argument(
         "--sweeps",
@@ -49,7 +61,7 @@ def add_parser(subparsers) -> None:
     group.add_argument(
         "--joint",
         action="store_true",
-        help="least squares for all pointwise weights at last, our addition",
+        help="least squares for all pointwise weights at the end, our addition",
     )
     data = parser.add_argument_group("data")
     data.add_argument("--rec-train", default="", help="training records")
@@ -68,35 +80,24 @@ def add_parser(subparsers) -> None:
         "--memory", type=float, default=default.memory / 2**30, metavar="GIB",
         help="that the second moments of a layer may take (default %(default)g)",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    add_threads_flag(parser)
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args) -> int:
-    """Decompose, write, and print what was saved."""
-    import math
-    import sys
-    from pathlib import Path
-
-    from gluon_asymmnet.compress.options import Options
-    from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.utils.threads import set_threads
-
+    """Decompose, write, and print the costs before and after."""
     if args.rec_train and args.data_dir:
         raise InputError("give --rec-train or --data-dir, not both")
     if not 0 < args.memory < math.inf:
         raise InputError(f"--memory must be a number of GiB above 0, got {args.memory}")
-    for name in ("images", "batch_size"):
-        if getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    require_positive(args, "images", "batch_size")
     if Path(args.out).exists():
         raise InputError(f"{args.out} exists already; remove it or choose another place")
-    set_threads(args.threads)
-    from gluon_asymmnet.cli.model_flags import open_from
+    set_threads(args.threads)  # NumPy's linear algebra reads it when it is loaded, as MXNet does
     from gluon_asymmnet.compress.model import decompose_model, write_decomposed
 
-    model = open_from(args)
+    model = open_classifier(args)
     options = Options(
         args.method, args.multiplier, args.sweeps, args.joint, args.merge, args.positions,
         args.seed, int(args.memory * 2**30),
@@ -121,7 +122,7 @@ def run(args) -> int:
 
 
 def _batches(args, card):
-    """Return what gives the sampled images' network input, as often as it is called."""
+    """Return a function that iterates over the sampled images; None without ``--rec-train``."""
     if not (args.rec_train or args.data_dir):
         return None
     from gluon_asymmnet.compress.model import sampled_batches

@@ -1,24 +1,25 @@
 """``asymmnet doctor``."""
 
+import argparse
+import json
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "doctor",
-        help="say what this machine offers, what is wrong, and how to mend it",
-        description="Versions, CPU features, threads, engines and extras; exit status 1 if "
-        "something that is needed is missing.",
+from gluon_asymmnet.utils import doctor
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``doctor``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Print versions, CPU features, threads, engines and optional packages, and how "
+        "to install what is missing. Exit status 1 if a required package is missing.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args) -> int:
-    """Print the findings; 1 if something needed is missing."""
-    import json
-
-    from gluon_asymmnet.utils import doctor
-
+    """Print the findings; 1 if a required package is missing."""
     facts, findings = doctor.environment(), doctor.diagnose()
     needed = [f for f in findings if f.needed and not f.ok]
     if args.json:

@@ -1,26 +1,45 @@
-"""``asymmnet eval``, the same as ``eval.py``."""
+"""``asymmnet eval``, also ``eval.py``."""
 
-_MOST = 256  # images at once; more take memory and nothing else, and give the same result
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gluon_asymmnet.cli import evaluate_voc
+from gluon_asymmnet.cli.options import (
+    add_engine_flags,
+    add_model_flags,
+    add_threads_flag,
+    flag_of,
+    model_settings,
+    open_classifier,
+    refuse_architecture,
+    require_positive,
+)
+from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.evaluation import classification_report as report
+from gluon_asymmnet.evaluation import published
+from gluon_asymmnet.evaluation.classification import evaluate
+from gluon_asymmnet.predict import Predictor, choose_engine
+from gluon_asymmnet.utils.threads import set_threads
+
+_MAX_BATCH = 256  # larger batches need more memory, and are not faster
 
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("eval", help="evaluate a model")
-    add_tasks(parser)
-
-
-def add_tasks(parser) -> None:
-    """Add the tasks that can be evaluated; also used by ``eval.py``."""
-    from gluon_asymmnet.cli import evaluate_voc
-    from gluon_asymmnet.cli.images import add_engine_flags
-    from gluon_asymmnet.cli.model_flags import add_model_flags
-    from gluon_asymmnet.cli.walk_flags import add_walk_flags
-
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``eval`` and its tasks."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=f"Evaluate a model; {prog} TASK --help describes a task."
+    )
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     imagenet = tasks.add_parser(
         "imagenet",
         help="classification: top-1, top-5 and loss over exactly the images of a set",
-        description="Score every image of a record file or folder once, at any batch size.",
+        description="Evaluate every image of a record file or folder once. The result does not "
+        "depend on the batch size.",
         epilog="example: eval.py imagenet checkpoints/imagenet/asymmnet_large_baseline "
         "--rec-val val.rec --rec-val-idx val.idx --json result.json",
     )
@@ -35,51 +54,59 @@ def add_tasks(parser) -> None:
         "-j", "--num-data-workers", "--num-workers", dest="num_workers", type=int, default=2,
         help="decoding threads (default 2)",
     )  # fmt: skip
-    imagenet.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    add_threads_flag(imagenet)
     out = imagenet.add_argument_group("output")
     out.add_argument("--json", default="", metavar="FILE", help="write the result")
     out.add_argument("--per-class", action="store_true", help="print a table by class")
     out.add_argument("--predictions", default="", metavar="FILE", help="one CSV line per image")
     out.add_argument("--confusion", default="", metavar="PNG", help="draw the confusion matrix")
-    add_walk_flags(imagenet)
+    add_published_flags(imagenet)
     imagenet.set_defaults(run=run)
     evaluate_voc.add_task(tasks)
+    return parser
+
+
+def add_published_flags(parser) -> None:
+    """Add flags to print also the accuracy that the authors' validation would have measured."""
+    group = parser.add_argument_group("the authors' validation")
+    group.add_argument(
+        "--walk", choices=("published",), default="",
+        help="also print what the authors' validation would have measured: their reader wraps "
+        "around at the end of the records, so it counts some twice or leaves some out",
+    )  # fmt: skip
+    group.add_argument(
+        "--authors-validation", dest="walk", action="store_const", const="published",
+        help="same as --walk published",
+    )  # fmt: skip
+    group.add_argument(
+        "--walk-batch-size", type=int, metavar="N",
+        help=f"batch size of their validation (default {published.BATCH_SIZE}); --batch-size "
+        f"affects speed and memory only",
+    )  # fmt: skip
+    group.add_argument(
+        "--passes", type=int, metavar="N", help="validations, one per epoch (default 1)"
+    )
 
 
 def run(args) -> int:
     """Evaluate and print."""
-    import sys
-
-    from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.utils.threads import set_threads
-
     if bool(args.rec_val) == bool(args.data_dir):
         raise InputError("give --rec-val or --data-dir, one of them")
-    for name in ("batch_size", "num_workers"):
-        if getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    require_positive(args, "batch_size", "num_workers")
     set_threads(args.threads)
-    from tqdm import tqdm
-
-    from gluon_asymmnet.cli.walk_flags import check_walk_flags, report_walk
-    from gluon_asymmnet.data.sources import open_source
-    from gluon_asymmnet.evaluation import classification_report as report
-    from gluon_asymmnet.evaluation.classification import evaluate
-
     source = open_source(rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir)
-    check_walk_flags(args, len(source))  # refused before the work, not after
+    check_published_flags(args, len(source))  # before the work, not after
     model = _open(args)
     print(f"engine: {getattr(model, 'engine', 'mxnet')}, {model.weights}", file=sys.stderr)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
         result = evaluate(
             model.predict, source, classes=model.card.classes,
-            preprocessing=model.card.preprocessing, batch_size=min(args.batch_size, _MOST),
+            preprocessing=model.card.preprocessing, batch_size=min(args.batch_size, _MAX_BATCH),
             threads=args.num_workers, progress=lambda done, _: bar.update(done - bar.n),
         )  # fmt: skip
     names = source.class_names or model.card.class_names
     print(report.summary_line(result))
-    text, walk = report_walk(result, args) if args.walk else ("", None)
+    text, walk = report_published(result, args) if args.walk else ("", None)
     print(text, end="\n" if text else "")
     if args.per_class:
         print(report.class_table(result, model.card.classes, names))
@@ -93,13 +120,53 @@ def run(args) -> int:
 
 
 def _open(args):
-    """Return the network by the engine that was chosen: what ``card`` and ``predict`` it has."""
-    from pathlib import Path
-
-    from gluon_asymmnet.cli.model_flags import open_from, predictor_from
-    from gluon_asymmnet.errors import InputError
-
-    model = predictor_from(args) if Path(args.path).exists() else None
+    """Return the model in the chosen engine, with ``card`` and ``predict``."""
+    model = _open_exported(args) if Path(args.path).exists() else None
     if model is None and args.precision != "f32":
         raise InputError(f"--precision {args.precision} is for openvino; MXNet computes in f32")
-    return model or open_from(args)
+    return model or open_classifier(args)
+
+
+def _open_exported(args):
+    """Open exported files in their engine; None if the engine is MXNet.
+
+    The input size of an ONNX file or IR is fixed; flags may override the crop ratio.
+    """
+    engine, _ = choose_engine(args.path, args.engine)
+    if engine == "mxnet":
+        return None
+    given = model_settings(args)
+    refuse_architecture(given)
+    predictor = Predictor(args.path, engine, threads=args.threads, precision=args.precision)
+    input_size = predictor.card.input_size
+    if given.get("input_size", input_size) != input_size:
+        raise InputError(
+            f"{predictor.weights} takes {input_size} pixels, --input-size says "
+            f"{given['input_size']}: export the network at that size"
+        )
+    predictor.card = dataclasses.replace(predictor.card, **given)
+    return predictor
+
+
+def check_published_flags(args, records: int) -> None:
+    """Raise InputError for a validation order that ``records`` records do not allow."""
+    if args.walk:
+        published.validation_passes(records, *_batch_size_and_passes(args))
+        return
+    for name in ("walk_batch_size", "passes"):
+        if getattr(args, name) is not None:
+            raise InputError(f"{flag_of(name)} goes with --walk published")
+
+
+def report_published(result, args) -> tuple[str, dict]:
+    """Return the authors' validation as a table and as an object for JSON."""
+    batch_size, passes = _batch_size_and_passes(args)
+    results = published.pass_results(result, batch_size, passes)
+    content = {"batch_size": batch_size, "passes": [one.as_dict() for one in results]}
+    return published.pass_table(results), content
+
+
+def _batch_size_and_passes(args) -> tuple[int, int]:
+    given = (args.walk_batch_size, published.BATCH_SIZE), (args.passes, 1)
+    batch_size, passes = (default if value is None else value for value, default in given)
+    return batch_size, passes

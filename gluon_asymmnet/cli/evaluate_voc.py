@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-_MOST = 64  # pictures at once; more take memory and nothing else, and give the same result
-_DESCRIPTION = """\
-Find the objects of every picture of a VOC split once, at any batch size, and score them.
+import argparse
+import json
+import math
+import os
+from pathlib import Path
 
-Two mean average precisions are printed.  In original pixels is what the devkit and most papers
-count; in resized pixels is what GluonCV counts.  Difficult objects are handled as the devkit does.
+from gluon_asymmnet.cli.options import (
+    add_engine_flags,
+    add_threads_flag,
+    progress_bar,
+    require_positive,
+)
+from gluon_asymmnet.data.boxes.sources import is_record_file, open_boxes, parse_splits
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.evaluation import detection_report as report
+from gluon_asymmnet.evaluation.coco_ap import COCOEvaluator
+from gluon_asymmnet.evaluation.detection import detect, evaluate
+from gluon_asymmnet.predict.detector import DetectorPredictor
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.threads import set_threads
+
+_MAX_BATCH = 64  # larger batches need more memory, and are not faster
+_DESCRIPTION = """\
+Detect the objects of every image of a VOC split once, and compute mean average precision (mAP). The
+result does not depend on the batch size.
+
+Two figures are printed: mAP in original pixels, as in the devkit and most papers, and in resized
+pixels, as in GluonCV.  Difficult objects are handled as in the devkit.
 """
 _EXAMPLES = """\
 examples:
@@ -19,10 +41,6 @@ examples:
 
 def add_task(tasks) -> None:
     """Add the task ``voc``."""
-    import argparse
-
-    from gluon_asymmnet.cli.images import add_engine_flags
-
     parser = tasks.add_parser(
         "voc",
         help="detection: average precision over exactly the images of a set",
@@ -44,45 +62,41 @@ def add_task(tasks) -> None:
         ".rec or .lst file of GluonCV's (default 2007_test)",
     )  # fmt: skip
     data.add_argument(
-        "--skip-bad", action="store_true", help="leave out objects of other classes and empty "
-        "boxes instead of refusing them",
+        "--skip-bad", action="store_true", help="omit objects of other classes and empty boxes; "
+        "without it they are errors",
     )  # fmt: skip
     data.add_argument("--batch-size", type=int, default=32, help="(default 32)")
     data.add_argument(
         "-j", "--num-workers", dest="num_workers", type=int, default=4,
         help="decoding threads (default 4)",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    add_threads_flag(parser)
     parser.add_argument(
-        "--iou", type=float, default=0.5, help="overlap that makes a hit (default 0.5)"
+        "--iou", type=float, default=0.5, help="overlap of a correct detection (default 0.5)"
     )
     out = parser.add_argument_group("output")
     out.add_argument("--per-class", action="store_true", help="print a table by class")
-    out.add_argument("--coco", action="store_true", help="COCO's figures, too; needs pycocotools")
+    out.add_argument("--coco", action="store_true", help="print COCO's AP, too; needs pycocotools")
     out.add_argument("--json", default="", metavar="FILE", help="write the result")
     out.add_argument(
         "--curves", default="", metavar="DIR", help="draw precision over recall, in a new folder"
     )
     out.add_argument(
         "--predictions", default="", metavar="DIR",
-        help="write what was found, in the devkit's form, to a new folder; takes one split",
+        help="write the detections in the devkit's format to a new folder; takes one split",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(args) -> int:
     """Evaluate and print."""
-    from gluon_asymmnet.utils.threads import set_threads
-
     _check(args)
     set_threads(args.threads)
-    from gluon_asymmnet.data.boxes.sources import open_boxes
-    from gluon_asymmnet.evaluation import detection_report as report
-    from gluon_asymmnet.evaluation.detection import evaluate
-
-    model = _open(args)
+    model = DetectorPredictor(
+        args.path, args.engine, threads=args.threads, precision=args.precision
+    )
     classes = model.card.class_names
-    coco = _coco(classes) if args.coco else None
+    coco = COCOEvaluator(classes) if args.coco else None
     source = open_boxes(args.dataset_root, args.val_splits, classes, skip_bad=args.skip_bad)
     found = _detect(model, source, args)
     result = evaluate(found, classes, model.card.input_size, args.iou)
@@ -103,15 +117,8 @@ def run(args) -> int:
 
 
 def _check(args) -> None:
-    """Refuse what cannot be done before the work, not after."""
-    import os
-
-    from gluon_asymmnet.errors import InputError
-
-    for name in ("batch_size", "num_workers"):
-        if getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    """Raise InputError for wrong arguments, before the work."""
+    require_positive(args, "batch_size", "num_workers")
     if not 0 < args.iou <= 1:
         raise InputError(f"--iou must be above 0 and at most 1, got {args.iou}")
     for flag in ("curves", "predictions"):
@@ -123,12 +130,7 @@ def _check(args) -> None:
 
 
 def _split(splits: str) -> str:
-    """The name of the one split, for the devkit's files."""
-    from pathlib import Path
-
-    from gluon_asymmnet.data.boxes.sources import is_record_file, parse_splits
-    from gluon_asymmnet.errors import InputError
-
+    """Return the name of the one split, for the devkit's files."""
     if is_record_file(splits):
         return Path(splits).stem
     found = parse_splits(splits)
@@ -139,35 +141,19 @@ def _split(splits: str) -> str:
     return found[0][1]
 
 
-def _open(args):
-    """Return the detector: what has ``card``, ``engine``, ``weights`` and ``predict``."""
-    from gluon_asymmnet.predict.detector import DetectorPredictor
-
-    return DetectorPredictor(args.path, args.engine, threads=args.threads, precision=args.precision)
-
-
 def _detect(model, source, args) -> list:
     """Return each image, without its pixels, with its detections."""
-    from gluon_asymmnet.cli.subcommand import progress_bar
-    from gluon_asymmnet.evaluation.detection import detect
-
     found = []
     with progress_bar("detecting", " images") as progress:
         for example, detections in detect(
             model.predict, source, model.card.input_size,
-            max(min(args.batch_size, _MOST, len(source)), 1),
+            max(min(args.batch_size, _MAX_BATCH, len(source)), 1),
             normalization=model.card.normalization, threads=args.num_workers,
         ):  # fmt: skip
             found.append((example._replace(rgb=None), detections))
             if progress:
                 progress(len(found), len(source))
     return found
-
-
-def _coco(classes):
-    from gluon_asymmnet.evaluation.coco_ap import COCOEvaluator
-
-    return COCOEvaluator(classes)
 
 
 def _coco_figures(coco, found) -> dict:
@@ -182,11 +168,6 @@ def _coco_figures(coco, found) -> dict:
 
 
 def _write_json(args, model, source, result, coco) -> None:
-    import json
-    import math
-
-    from gluon_asymmnet.utils.atomic import write_text
-
     card = model.card
     content = {
         "weights": str(model.weights),

@@ -1,72 +1,101 @@
-"""``asymmnet export``, the same as ``export.py``."""
+"""``asymmnet export``, also ``export.py``."""
 
-_REAL_IMAGES = 16  # records of --rec-val on which the forms are compared
+import argparse
+import json
+import sys
+from pathlib import Path
 
-# name, help, what is written, whether the flags of ONNX belong to it
-_FORMS = (
-    (
-        "symbol",
-        "MXNet's static symbol and parameters",
-        "A static symbol and its parameters, read back with SymbolBlock and with mx.mod.Module.",
-        False,
-    ),
-    (
-        "onnx",
-        "an ONNX file of any batch size",
-        "An ONNX file of any batch size, read back with ONNX Runtime. Needs the extra [onnx].",
-        True,
-    ),
-    (
-        "openvino",
-        "OpenVINO's IR",
-        "OpenVINO's IR (.xml and .bin), read back with OpenVINO. Needs the extra [openvino].",
-        False,
-    ),
-    (
-        "all",
-        "all of them in one folder",
-        "Symbol, parameters, ONNX file and IR. Needs the extras [onnx] and [openvino].",
-        True,
-    ),
+import numpy as np
+
+from gluon_asymmnet.card import CARD_FILE, DETECTOR, card_text
+from gluon_asymmnet.cli.options import (
+    add_model_flags,
+    add_threads_flag,
+    flag_of,
+    model_settings,
+    open_classifier,
+    require_positive,
 )
+from gluon_asymmnet.data.boxes.loader import validation_batches
+from gluon_asymmnet.data.boxes.records import DetectionRecords
+from gluon_asymmnet.data.images import decode
+from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.evaluation.classification import read_batches
+from gluon_asymmnet.predict.images import find_image_files, read_image
+from gluon_asymmnet.utils.threads import set_threads
+
+_REAL_IMAGES = 16  # records of --rec-val on which the exported files are checked
+
+# name: help, description
+_FORMS = {
+    "symbol": (
+        "MXNet's static symbol and parameters",
+        "Export a static symbol and its parameters, and check them with SymbolBlock and "
+        "mx.mod.Module.",
+    ),
+    "onnx": (
+        "an ONNX file of any batch size",
+        "Export an ONNX file of any batch size, and check it with ONNX Runtime. Needs the extra "
+        "[onnx].",
+    ),
+    "openvino": (
+        "OpenVINO's IR",
+        "Export OpenVINO's IR (.xml and .bin), and check it with OpenVINO. Needs the extra "
+        "[openvino].",
+    ),
+    "all": (
+        "all of them in one folder",
+        "Export symbol, parameters, ONNX file and IR, and check each. Needs the extras [onnx] and "
+        "[openvino].",
+    ),
+}
+_INT8 = """\
+Quantise a model to 8 bits after training.
+
+Ranges are measured on real images. Each block in turn is left in float, to measure what that gains
+in accuracy and costs in speed. Then blocks are left in float until less than --max-loss points of
+top-1 are lost, with the least cost in speed. The report shows the results, also where a target is
+missed. Speed is compared with the engine's own float32, so the machine should be idle. Needs the
+extra [int8].
+"""
+_INT8_EXAMPLE = """\
+example: export.py int8 checkpoints/imagenet/asymmnet_large_baseline out --engine openvino
+    --rec-calib train.rec --rec-val val.rec
+"""
 
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("export", help="export a model: symbol, ONNX, OpenVINO, all")
-    add_forms(parser)
-
-
-def add_forms(parser) -> None:
-    """Add the forms a model can be exported in; also used by ``export.py``."""
-    from gluon_asymmnet.cli.export_int8 import add_int8
-    from gluon_asymmnet.cli.model_flags import add_model_flags
-
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``export`` and its forms."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=f"Export a model; {prog} FORM --help describes a form."
+    )
     forms = parser.add_subparsers(dest="form", required=True, metavar="FORM")
-    for name, text, written, has_onnx in _FORMS:
+    for name, (text, description) in _FORMS.items():
         form = forms.add_parser(
             name,
             help=f"{text}, with a card",
-            description=f"{written} What it gives is compared with the network, and the folder is "
-            f"put in place only if they agree; card.json in it says how well. A detector's symbol "
-            f"suppresses overlapping boxes, its other forms give the scores and boxes of all.",
+            description=f"{description} The folder is written only if the outputs agree with those "
+            "of the network; its card.json holds the differences. A detector's symbol includes "
+            "non-maximum suppression; its other forms return the scores and boxes of all anchors.",
             epilog=f"example: export.py {name} checkpoints/imagenet/asymmnet_large_baseline out",
         )
         add_model_flags(form)
         form.add_argument("out", help="folder to write; must not exist")
         form.add_argument(
             "--rec-val", default="", metavar="FILE",
-            help=f"compare on the first {_REAL_IMAGES} of these records, not on made-up images",
+            help=f"check on the first {_REAL_IMAGES} of these records, not on random images",
         )  # fmt: skip
         if name == "symbol":
             form.add_argument(
                 "--optimized", action="store_true",
                 help="the faster graph for inference: batch normalisation folded",
             )  # fmt: skip
-        if has_onnx:
+        if name in ("onnx", "all"):
             _add_onnx_flags(form)
         form.set_defaults(run=run)
-    add_int8(forms)
+    _add_int8(forms)
+    return parser
 
 
 def _add_onnx_flags(parser) -> None:
@@ -78,22 +107,61 @@ def _add_onnx_flags(parser) -> None:
     group.add_argument(
         "--hard-swish", choices=("op", "hardsigmoid", "clip"), default=None,
         help="as one operator (from opset 14 on), as x * HardSigmoid(x), or as x * Clip(x + 3) / 6 "
-        "for converters that look for that (default: the first that the opset has)",
+        "for converters that need that (default: the first that the opset has)",
     )  # fmt: skip
 
 
+def _add_int8(forms) -> None:
+    form = forms.add_parser(
+        "int8", help="an 8-bit ONNX file or IR, with a report by block", description=_INT8,
+        epilog=_INT8_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_model_flags(form)
+    form.add_argument("out", help="folder to write; must not exist")
+    form.add_argument(
+        "--engine", default="onnxruntime", choices=("onnxruntime", "openvino", "mxnet"),
+        help="whose files to write (default onnxruntime); mxnet is refused, with the reason",
+    )  # fmt: skip
+    data = form.add_argument_group("data")
+    data.add_argument("--rec-calib", default="", metavar="FILE", help="records to calibrate on")
+    data.add_argument("--calib-dir", default="", metavar="DIR", help="or a folder of images")
+    data.add_argument("--images", type=int, default=128, help="to calibrate on (default 128)")
+    data.add_argument(
+        "--rec-val", default="", metavar="FILE",
+        help="records to measure top-1 on (default: agreement on the calibration images)",
+    )  # fmt: skip
+    form.add_argument(
+        "--max-loss", type=float, default=0.5, help="points of top-1 (default 0.5: less than that)"
+    )
+    form.add_argument(
+        "--batch", type=int, default=1, help="batch size when speed is measured (default 1)"
+    )
+    add_threads_flag(form)
+    form.set_defaults(run=_run_int8)
+
+
 def run(args) -> int:
-    """Export and print where the files lie and how well they agree."""
-    from gluon_asymmnet.utils.threads import set_threads
-
+    """Export, and print the files and the differences of their outputs."""
     set_threads()
-    from gluon_asymmnet.cli.model_flags import open_any_from
-
-    model = open_any_from(args)
+    model = _open(args)
     images = _real_images(args.rec_val, model.card) if args.rec_val else None
     out = _export(model, args, images)
     _print_card(out)
     return 0
+
+
+def _open(args):
+    """Open the classifier or detector that a command line names.  Loads MXNet."""
+    from gluon_asymmnet.saved import kind_at, open_saved
+
+    if not Path(args.path).exists() or kind_at(args.path) != DETECTOR:
+        return open_classifier(args)
+    for name in sorted(model_settings(args)):
+        raise InputError(
+            f"{flag_of(name)} is for classifiers; {args.path} holds a detector, and its card has "
+            "its settings"
+        )
+    return open_saved(args.path)
 
 
 def _export(model, args, images):
@@ -117,29 +185,17 @@ def _export(model, args, images):
 
 def _real_images(rec: str, card):
     """Return the first records as network input."""
-    from gluon_asymmnet.card import DETECTOR
-
     if card.kind == DETECTOR:
-        from gluon_asymmnet.data.boxes.loader import validation_batches
-        from gluon_asymmnet.data.boxes.records import DetectionRecords
-
         source = DetectionRecords(rec)
         batches = validation_batches(
             source, _REAL_IMAGES, card.input_size, normalization=card.normalization
         )
         return next(batches).data
-    from gluon_asymmnet.data.sources import open_source
-    from gluon_asymmnet.evaluation.classification import read_batches
-
     images, _ = next(read_batches(open_source(rec=rec), card.preprocessing, _REAL_IMAGES))
     return images
 
 
 def _print_card(out) -> None:
-    import json
-
-    from gluon_asymmnet.card import CARD_FILE, card_text
-
     for form, parity in json.loads(card_text(out / CARD_FILE))["parity"].items():
         print(f"{form}: {_differences(parity)} {parity['images']} images")
     print(f"written: {', '.join(sorted(str(p) for p in out.iterdir()))}")
@@ -155,3 +211,36 @@ def _differences(parity: dict) -> str:
         f"largest difference {parity['absolute']:.2e} ({parity['relative']:.2e} of the largest "
         f"logit), same best class on {100 * parity['top1_agreement']:.0f} % of"
     )
+
+
+def _run_int8(args) -> int:
+    set_threads(args.threads)
+    from gluon_asymmnet.export.int8.quantize import export_int8
+    from gluon_asymmnet.export.int8.quantizers import quantizer_of
+
+    quantizer_of(args.engine)  # fails before the work
+    model = open_classifier(args)
+    report = export_int8(
+        model, args.out, _calibration(args, model.card), engine=args.engine,
+        validation=open_source(rec=args.rec_val) if args.rec_val else None,
+        max_loss=args.max_loss, batch=args.batch, threads=args.threads,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(report.text())
+    print(f"written: {args.out}")
+    return 0
+
+
+def _calibration(args, card) -> np.ndarray:
+    """Return the calibration images as network input, spread evenly over the source."""
+    if bool(args.rec_calib) == bool(args.calib_dir):
+        raise InputError("give --rec-calib or --calib-dir, one of them")
+    require_positive(args, "images")
+    if args.rec_calib:
+        source = open_source(rec=args.rec_calib)
+        count, read = len(source), lambda i: decode(source.read(i).image)
+    else:
+        paths = [path for path, _ in find_image_files([args.calib_dir])]
+        count, read = len(paths), lambda i: read_image(paths[i])
+    chosen = np.unique(np.linspace(0, count - 1, min(args.images, count)).round().astype(int))
+    return np.stack([card.preprocessing(read(i)) for i in chosen])

@@ -1,10 +1,16 @@
 """``asymmnet predict``."""
 
-_DESCRIPTION = """\
-Name the likeliest classes of JPEG and PNG pictures.
+import argparse
 
-A picture that cannot be read is reported at the end and the others are predicted; the exit status
-is then 1.
+from gluon_asymmnet.cli.images import Task, add_image_flags, run_on_images
+from gluon_asymmnet.cli.options import require_positive
+from gluon_asymmnet.evaluation.drawing import draw_caption
+from gluon_asymmnet.predict import Predictor
+
+_DESCRIPTION = """\
+Classify JPEG and PNG images. Prints the most probable classes of each.
+
+An image that cannot be read is skipped and reported at the end; the exit status is then 1.
 """
 _EXAMPLES = """\
 examples:
@@ -13,45 +19,36 @@ examples:
 """
 
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    import argparse
-
-    from gluon_asymmnet.cli.images import add_picture_flags
-
-    parser = subparsers.add_parser(
-        "predict",
-        help="say what pictures show",
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``predict``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_picture_flags(parser, batch_size=32)
-    parser.add_argument("--top", type=int, default=5, help="classes per picture (default 5)")
+    add_image_flags(parser, batch_size=32)
+    parser.add_argument("--top", type=int, default=5, help="classes per image (default 5)")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args) -> int:
-    """Predict and print; 1 if a picture could not be read."""
-    from gluon_asymmnet.cli.images import Task, require_one, run_on_pictures
-
-    require_one(args, "top")
-    task = Task(_open, _classify, _rows, _draw, _content)
-    return run_on_pictures(args, task)
+    """Classify and print; 1 if an image could not be read."""
+    require_positive(args, "top")
+    return run_on_images(args, Task(_open, _classify, _rows, _draw, _content))
 
 
 def _open(args):
-    from gluon_asymmnet.predict import Predictor
-
     return Predictor(args.model, args.engine, threads=args.threads, precision=args.precision)
 
 
-def _classify(predictor, pictures, args):
-    return predictor.classify(pictures, args.top, args.batch_size)
+def _classify(predictor, images, args):
+    return predictor.classify(images, args.top, args.batch_size)
 
 
 def _rows(path, best, width: int) -> str:
-    """A line for each class of a picture, the path in the first."""
+    """Return a line per class of an image, the path in the first."""
     heads = [str(path), *[""] * (len(best) - 1)]
     return "\n".join(
         f"{head:<{width}} {100 * one.probability:>7.2f} %  {_label(one)}"
@@ -64,8 +61,6 @@ def _label(one) -> str:
 
 
 def _draw(rgb, best):
-    from gluon_asymmnet.evaluation.drawing import draw_caption
-
     return draw_caption(rgb, f"{best[0].name} {100 * best[0].probability:.1f} %")
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 
-from gluon_asymmnet.cli.subcommand import add_command, progress_bar
+from gluon_asymmnet.cli.options import add_command, progress_bar
+from gluon_asymmnet.data import digits
+from gluon_asymmnet.data.class_names import load_class_names
+from gluon_asymmnet.data.records.build import build
+from gluon_asymmnet.data.records.repair import repair
+from gluon_asymmnet.data.records.stats import split, stats
+from gluon_asymmnet.data.records.verify import verify
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.utils.atomic import write_text
 
 _BUILD = """\
 The folder holds one folder per class, and each of those JPEG or PNG files:
@@ -13,25 +21,25 @@ The folder holds one folder per class, and each of those JPEG or PNG files:
     photos/cat/0001.jpg
     photos/dog/0001.jpg
 
-Written are PREFIX.rec, PREFIX.idx, PREFIX.lst and PREFIX.classes.txt: all of them, or none.
-Every image is decoded once, so a damaged one is found now and not in the middle of a training.
+Writes PREFIX.rec, PREFIX.idx, PREFIX.lst and PREFIX.classes.txt: all of them, or none.
+Every image is decoded once, so that corrupt images are found before training.
 
 examples:
   asymmnet records build photos/train data/train --resize 256 --shuffle-seed 0
   asymmnet records build photos/val data/val --resize 256 --classes data/train.classes.txt
 """
 _VERIFY = """\
-Decodes every image and looks at every label.  Prints one line per bad record:
-position in the index, key, what is wrong.  Exit status: 0 all good, 1 bad records found.
+Decodes every image and checks every label.  Prints one line per bad record: position in the index,
+key, error.  Exit status: 0 if there are no bad records, 1 if there are.
 
 examples:
   asymmnet records verify data/train.rec
   asymmnet records verify train.rec --idx other.idx --classes 1000 --json bad.json
 """
 _REPAIR = """\
-Copies every usable record to DST, which must end in .rec, with .idx, .lst and .classes.txt; the
-source is left alone.  Prints one line per damaged place: byte offset, keys, what is wrong.
-Exit status: 0 all records were good, 1 something was dropped.
+Copies every usable record to DST, which must end in .rec, and writes .idx, .lst and .classes.txt.
+The source is not changed.  Prints one line per damaged place: byte offset, keys, error.
+Exit status: 0 if all records were good, 1 if records were dropped.
 
 example:
   asymmnet records repair data/train.rec data/clean.rec
@@ -41,8 +49,8 @@ example:
   asymmnet records stats data/val.rec
 """
 _SPLIT = """\
-Deals the records out at random, in the same proportions inside each class.
-Keys and images stay as they are; the source is left alone.
+Splits the records at random, with the same proportions in each class.
+Keys and images are copied unchanged; the source is not changed.
 
 example:
   asymmnet records split all.rec data/train=0.9 data/val=0.1 --seed 0
@@ -55,10 +63,11 @@ example:
 """
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
-    """Add ``records`` and its commands; each sets ``run`` to a function(args) -> exit status."""
-    parser = subparsers.add_parser(
-        "records", help="build, verify, repair, count and split record files", description=__doc__
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``records`` and its commands."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Build, verify, repair, count and split record files; write the demo set.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_build(commands)
@@ -91,7 +100,7 @@ def _add_build(commands) -> None:
         "--shuffle-seed", type=int, metavar="N", help="shuffle the records (default: keep order)"
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out unreadable images and list them"
+        "--skip-bad", action="store_true", help="omit unreadable images and list them"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     _add_threads(parser)
@@ -104,7 +113,7 @@ def _add_verify(commands) -> None:
     parser.add_argument(
         "--classes", type=int, metavar="N", help="labels must be below N (default: .classes.txt)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")
     _add_threads(parser)
 
 
@@ -114,7 +123,7 @@ def _add_repair(commands) -> None:
     parser.add_argument("src", help="record file")
     parser.add_argument("dst", help="record file to write")
     parser.add_argument("--idx", metavar="FILE", help="SRC's index (default: the .idx beside it)")
-    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files of DST")
     _add_threads(parser)
 
@@ -123,11 +132,11 @@ def _add_stats(commands) -> None:
     summary = "count records, classes and image sizes"
     parser = add_command(commands, "stats", _stats, summary, _STATS)
     _add_rec(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")
 
 
 def _add_split(commands) -> None:
-    summary = "deal a record file out to several new ones"
+    summary = "split a record file into several new ones"
     parser = add_command(commands, "split", _split, summary, _SPLIT)
     _add_rec(parser)
     parser.add_argument(
@@ -157,7 +166,9 @@ def _add_rec(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, metavar="N", help="(default: one per processor)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="decoding threads (default: one per processor)"
+    )
 
 
 def _part(text: str) -> tuple[str, float]:
@@ -167,21 +178,16 @@ def _part(text: str) -> tuple[str, float]:
     try:
         return prefix, float(fraction)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{fraction!r} is no number: {text!r}") from None
+        raise argparse.ArgumentTypeError(f"{fraction!r} is not a number: {text!r}") from None
 
 
 def _write_json(path: str, result: dict) -> None:
-    from gluon_asymmnet.utils.atomic import write_text
-
     write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def _build(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.class_names import load_class_names
-    from gluon_asymmnet.data.records import build
-
     with progress_bar("packing", scaled=False) as progress:
-        report = build.build(
+        report = build(
             args.folder,
             args.prefix,
             resize=args.resize,
@@ -203,10 +209,8 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.records import verify
-
     with progress_bar("verifying", scaled=False) as progress:
-        report = verify.verify(
+        report = verify(
             args.rec, args.idx, classes=args.classes, threads=args.threads, progress=progress
         )
     for position, key, reason in report.bad:
@@ -219,8 +223,6 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _repair(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.records.repair import repair
-
     with progress_bar("repairing", " bytes") as progress:
         report = repair(
             args.src, args.dst, idx=args.idx, threads=args.threads, overwrite=args.overwrite,
@@ -240,10 +242,8 @@ def _repair(args: argparse.Namespace) -> int:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.records import stats
-
     with progress_bar("reading", scaled=False) as progress:
-        found = stats.stats(args.rec, args.idx, progress=progress)
+        found = stats(args.rec, args.idx, progress=progress)
     print(f"{args.rec}: {found.records} records, {found.bytes:,} bytes")
     for side in ("width", "height"):
         least, median, most = getattr(found, side)
@@ -267,13 +267,10 @@ def _counts(counts: dict) -> str:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.records import stats
-    from gluon_asymmnet.errors import InputError
-
     parts = dict(args.parts)
     if len(parts) < len(args.parts):
-        raise InputError(f"each prefix may be named once, got {[p for p, _ in args.parts]}")
-    counts = stats.split(
+        raise InputError(f"each prefix may be given once, got {[p for p, _ in args.parts]}")
+    counts = split(
         args.rec,
         parts,
         idx=args.idx,
@@ -287,9 +284,7 @@ def _split(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data import digits as demo
-
-    found = demo.write_digits(args.out, size=args.size, seed=args.seed, exist_ok=args.exist_ok)
-    print(f"{found.train}: {demo.TRAIN_IMAGES} records")
-    print(f"{found.val}: {demo.VAL_IMAGES} records")
+    found = digits.write_digits(args.out, size=args.size, seed=args.seed, exist_ok=args.exist_ok)
+    print(f"{found.train}: {digits.TRAIN_IMAGES} records")
+    print(f"{found.val}: {digits.VAL_IMAGES} records")
     return 0

@@ -1,43 +1,43 @@
-"""``asymmnet report``: a page about one or more training runs."""
+"""``asymmnet report``: an HTML report about one or more training runs."""
 
-DESCRIPTION = (
-    "Write one HTML file about training runs: curves, confusions, pictures, configuration, "
-    "environment, events. It needs no network and no other file. A run may still be going on."
-)
+import argparse
+from pathlib import Path
+
+from gluon_asymmnet.cli.options import add_threads_flag, progress_bar
+from gluon_asymmnet.report.judge import judge
+from gluon_asymmnet.report.page import page
+from gluon_asymmnet.report.run_files import CLASSIFIER, read_run
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.threads import set_threads
 
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "report", help="write a page about training runs", description=DESCRIPTION,
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``report``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Write one HTML file about training runs: curves, confused classes, images, "
+        "configuration, environment, events. It needs no network and no other file. The runs may "
+        "still be training.",
         epilog="example: asymmnet report checkpoints/custom/asymmnet_small_demo -o report.html",
-    )  # fmt: skip
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run")
     parser.add_argument(
         "-o", "--output", default="report.html", metavar="FILE",
-        help="written anew each time (default: report.html)",
+        help="file to write or replace (default: report.html)",
     )  # fmt: skip
     parser.add_argument(
         "--no-evaluate",
         action="store_true",
-        help="do not run the best weights on the validation set: faster, and no MXNet needed; the "
-        "page then lacks the confusions and sample predictions of classifiers",
+        help="do not run the best weights on the validation set: faster, and without MXNet; the "
+        "report then lacks the confused classes and sample predictions of classifiers",
     )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    add_threads_flag(parser)
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args) -> int:
-    """Write the page and say where it is."""
-    from pathlib import Path
-
-    from gluon_asymmnet.cli.subcommand import progress_bar
-    from gluon_asymmnet.report.judge import judge
-    from gluon_asymmnet.report.page import page
-    from gluon_asymmnet.report.run_files import CLASSIFIER, read_run
-    from gluon_asymmnet.utils.atomic import write_text
-    from gluon_asymmnet.utils.threads import set_threads
-
+    """Write the report and print its path."""
     runs = [read_run(path) for path in dict.fromkeys(map(Path, args.runs))]
     set_threads(args.threads)
     judged = {}

@@ -1,16 +1,29 @@
-"""``asymmnet reproduce``: the published accuracy, measured again."""
+"""``asymmnet reproduce``: compare the published weights with the published accuracy."""
 
-from gluon_asymmnet.cli.walk_flags import BATCH_SIZE
+import argparse
+import json
+import sys
+
+from tqdm import tqdm
+
+from gluon_asymmnet.card import Card
+from gluon_asymmnet.cli.options import add_threads_flag, require_positive
+from gluon_asymmnet.data.sources import check_labels, open_source
+from gluon_asymmnet.evaluation import classification_report, published
+from gluon_asymmnet.evaluation.classification import evaluate
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.doctor import environment
+from gluon_asymmnet.utils.threads import set_threads
+from gluon_asymmnet.weights.published import BLOB_ID, fetch, git_blob_id
 
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "reproduce",
-        help="measure the published weights and compare with the published accuracy",
-        description="Score every validation record once with the authors' weights, then count the "
-        "result as their validation did after epoch 358, and compare that with their log: "
-        "top-1 0.754232, top-5 0.925090.  Exit status 1: compared, and not reproduced.",
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``reproduce``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Evaluate the authors' weights on every validation record once. Compute from "
+        "that the accuracy their validation would have measured after epoch 358, and compare it "
+        "with their log: top-1 0.754232, top-5 0.925090.  Exit status 1 if it differs.",
         epilog="example: asymmnet reproduce --rec-val val.rec --rec-val-idx val.idx "
         "--json reproduction.json",
     )
@@ -22,45 +35,29 @@ def add_parser(subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=64, help="speed only (default 64)")
     parser.add_argument(
-        "--walk-batch-size", type=int, default=BATCH_SIZE, metavar="N",
-        help=f"images per step of the authors' validation (default {BATCH_SIZE}, theirs)",
+        "--walk-batch-size", type=int, default=published.BATCH_SIZE, metavar="N",
+        help="images per step of the authors' validation (default %(default)s, theirs)",
     )  # fmt: skip
     parser.add_argument(
         "-j", "--num-data-workers", "--num-workers", dest="num_workers", type=int, default=2,
         help="decoding threads (default 2)",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    add_threads_flag(parser)
     parser.add_argument("--json", default="", metavar="FILE", help="write the result")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args) -> int:
     """Measure, compare and print."""
-    import sys
-
-    from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.utils.threads import set_threads
-
-    for name in ("batch_size", "num_workers"):
-        if getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    require_positive(args, "batch_size", "num_workers")
     set_threads(args.threads)
-    from tqdm import tqdm
-
-    from gluon_asymmnet.card import Card
-    from gluon_asymmnet.data.sources import check_labels, open_source
-    from gluon_asymmnet.evaluation import classification_report as evaluation_report
-    from gluon_asymmnet.evaluation import published
-    from gluon_asymmnet.evaluation.classification import evaluate
     from gluon_asymmnet.saved import open_weights
-    from gluon_asymmnet.weights.published import fetch
 
     source, card = open_source(rec=args.rec_val, idx=args.rec_val_idx), Card()
     passes = published.PUBLISHED.number + 1
-    published.validation_passes(
-        len(source), args.walk_batch_size, passes
-    )  # refused now, not after hours
+    # Fails now, not after hours.
+    published.validation_passes(len(source), args.walk_batch_size, passes)
     check_labels(source, card.classes)
     model = open_weights(args.params or fetch(), card)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
@@ -70,7 +67,7 @@ def run(args) -> int:
             progress=lambda done, _: bar.update(done - bar.n),
         )  # fmt: skip
     ours = published.pass_results(result, args.walk_batch_size, passes)[-1]
-    print(evaluation_report.summary_line(result))
+    print(classification_report.summary_line(result))
     print(published.comparison_text(result, ours))
     if args.json:
         _write_json(args, model.weights, result, ours)
@@ -78,13 +75,6 @@ def run(args) -> int:
 
 
 def _write_json(args, weights, result, ours) -> None:
-    import json
-
-    from gluon_asymmnet.evaluation import published
-    from gluon_asymmnet.utils.atomic import write_text
-    from gluon_asymmnet.utils.doctor import environment
-    from gluon_asymmnet.weights.published import BLOB_ID, git_blob_id
-
     compared, blob_id = published.compare_with_published(ours), git_blob_id(weights)
     content = {
         "verdict": compared.verdict,

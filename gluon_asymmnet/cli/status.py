@@ -1,36 +1,33 @@
-"""``asymmnet status``: how a training run goes, from another terminal."""
+"""``asymmnet status``: the progress of a training run, from another terminal."""
 
 import argparse
+import json
+import sys
+import time
 
-DESCRIPTION = (
-    "Say whether a run goes on, how far it is, when it will end, its last figures, its newest "
-    "checkpoint and its last events. It only reads."
-)
+from gluon_asymmnet.report.status import lines, status
 
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "status", help="say how a training run goes", description=DESCRIPTION,
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``status``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Print whether a run is still training, its progress and expected end, its "
+        "last loss and accuracy, its newest checkpoint and last events. Nothing is written.",
         epilog="example: asymmnet status checkpoints/imagenet/asymmnet_large_baseline --watch 10",
-    )  # fmt: skip
+    )
     parser.add_argument("path", metavar="RUN", help="directory of the run")
     parser.add_argument(
         "--watch", type=_seconds, metavar="SECONDS",
-        help="say it again every so many seconds, until the run ends",
+        help="print it again every SECONDS, until the run ends",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON, one line each time")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args) -> int:
-    """Print the state of a run, once or again and again."""
-    import json
-    import sys
-    import time
-
-    from gluon_asymmnet.report.status import lines, status
-
+    """Print the state of a run, once or every ``--watch`` seconds."""
     clear = "\033[H\033[2J" if args.watch and sys.stdout.isatty() and not args.json else ""
     while True:
         found = status(args.path)

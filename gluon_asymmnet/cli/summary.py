@@ -1,14 +1,21 @@
 """``asymmnet summary MODEL``."""
 
+import argparse
+import json
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "summary",
-        help="parameters and multiply-adds of a model, layer by layer",
-        description="AsymmNet and MobileNetV3 are counted from the architecture, without building "
-        "the net, others from their graph. 1 multiply-add = 1 MAC; as in the paper only "
-        "convolutions count.",
+from gluon_asymmnet.arch import feature_info
+from gluon_asymmnet.cli.options import require_positive
+from gluon_asymmnet.models.complexity import count_model, layer_parameters
+from gluon_asymmnet.models.registry import ModelSpec
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``summary``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Print parameters and multiply-adds (MACs) of a model, layer by layer. "
+        "AsymmNet and MobileNetV3 are counted from their architecture, without building the "
+        "network, others from their graph. Only convolutions have multiply-adds, as in the paper.",
         epilog="example: asymmnet summary asymmnet_large_0.5 --classes 10",
     )
     parser.add_argument("model", help="e.g. asymmnet_large, asymmnet_small_0.5, or a spec file")
@@ -20,18 +27,12 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--input-size", type=int, default=224, help="pixels (default 224)")
     parser.add_argument("--json", action="store_true", help="print the totals as JSON")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args) -> int:
     """Print the table."""
-    from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.models.complexity import count_model
-    from gluon_asymmnet.models.registry import ModelSpec
-
-    for name in ("classes", "input_size"):
-        if getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    require_positive(args, "classes", "input_size")
     spec = ModelSpec.parse(
         args.model, width=args.width, rate=args.rate, shuffle_groups=args.shuffle_groups,
         stem=args.stem,
@@ -53,8 +54,6 @@ def run(args) -> int:
 
 
 def _print_json(variant: str, cost) -> int:
-    import json
-
     totals = {
         "variant": variant,
         "macs": cost.macs,
@@ -68,7 +67,7 @@ def _print_json(variant: str, cost) -> int:
 
 
 def _print_operators(cost) -> None:
-    """Print the operators with weights of a net that was counted from its graph."""
+    """Print the operators with weights of a network counted from its graph."""
     row = "{:<50} {:>18} {:>18} {:>13}".format
     print(row("operator", "weight", "output", "MACs"))
     for layer in cost.layers:
@@ -77,9 +76,7 @@ def _print_operators(cost) -> None:
 
 
 def _print_planned_layers(cost) -> None:
-    """Print the convolutions of a net that was counted from its plan."""
-    from gluon_asymmnet.models.complexity import layer_parameters
-
+    """Print the convolutions of a network counted from its plan."""
     row = "{:<34} {:>14} {:>3} {:>2} {:>6} {:>9} {:>10} {:>13}".format
     print(row("layer", "channels", "k", "s", "groups", "output", "parameters", "MACs"))
     for _, _, output, macs, layer in cost.layers:
@@ -91,8 +88,6 @@ def _print_planned_layers(cost) -> None:
 
 def _print_more(spec, cost) -> None:
     """Print the authors' count and the feature maps of an AsymmNet or MobileNetV3."""
-    from gluon_asymmnet.arch import feature_info
-
     print(
         f"  authors' own count     {cost.authors_parameters:>13,}  (wrong: k weights of each k x k "
         f"kernel)"

@@ -1,50 +1,75 @@
-"""``asymmnet train``, the same as ``train_imagenet.py``."""
+"""``asymmnet train`` and ``train-ssd``, also ``train_imagenet.py`` and ``train_ssd.py``."""
 
+import argparse
+import shlex
+import sys
+
+from gluon_asymmnet.distributed.join import joined
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
+from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.utils.settings import add_flags
-
-DESCRIPTION = (
-    "Train an image classifier from RecordIO or from folders. The flags are those of GluonCV's and "
-    "the AsymmNet authors' scripts. The same command goes on where a killed run stopped."
-)
+from gluon_asymmnet.utils.threads import set_threads
 
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "train", help="train an image classifier", description=DESCRIPTION,
-        epilog="example: asymmnet train --recipe demo --rec-train digits/train.rec "
+def classifier_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``train``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Train an image classifier from RecordIO or from folders. The flags are those "
+        "of GluonCV's and the AsymmNet authors' scripts. To resume a run that was stopped, repeat "
+        "its command.",
+        epilog=f"example: {prog} --recipe demo --rec-train digits/train.rec "
         "--rec-train-idx digits/train.idx --rec-val digits/val.rec --rec-val-idx digits/val.idx",
-    )  # fmt: skip
+    )
     add_flags(parser, ClassifierConfig)
-    parser.set_defaults(run=lambda args: run(_settings(args)))
+    parser.set_defaults(run=_train_classifier)
+    return parser
 
 
-def _settings(args) -> dict:
-    return {k: v for k, v in vars(args).items() if k not in ("run", "command")}
+def detector_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``train-ssd``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Train a single-shot detector on VOC folders. The flags are those of GluonCV's "
+        "train_ssd.py. To resume a run that was stopped, repeat its command.",
+        epilog=f"example: asymmnet voc demo digits && {prog} --network asymmnet_small "
+        "--dataset custom --dataset-root digits --train-splits 2007_trainval --no-mirror",
+    )
+    add_flags(parser, DetectorConfig)
+    parser.set_defaults(run=_train_detector)
+    return parser
 
 
-def run(given: dict) -> int:
-    """Train with the settings that were given; 0 also when stopped by a signal."""
-    import shlex
-    import sys
-
-    from gluon_asymmnet.utils.threads import set_threads
-
-    config = resolve(ClassifierConfig, given)
+def _train_classifier(args) -> int:
+    config = resolve(ClassifierConfig, _settings(args))
     set_threads(config.threads)
-    from gluon_asymmnet.distributed.join import joined
-
     with joined(config) as workers:
         from gluon_asymmnet.train.classifier import train
 
         result = train(config, workers)
-    if config.dry_run or workers.rank:
-        return 0
-    if not result.finished:
-        print(f"stopped after step {result.steps}; go on with: {shlex.join(sys.argv)}")
-        return 0
-    score = f"best top-1 {result.best:.4f} at epoch {result.best_epoch}: " if result.best else ""
-    print(f"{score}{result.weights}")
+    if not config.dry_run and workers.rank == 0:
+        _print_result(result, "top-1")
     return 0
+
+
+def _train_detector(args) -> int:
+    config = resolve(DetectorConfig, _settings(args))
+    set_threads(config.threads)
+    from gluon_asymmnet.train.detector import train
+
+    _print_result(train(config), "mAP")
+    return 0
+
+
+def _settings(args) -> dict:
+    return {name: value for name, value in vars(args).items() if name != "run"}
+
+
+def _print_result(result, metric: str) -> None:
+    if not result.finished:  # a signal stopped it
+        print(f"stopped after step {result.steps}; to resume: {shlex.join(sys.argv)}")
+    elif result.best is None:
+        print(result.weights)
+    else:
+        print(f"best {metric} {result.best:.4f} at epoch {result.best_epoch}: {result.weights}")

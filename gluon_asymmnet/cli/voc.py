@@ -1,4 +1,4 @@
-"""``asymmnet voc``: check, download, convert and make folders of pictures with boxes."""
+"""``asymmnet voc``: check, download, convert and make folders of images with boxes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import argparse
 import json
 from pathlib import Path
 
-from gluon_asymmnet.cli.subcommand import add_command, progress_bar
+from gluon_asymmnet.cli.options import add_command, positive_int, progress_bar
+from gluon_asymmnet.data.boxes import voc
+from gluon_asymmnet.data.boxes.coco import coco_to_voc
+from gluon_asymmnet.data.boxes.digits import FOLDER, SPLITS, write_digits_voc
+from gluon_asymmnet.data.boxes.voc_download import ARCHIVES, download_voc
+from gluon_asymmnet.data.class_names import load_class_names
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.utils.atomic import write_text
 
 _CHECK = """\
-Reads every annotation and decodes every picture.  Prints one line per problem, then those that
-are repaired on reading: boxes cut at the border, class names in another case.
-Exit status: 0 all usable, 1 problems found.
+Reads every annotation and decodes every image.  Prints one line per problem, then the problems that
+are repaired when the data is read: boxes clipped to the image, class names in another case.
+Exit status: 0 if the folder is usable, 1 if there are problems.
 
 examples:
   asymmnet voc check ~/VOC
@@ -19,32 +26,32 @@ examples:
   asymmnet voc check data --splits mine_train --classes classes.txt --json problems.json
 """
 _DOWNLOAD = """\
-Writes ROOT/VOC2007 and ROOT/VOC2012; the archives (2.9 GB) are kept in ROOT/downloads, and an
-interrupted download continues.  8.4 GB in all.
+Writes ROOT/VOC2007 and ROOT/VOC2012 and keeps the archives (2.9 GB) in ROOT/downloads; 8.4 GB in
+total.  An interrupted download continues.
 
 examples:
   asymmnet voc download ~/VOC
   asymmnet voc download ~/VOC --only 2007_trainval,2007_test
 """
 _FROM_COCO = """\
-OUT is one set, as VOC2007 is: give training and validation a folder each, side by side.
+OUT is one folder like VOC2007.  Write training and validation to two folders side by side.
 
 examples:
   asymmnet voc from-coco train.json photos data/mine-train --split train
   asymmnet voc check data --splits mine-train_train
 """
 _DEMO = """\
-Pictures of 1 to 6 handwritten digits from scikit-learn; no download.
+Images of 1 to 6 handwritten digits from scikit-learn; no download.
 
 example:
   asymmnet voc demo digits && asymmnet voc check digits
 """
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
-    """Add ``voc`` and its commands; each sets ``run`` to a function(args) -> exit status."""
-    parser = subparsers.add_parser(
-        "voc", help="check, download and make Pascal VOC folders", description=__doc__
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``voc`` and its commands."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Check, download, convert and make Pascal VOC folders."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_check(commands)
@@ -55,26 +62,24 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def _add_check(commands) -> None:
-    parser = add_command(
-        commands, "check", _check, "find all that is wrong with a VOC folder", _CHECK
-    )
+    parser = add_command(commands, "check", _check, "find all errors in a VOC folder", _CHECK)
     parser.add_argument("root", help="the folder of VOC2007")
     parser.add_argument(
         "--splits", type=_splits, metavar="YEAR_NAME,...",
-        help="e.g. 2007_test; a folder may stand for the year (default: all there are)",
+        help="e.g. 2007_test, or mine_test of the folder mine (default: all that exist)",
     )  # fmt: skip
     parser.add_argument(
         "--classes", metavar="FILE", help="one name per line (default: classes.txt, or VOC's 20)"
     )
     parser.add_argument(
-        "--headers-only", action="store_true", help="do not decode the pictures: faster"
+        "--headers-only", action="store_true", help="do not decode the images: faster"
     )
-    parser.add_argument("--threads", type=_positive, metavar="N", help="(default: by processors)")
-    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="(default: all)")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")
 
 
 def _add_download(commands) -> None:
-    summary = "fetch VOC2007 and VOC2012, check and unpack them"
+    summary = "download, check and unpack VOC2007 and VOC2012"
     parser = add_command(commands, "download", _download, summary, _DOWNLOAD)
     parser.add_argument("root", help="folder to write to")
     parser.add_argument(
@@ -84,19 +89,17 @@ def _add_download(commands) -> None:
 
 
 def _add_from_coco(commands) -> None:
-    summary = "convert a COCO JSON and its pictures"
+    summary = "convert a COCO JSON file and its images"
     parser = add_command(commands, "from-coco", _from_coco, summary, _FROM_COCO)
-    parser.add_argument("json", help="with images, annotations and categories")
-    parser.add_argument("images", help="folder that file_name starts from")
+    parser.add_argument("json", help="file with images, annotations and categories")
+    parser.add_argument("images", help="folder that each file_name is relative to")
     parser.add_argument("out", help="folder to write; must not exist")
     parser.add_argument("--split", default="trainval", help="name of the list (default: trainval)")
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out empty boxes and list them"
-    )
+    parser.add_argument("--skip-bad", action="store_true", help="omit empty boxes and list them")
 
 
 def _add_demo(commands) -> None:
-    summary = "write pictures of handwritten digits with boxes"
+    summary = "write images of handwritten digits with boxes"
     parser = add_command(commands, "demo", _demo, summary, _DEMO)
     parser.add_argument("out", help="folder to write; must not exist")
     parser.add_argument(
@@ -126,17 +129,7 @@ def _pair(text: str) -> tuple[int, int]:
     return first, second
 
 
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
-    return int(text)
-
-
 def _check(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.boxes import voc
-    from gluon_asymmnet.data.class_names import load_class_names
-    from gluon_asymmnet.utils.atomic import write_text
-
     with progress_bar("checking", " images") as progress:
         report = voc.check(
             args.root,
@@ -167,9 +160,6 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.boxes.voc_download import ARCHIVES, download_voc
-    from gluon_asymmnet.errors import InputError
-
     names = args.only.split(",") if args.only else list(ARCHIVES)
     unknown = [name for name in names if name not in ARCHIVES]
     if unknown:
@@ -184,8 +174,6 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _from_coco(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.boxes.coco import coco_to_voc
-
     with progress_bar("converting", " images") as progress:
         done = coco_to_voc(
             args.json,
@@ -204,8 +192,6 @@ def _from_coco(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from gluon_asymmnet.data.boxes.digits import FOLDER, SPLITS, write_digits_voc
-
     write_digits_voc(args.out, images=args.images, seed=args.seed)
     for split, count in zip(SPLITS, args.images):
         print(f"{Path(args.out) / FOLDER}, {split}: {count} images")

@@ -73,7 +73,7 @@ def launch(plan: Plan) -> int:
         run = _Run(plan)
         status = run()
         if run.stopping and not status:
-            _say(f"go on with: {shlex.join(sys.argv)}")
+            _say(f"to resume: {shlex.join(sys.argv)}")
         if status in (0, _WRONG_INPUT) or run.stopping or attempt == plan.restarts:
             return status
         _say(f"starting all again from the last checkpoint ({attempt + 1} of {plan.restarts})")

@@ -71,7 +71,7 @@ def stopped(scene: Scene, number: int, aim: str) -> str:
     if process.wait():
         return f"status {process.returncode} after {signal.Signals(number).name}"
     said = Path(f"{scene.place}.out").read_text()
-    if "go on with: " not in said:
+    if "to resume: " not in said:
         return "it does not say how to go on"
     epoch, batch = watch.batches()[-1]
     if watch.steps()[-1] != epoch * scene.subject.steps_per_epoch + batch + 1:

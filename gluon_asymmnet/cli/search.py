@@ -1,30 +1,36 @@
 """``asymmnet search MODEL --budget-macs N --budget-params N --out SPEC.json``."""
 
 import argparse
+import json
+
+from gluon_asymmnet.cli.options import require_positive
+from gluon_asymmnet.compress.search import optimize
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.registry import FAMILY_MODELS, ModelSpec
+from gluon_asymmnet.utils.atomic import write_text
 
 _FAMILY = "rpw"
 
 
-def add_parser(subparsers) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "search",
-        aliases=["optimize"],
-        help="propose a smaller or better-shaped net within budgets, and write its spec",
-        description="Nothing is trained: a net is judged by the 3D receptive field of its stages, "
-        "a measure of this project's own (docs/optimizer.md).  Stages get other widths, fewer "
-        "units and an earlier pool; units become depthwise + RPW.  The spec file is a model as "
-        "any other: train_imagenet.py --model SPEC.json.",
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``search``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Search for a better network within budgets, without training. Networks are "
+        "compared by the 3D receptive field of their stages, a measure of this project "
+        "(docs/optimizer.md). The search changes widths, removes units, pools earlier and replaces "
+        "units by depthwise + RPW ones. The spec can be used as any model: train_imagenet.py "
+        "--model SPEC.json.",
         epilog="example: asymmnet search cifar_vgg16 --budget-macs 30M --budget-params 1M "
         "--out vgg16_small.json",
     )
     parser.add_argument(
-        "model", help=f"a net of the family {_FAMILY}, e.g. cifar_vgg16, or its spec file"
+        "model", help=f"a network of the family {_FAMILY}, e.g. cifar_vgg16, or its spec file"
     )
     for flag, what in (("--budget-macs", "multiply-adds"), ("--budget-params", "parameters")):
         parser.add_argument(
             flag, type=_number, metavar="N",
-            help=f"{what} at most, e.g. 300000, 300k or 1.5M (default: those of MODEL)",
+            help=f"largest number of {what}, e.g. 300000, 300k or 1.5M (default: those of MODEL)",
         )  # fmt: skip
     parser.add_argument("--width", type=float, default=1.0, help="of MODEL (default 1.0)")
     parser.add_argument("--classes", type=int, default=10, help="(default 10)")
@@ -32,6 +38,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--out", required=True, metavar="SPEC.json", help="the spec to write")
     parser.add_argument("--json", action="store_true", help="print the proposal as JSON")
     parser.set_defaults(run=run)
+    return parser
 
 
 def _number(text: str) -> int:
@@ -43,17 +50,8 @@ def _number(text: str) -> int:
 
 
 def run(args) -> int:
-    """Write the spec, and print what it changes and why."""
-    import json
-
-    from gluon_asymmnet.compress.search import optimize
-    from gluon_asymmnet.errors import InputError
-    from gluon_asymmnet.utils.atomic import write_text
-
-    for name in ("classes", "input_size"):
-        if getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be at least 1, got {getattr(args, name)}")
+    """Write the spec, and print the changes stage by stage."""
+    require_positive(args, "classes", "input_size")
     if not args.out.endswith(".json"):
         raise InputError(f"--out must end with .json, or it names no model: {args.out}")
     net = _open(args)
@@ -72,9 +70,7 @@ def run(args) -> int:
 
 def _open(args):
     """Build the model, without weights."""
-    from gluon_asymmnet.errors import InputError
     from gluon_asymmnet.models.build import build_classifier
-    from gluon_asymmnet.models.registry import FAMILY_MODELS, ModelSpec
 
     spec = ModelSpec.parse(args.model, width=args.width)
     row = spec.family_model

@@ -1,0 +1,131 @@
+"""Flags, checks and progress bars that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.registry import ModelSpec
+
+# flag, field of the card, type, help
+_MODEL_FLAGS = (
+    (("--model",), "model", str, "for a bare .params file: e.g. asymmnet_large_0.5, or a spec"),
+    (("--width-scale", "--width"), "width", float, "its width multiplier"),
+    (("--asymmrate", "--rate"), "rate", int, "its rate"),
+    (("--shuffle-groups",), "shuffle_groups", int, "its channel shuffle"),
+    (("--stem",), "stem", str, "its first block's graph: authors or scaled"),
+    (("--classes",), "classes", int, "its number of classes"),
+    (("--input-size",), "input_size", int, "input, pixels"),
+    (("--crop-ratio",), "crop_ratio", float, "input size over the resized shorter side"),
+)
+
+
+def add_command(commands, name: str, run, summary: str, epilog: str) -> argparse.ArgumentParser:
+    """Add a command of a command, e.g. ``records build``; its help ends with ``epilog``."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_model_flags(parser) -> None:
+    """Add the path of a model, and flags for the network that a bare .params file holds."""
+    parser.add_argument(
+        "path", help="run directory, exported folder or -symbol.json, or .params file"
+    )
+    group = parser.add_argument_group("model")
+    for flags, field, kind, text in _MODEL_FLAGS:
+        group.add_argument(*flags, dest=field, type=kind, default=argparse.SUPPRESS, help=text)
+
+
+def add_engine_flags(parser) -> None:
+    """Add the engine that runs an exported model."""
+    parser.add_argument(
+        "--engine", default="auto", choices=("auto", "mxnet", "onnxruntime", "openvino"),
+        help="engine that runs the model (default: the fastest one that is installed and for which "
+        "the model has a file; MXNet for runs and .params files)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", default="f32", choices=("f32", "bf16"), help="of openvino (default f32)"
+    )
+
+
+def add_threads_flag(parser) -> None:
+    """Add the number of CPU threads of the engine."""
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1, as the ``type`` of a flag."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    return int(text)
+
+
+def require_positive(args, *names: str) -> None:
+    """Raise InputError for a number below 1."""
+    for name in names:
+        if getattr(args, name) < 1:
+            raise InputError(f"{flag_of(name)} must be at least 1, got {getattr(args, name)}")
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of an attribute: ``--batch-size`` of ``batch_size``."""
+    return "--" + name.replace("_", "-")
+
+
+def model_settings(args) -> dict:
+    """Return the fields of the card that flags of ``add_model_flags`` set."""
+    given = {f: getattr(args, f) for _, f, _, _ in _MODEL_FLAGS if hasattr(args, f)}
+    require_positive(args, *({"input_size", "classes"} & given.keys()))
+    if not 0 < given.get("crop_ratio", 1) <= 1:
+        raise InputError(f"--crop-ratio must be above 0 and at most 1, got {given['crop_ratio']}")
+    return given
+
+
+def refuse_architecture(given: dict) -> None:
+    """Raise InputError for settings other than those of the input: the model's card has them."""
+    fixed = sorted(given.keys() - {"input_size", "crop_ratio"})
+    if fixed:
+        raise InputError(f"{flag_of(fixed[0])} goes with --model and a .params file")
+
+
+def open_classifier(args):
+    """Open the classifier that a command line names; flags override its card.  Loads MXNet."""
+    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.saved import open_model
+
+    given = model_settings(args)
+    if "model" not in given:
+        refuse_architecture(given)
+        model = open_model(args.path)
+        return model._replace(card=dataclasses.replace(model.card, **given))
+    identity = {name: given.pop(name) for name in ModelSpec._fields if name in given}
+    spec = ModelSpec.parse(given.pop("model"), **identity)
+    return open_model(args.path, Card.of(spec, **given))
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, unit: str = " images", *, scaled: bool = True) -> Iterator:
+    """Yield ``advance(done, total)`` of a bar on a terminal, None where stderr is a file."""
+    if not sys.stderr.isatty():  # in a file, each step of the bar would be a line
+        yield None
+        return
+    with tqdm(desc=what, unit=unit, unit_scale=scaled, leave=False) as bar:
+
+        def advance(done: int, total) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
