@@ -20,10 +20,10 @@ from gluon_asymmnet.data.boxes.transforms import (
 )
 from gluon_asymmnet.data.boxes.voc import DetectionExample
 from gluon_asymmnet.data.transforms import Normalization
-from gluon_asymmnet.models.ssd_box_coder import decode
-from gluon_asymmnet.models.ssd_spec import anchors, get_detector_spec
+from gluon_asymmnet.models.ssd_spec import anchors, parse_detector
 from gluon_asymmnet.train.ssd_targets import TargetGenerator
 from tests.floats import assert_close, difference
+from tests.test_ssd_targets import decoded
 
 NEUTRAL = np.eye(3, 4, dtype=np.float32)
 PLAIN = Normalization((0, 0, 0), (1, 1, 1))
@@ -221,7 +221,7 @@ def test_validation_is_gluoncvs(shape):
 
 
 def batches(threads=2, seed=0, epoch=0, first=0, sizes=(300,), steps=4):
-    spec = get_detector_spec("ssd_300_asymmnet_small_custom")
+    spec = parse_detector("ssd_300_asymmnet_small_custom").spec
     targets = {size: TargetGenerator(anchors(spec._replace(size=size))) for size in sizes}
     return list(
         DetectionInput(Squares(), 12 // steps, targets, steps=steps, seed=seed,
@@ -243,7 +243,7 @@ def test_batches_repeat_bit_for_bit_with_any_number_of_threads():
 
 
 def test_batches_hold_what_training_takes():
-    boxes_at = anchors(get_detector_spec("ssd_300_asymmnet_small_custom"))
+    boxes_at = anchors(parse_detector("ssd_300_asymmnet_small_custom").spec)
     without = 0
     for batch in batches():
         assert [a.shape for a in batch] == [(3, 3, 300, 300), (3, 8766), (3, 8766, 4)]
@@ -251,7 +251,7 @@ def test_batches_hold_what_training_takes():
         for classes, offsets in zip(batch.cls_target, batch.box_target):
             found = classes > 0
             without += not found.any()
-            boxes = decode(offsets[found], boxes_at[found])
+            boxes = decoded(offsets[found], boxes_at[found])
             assert (boxes > -1).all()
             assert (boxes < 301).all()
             assert not offsets[~found].any()
@@ -263,7 +263,7 @@ def test_every_batch_has_its_size_and_the_targets_of_that_size():
     found = batches(sizes=sizes, steps=12)
     sides = [batch.data.shape[-1] for batch in found]
     assert set(sides) == set(sizes)
-    spec = get_detector_spec("ssd_300_asymmnet_small_custom")
+    spec = parse_detector("ssd_300_asymmnet_small_custom").spec
     alone = {size: batches(sizes=(size,), steps=12) for size in sizes}
     for number, (batch, size) in enumerate(zip(found, sides)):
         assert equal(batch, alone[size][number])  # the pictures and their views stay the same
@@ -272,7 +272,7 @@ def test_every_batch_has_its_size_and_the_targets_of_that_size():
         assert batch.cls_target.shape == (1, len(boxes_at))
         for image, classes, offsets in zip(*batch):
             matched = classes > 0
-            for left, top, right, bottom in decode(offsets[matched], boxes_at[matched]):
+            for left, top, right, bottom in decoded(offsets[matched], boxes_at[matched]):
                 middle = image[0, int(top + bottom) // 2, int(left + right) // 2]
                 assert middle > image[0].min() + 0.5  # bright, as the squares are
 

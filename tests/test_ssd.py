@@ -10,12 +10,10 @@ from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator
 from gluon_asymmnet.models.ssd import SSD
-from gluon_asymmnet.models.ssd_box_coder import decode
 from gluon_asymmnet.models.ssd_spec import (
     DETECTORS,
     DetectorSpec,
     anchors,
-    get_detector_spec,
     list_detectors,
     parse_detector,
     plan_detector,
@@ -25,7 +23,7 @@ from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.weights.load import load_exact
 from gluon_asymmnet.zoo import get_classifier, get_model
 from tests.floats import NET, assert_close
-from tests.test_ssd_targets import slow_overlap
+from tests.test_ssd_targets import decoded, slow_overlap
 
 nd = mx.nd
 CLASSES = ["cat", "dog", "fish"]
@@ -117,7 +115,7 @@ def test_names():
     found = parse_detector("SSDLite_512_MobileNetV3_Large_0.75_voc")
     assert found.spec == DetectorSpec("mobilenetv3_large", 512, "ssdlite", 0.75, 0)
     assert found.dataset == "voc"
-    assert get_detector_spec("ssd_300_asymmnet_large_w0.5_r2_custom")[2:5] == ("ssd", 0.5, 2)
+    assert parse_detector("ssd_300_asymmnet_large_w0.5_r2_custom").spec[2:5] == ("ssd", 0.5, 2)
     assert all(parse_detector(name) for name in list_detectors())
     assert get_model("ssd_300_asymmnet_small_0.35_voc").classes[-1] == "tvmonitor"
 
@@ -194,7 +192,7 @@ def test_raw_heads_are_the_logits_and_offsets_decoded():
     scores, boxes = (v.asnumpy() for v in net.raw()(x))
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     assert_close(scores, shares[..., 1:], terms=30)
-    assert_close(boxes, decode(offsets, anchors(net.spec)), terms=30)
+    assert_close(boxes, decoded(offsets, anchors(net.spec)), terms=30)
     assert set(net.raw().collect_params()) == set(net.collect_params())
 
 

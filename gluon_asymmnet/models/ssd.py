@@ -13,9 +13,8 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.ssd_box_coder import decode
 from gluon_asymmnet.models.ssd_spec import (
-    MAX_LOG_SCALE,
-    VARIANCES,
     DetectorSpec,
     anchors,
     detector_id,
@@ -233,7 +232,7 @@ class SSD(mx.gluon.HybridBlock):
         if mx.autograd.is_training():
             # stop_gradient, as a bare variable among the outputs breaks the compiled backward
             return [logits, offsets, F.stop_gradient(anchors)]
-        return self._suppress(F, *decode(F, logits, offsets, anchors))
+        return self._suppress(F, *scores_and_corners(F, logits, offsets, anchors))
 
     def heads(self, F, x):
         """Return logits ``(N, A, classes + 1)`` and offsets ``(N, A, 4)``."""
@@ -316,25 +315,15 @@ class RawSSD(mx.gluon.HybridBlock):
 
     def hybrid_forward(self, F, x, anchors):
         """Return scores and corners."""
-        return decode(F, *self.detector.heads(F, x), anchors)
+        return scores_and_corners(F, *self.detector.heads(F, x), anchors)
 
 
-def decode(F, logits, offsets, anchors):
+def scores_and_corners(F, logits, offsets, anchors):
     """Return scores ``(N, A, classes)`` and corners ``(N, A, 4)``, single precision.
 
-    The scores are the softmax's over classes and background, without that of the background.
-    The inverse of ``ssd_box_coder.encode``, in operators that every engine has.
+    The softmax includes the background, whose score is dropped.
     """
-    offsets = F.cast(offsets, "float32")
-    (centre, size), (shift, growth) = (
-        (F.slice_axis(v, axis=-1, begin=0, end=2), F.slice_axis(v, axis=-1, begin=2, end=4))
-        for v in (anchors, offsets)
-    )
-    # factors on the side of the anchors: exporters compute those products in advance
-    centre = F.broadcast_add(F.broadcast_mul(shift, size * VARIANCES[0]), centre)
-    growth = F.minimum(growth * VARIANCES[2], MAX_LOG_SCALE)
-    half = F.broadcast_mul(F.exp(growth), size / 2)
-    corners = F.concat(centre - half, centre + half, dim=-1)
+    corners = decode(F, offsets, anchors)
     scores = F.softmax(F.cast(logits, "float32"), axis=-1)
     return F.slice_axis(scores, axis=-1, begin=1, end=None), corners
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gluon_asymmnet.models.ssd_spec import VARIANCES
+from gluon_asymmnet.models.ssd_spec import MAX_LOG_SCALE, VARIANCES
 
 
 def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -21,11 +21,21 @@ def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return np.hstack([offsets, np.log(sizes / anchors[:, 2:])]) / VARIANCES
 
 
-def decode(offsets: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Decode offsets.  Shapes: ``(..., A, 4)``, ``(A, 4)`` -> ``(..., A, 4)`` corners, pixels."""
-    offsets = offsets * VARIANCES
-    centres = offsets[..., :2] * anchors[:, 2:] + anchors[:, :2]
-    return to_corners(np.concatenate([centres, np.exp(offsets[..., 2:]) * anchors[:, 2:]], -1))
+def decode(F, offsets, anchors):
+    """Decode offsets ``(N, A, 4)`` with anchors ``(1, A, 4)`` to corners ``(N, A, 4)``, float32.
+
+    The inverse of ``encode`` in MXNet operators (``F``) that every engine has.
+    """
+    offsets = F.cast(offsets, "float32")
+    (centre, size), (shift, growth) = (
+        (F.slice_axis(v, axis=-1, begin=0, end=2), F.slice_axis(v, axis=-1, begin=2, end=4))
+        for v in (anchors, offsets)
+    )
+    # factors on the side of the anchors: exporters compute those products in advance
+    centre = F.broadcast_add(F.broadcast_mul(shift, size * VARIANCES[0]), centre)
+    growth = F.minimum(growth * VARIANCES[2], MAX_LOG_SCALE)
+    half = F.broadcast_mul(F.exp(growth), size / 2)
+    return F.concat(centre - half, centre + half, dim=-1)
 
 
 def to_corners(boxes: np.ndarray) -> np.ndarray:

@@ -120,11 +120,6 @@ def parse_detector(name: str) -> DetectorName:
     )
 
 
-def get_detector_spec(name: str) -> DetectorSpec:
-    """Return the spec of a detector by its name."""
-    return parse_detector(name).spec
-
-
 def detector_id(spec: DetectorSpec) -> str:
     """Return the full name of a detector, e.g. ``ssd_300_asymmnet_small_w0.5_r1``."""
     return f"{spec.head}_{spec.size}_{spec.backbone}_w{spec.width}_r{spec.rate}"
