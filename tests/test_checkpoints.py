@@ -15,7 +15,8 @@ from gluon_asymmnet.train import checkpoint_files as files
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
 from gluon_asymmnet.train.progress import Board
-from gluon_asymmnet.train.run_directory import RunDirectory, read_json_lines
+from gluon_asymmnet.train.run_directory import RunDirectory
+from gluon_asymmnet.utils.json_objects import read_json_lines
 from tests.conftest import ROOT, run_python
 
 SETTINGS = {"model": "asymmnet_small", "num_epochs": 9, "warmup_epochs": 0}

@@ -260,9 +260,9 @@ def test_malformed_coco(photos, part, n, change, message):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ("[]", "expected an object with a list 'images' of objects"),
+        ("", "not COCO annotations: Expecting value"),
+        ("[" * 100_000, "not COCO annotations: maximum recursion"),
+        ("[]", "not COCO annotations: it holds a list, no object"),
         ('{"images": [], "annotations": [], "categories": []}', "it lists no image"),
         ('{"images": [1], "annotations": [], "categories": []}', "a list 'images' of objects"),
         ('{"images": [{}], "annotations": 5, "categories": []}', "a list 'annotations' of obj"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.utils.atomic import naming, write_text
+from gluon_asymmnet.utils.json_objects import read_json_lines
 
 SKIPPED_FILE = "skipped_records.jsonl"
 _ADVICE = "find all of them with `asymmnet records verify`"
@@ -43,7 +42,7 @@ class SkippedRecords:
         """
         name = SKIPPED_FILE if not worker else SKIPPED_FILE.replace(".", f"-{worker}.")
         self._path, self._add_event = Path(folder) / name, add_event
-        rows = list(_rows(self._path))
+        rows = _rows(self._path)
         self._known |= {row["position"] for row in rows}
         if self._path.exists():  # drops a line that a killed process left incomplete
             write_text(self._path, "".join(map(_line, rows)))
@@ -63,13 +62,8 @@ class SkippedRecords:
             self._add_event("skipped_records", step, reason)
 
 
-def _rows(path: Path) -> Iterator[dict]:
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict) and type(row.get("position")) is int:
-                    yield row
+def _rows(path: Path) -> list[dict]:
+    return [row for row in read_json_lines(path) if type(row.get("position")) is int]
 
 
 def _line(row: dict) -> str:

@@ -16,6 +16,7 @@ from gluon_asymmnet.data.records import build, stats
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.utils.atomic import new_folder
+from gluon_asymmnet.utils.json_objects import parse_object
 
 VAL_FRACTION = 0.25
 TRAIN_IMAGES, VAL_IMAGES = 1348, 449  # of 1,797; 449.25 would be a quarter
@@ -126,7 +127,8 @@ def _existing(out: Path, size: int, seed: int) -> DigitSet:
     """Return the set at ``out`` if it is complete and was made with ``size`` and ``seed``."""
     found = _paths(out)
     try:
-        manifest = json.loads((out / _MANIFEST).read_text(encoding="utf-8"))
+        path = out / _MANIFEST
+        manifest = parse_object(path.read_bytes(), path, "the manifest of a demo set")
         was = manifest["size"], manifest["seed"]
         for name in _SPLITS:
             with RecordFile(out / f"{name}.rec", out / f"{name}.idx") as file:

@@ -6,10 +6,9 @@ the seed, ``e`` and ``k`` alone.
 
 import contextlib
 import functools
+import itertools
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, NamedTuple, Optional
 
 import cv2
@@ -20,9 +19,10 @@ from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.verify import label_error
 from gluon_asymmnet.data.transforms import Augmentation, Normalization, training_image
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.utils.parallel import map_in_order
 
 _PREFETCH = 3  # batches decoded ahead of the one in use
-_TOGETHER = 8  # images handed to a thread at once: one by one, small ones take longer to hand over
+_CHUNK = 8  # images per call on a thread: for one small image the call costs more than the work
 
 
 class Batch(NamedTuple):
@@ -71,30 +71,22 @@ def in_order(images: int, batch: int) -> list[range]:
 
 
 def read_ahead(read: Callable, order, threads: int) -> Iterator[list]:
-    """Yield ``[read(position), ...]`` for each row of ``order``, some rows ahead of the one in use.
+    """Yield ``[read(position), ...]`` for each row of ``order``, read ahead on threads."""
 
-    On threads, and in order whatever their number.
-    """
-
-    def read_some(positions) -> list:
+    def read_chunk(positions) -> list:
         return [read(position) for position in positions]
 
-    # One OpenCV thread per picture: the pool already fills the processors.
+    # One OpenCV thread per image: the pool already fills the processors.
     cv2.setNumThreads(0)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
-        try:
-            for positions in order:
-                parts = range(0, len(positions), _TOGETHER)
-                waiting.append(
-                    [pool.submit(read_some, positions[i : i + _TOGETHER]) for i in parts]
-                )
-                if len(waiting) > _PREFETCH:
-                    yield [image for part in waiting.popleft() for image in part.result()]
-            while waiting:
-                yield [image for part in waiting.popleft() for image in part.result()]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    chunks = (
+        positions[i : i + _CHUNK] for positions in order for i in range(0, len(positions), _CHUNK)
+    )
+    rows_ahead = 1 + _PREFETCH
+    ahead = rows_ahead * max((-(-len(row) // _CHUNK) for row in order[:1]), default=1)
+    with contextlib.closing(map_in_order(read_chunk, chunks, threads, ahead=ahead)) as results:
+        for positions in order:
+            parts = itertools.islice(results, -(-len(positions) // _CHUNK))
+            yield list(itertools.chain.from_iterable(parts))
 
 
 def read_usable(

@@ -5,13 +5,13 @@ went wrong.
 """
 
 import fcntl
-import json
 import math
 import re
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.utils.json_objects import parse_object, read_json_lines
 
 CLASSIFIER, DETECTOR = "classifier", "detector"
 _MOST_EPOCHS = 10**6
@@ -112,48 +112,26 @@ def is_locked(path: Path) -> bool:
 
 
 def read_lines(path: Path, problems: list[str]) -> list[dict]:
-    """Return the objects of a file of JSON lines; add what is damaged to ``problems``.
-
-    A last line without its end is one that is being written, or was when the run was killed.
-    """
+    """Return the objects in a file of JSON lines; add the damaged lines to ``problems``."""
+    damaged: list[int] = []
     try:
-        text = path.read_bytes().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return []
+        found = read_json_lines(path, damaged)
     except OSError as error:
         problems.append(f"{path.name}: {error.strerror}")
         return []
-    lines = text.split("\n")
-    found, damaged = [], []
-    for number, line in enumerate(lines, start=1):
-        value = _parsed(line)
-        if isinstance(value, dict):
-            found.append(value)
-        elif line.strip() and number < len(lines):
-            damaged.append(str(number))
     if damaged:
-        shown = ", ".join(damaged[:5]) + (" ..." if len(damaged) > 5 else "")
+        shown = ", ".join(map(str, damaged[:5])) + (" ..." if len(damaged) > 5 else "")
         problems.append(f"{path.name}: {len(damaged)} damaged line(s) left out: {shown}")
     return found
 
 
-def _parsed(text: str):
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _object(path: Path, problems: list[str]) -> dict:
     try:
-        text = path.read_bytes().decode("utf-8", "replace")
+        return parse_object(path.read_bytes(), path, "a JSON object")
     except OSError as error:
         problems.append(f"{path.name}: {error.strerror}")
-        return {}
-    value = _parsed(text)
-    if isinstance(value, dict):
-        return value
-    problems.append(f"{path.name}: damaged, not a JSON object")
+    except FormatError:
+        problems.append(f"{path.name}: damaged, not a JSON object")
     return {}
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.utils.atomic import hidden_name
+from gluon_asymmnet.utils.json_objects import parse_object
 
 MANIFEST = "manifest.json"
 REQUIRED = ("net.params", "trainer.params", "state.json")
@@ -257,10 +258,4 @@ def _read_json(path: Path) -> dict:
     """Read a JSON object.  Raises: FormatError naming the file without its folder, OSError."""
     if path.stat().st_size > _MOST_JSON:
         raise FormatError(f"{path.name} is damaged: it has {path.stat().st_size} bytes")
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise FormatError(f"{path.name} is damaged: {error}") from None
-    if not isinstance(found, dict):
-        raise FormatError(f"{path.name} is damaged: it holds no object")
-    return found
+    return parse_object(path.read_bytes(), f"{path.name} is damaged", "a JSON object")

@@ -22,6 +22,7 @@ from gluon_asymmnet.train.checkpoint_files import (
     set_aside,
 )
 from gluon_asymmnet.utils.atomic import naming, remove_leftovers, write_text
+from gluon_asymmnet.utils.json_objects import read_json_lines
 from gluon_asymmnet.utils.settings import from_json, to_json
 
 # Settings that may change between a run and its continuation: they do not decide its result.
@@ -231,16 +232,6 @@ def lock(path: Path):
 def _is_of_a_start(path: Path) -> bool:
     """Whether a process that was killed before it wrote ``config.json`` left this."""
     return path.name == LOCK or path.name.startswith(f".{CONFIG}.")
-
-
-def read_json_lines(path: Path) -> list[dict]:
-    """Return the objects of a file of JSON lines; lines cut by a kill or damaged are left out."""
-    found = []
-    if path.exists():
-        for line in path.read_bytes().split(b"\n"):
-            with contextlib.suppress(ValueError, RecursionError):
-                found.append(json.loads(line))
-    return [value for value in found if isinstance(value, dict)]
 
 
 def _lines(rows: list[dict]) -> str:

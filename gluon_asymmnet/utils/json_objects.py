@@ -1,12 +1,13 @@
-"""JSON that somebody else may have written, read into dataclasses.
+"""Read JSON files that users may have edited or that may be damaged.
 
-Every value has the type of its field afterwards, so nothing fails later, or in MXNet.
+A dataclass made from one has values of the right types, so nothing fails later, or in MXNet.
 """
 
 import dataclasses
 import json
 import reprlib
 import typing
+from pathlib import Path
 
 from gluon_asymmnet.errors import FormatError
 
@@ -20,7 +21,7 @@ def parse_object(data, where, what: str) -> dict:
 
     Args:
         where: the file, for the message.
-        what: what it should be, for the message: "the card of a model".
+        what: the expected content, for the message: "the card of a model".
 
     Raises: FormatError.
     """
@@ -33,13 +34,33 @@ def parse_object(data, where, what: str) -> dict:
     return found
 
 
+def read_json_lines(path: Path, damaged: typing.Optional[list[int]] = None) -> list[dict]:
+    """Return the objects in a file of JSON lines, none if it is missing.
+
+    Args:
+        damaged: the numbers of damaged lines, from 1, are added here.  A last line without its end
+            is not among them: it is being written, or the process was killed.
+    """
+    if not path.exists():
+        return []
+    found = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(parse_object(line, path, "a JSON object"))
+        except FormatError:
+            if damaged is not None and line.strip() and number < len(lines):
+                damaged.append(number)
+    return found
+
+
 def make(kind, settings: dict, where, what: str, *, complete: bool = False):
     """Return the dataclass ``kind`` of a JSON object.
 
     Args:
-        complete: every field is needed but those that may be None (some came with later versions),
-            and what is no field is passed over (it may be of a later version still); otherwise only
-            fields without a default are, and nothing else may stand there.
+        complete: every field is required except those that may be None, which older versions did
+            not write, and unknown names are ignored, which newer ones may write; otherwise only
+            fields without a default are required, and unknown names are an error.
 
     Raises: FormatError naming the first field that is missing, unknown or of another type.
     """

@@ -21,14 +21,20 @@ def threads_or_default(threads: int | None) -> int:
     return threads
 
 
-def ordered(function, items: Iterable, threads: int) -> Iterator:
-    """``map`` on threads, in order, with few results waiting: a data set does not fit in memory."""
+def map_in_order(function, items: Iterable, threads: int, *, ahead: int | None = None) -> Iterator:
+    """Yield ``function(item)`` for each item, computed on threads, in the order of the items.
+
+    Args:
+        ahead: most calls that are started and not yet yielded, for a data set does not fit in
+            memory; by default 4 per thread.
+    """
+    limit = 4 * threads if ahead is None else ahead
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) >= 4 * threads:
+                if len(waiting) >= limit:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -38,4 +44,4 @@ def ordered(function, items: Iterable, threads: int) -> Iterator:
 
 
 def silent(_done: int, _total: int) -> None:
-    """Tell nobody about the progress."""
+    """Ignore the progress."""

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from gluon_asymmnet.train.run_directory import read_json_lines
+from gluon_asymmnet.utils.json_objects import read_json_lines
 from tests.faults.subject import KEEP, End, Subject, damaged_steps, good_steps, read_end
 from tests.faults.watch import SPREAD, Watch, moment, wait_for
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from gluon_asymmnet.train.checkpoint_files import list_checkpoints
-from gluon_asymmnet.train.run_directory import read_json_lines
+from gluon_asymmnet.utils.json_objects import read_json_lines
 from tests.faults.kills import Outcome, finish, lost
 from tests.faults.subject import End, Subject, good_steps
 from tests.faults.watch import RESUME, SPREAD, STEP, VALIDATION, Watch, moment, wait_for

@@ -51,7 +51,7 @@ from gluon_asymmnet.train.checkpoint_files import (
 from gluon_asymmnet.train.checkpoint_files import read_manifest as read_files
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.detector_config import DetectorConfig
-from gluon_asymmnet.train.run_directory import read_json_lines
+from gluon_asymmnet.utils.json_objects import read_json_lines
 from gluon_asymmnet.utils.settings import from_json, to_json
 from gluon_asymmnet.weights.convert import read_arrays
 from gluon_asymmnet.weights.safetensors_file import read_safetensors, write_safetensors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from gluon_asymmnet.data.images import fit_image, image_info
 from gluon_asymmnet.data.records.recordio import PathLike, require_file
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.atomic import new_folder
+from gluon_asymmnet.utils.json_objects import parse_object
 
 _SPLIT = "trainval"
 
@@ -117,12 +117,9 @@ def _prefix_errors(path: Path) -> Iterator[None]:
 
 def _load(path: Path) -> dict[str, list[dict]]:
     require_file(path, "COCO file")
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: no JSON: {error}") from None
+    content = parse_object(path.read_bytes(), path, "COCO annotations")
     for part in ("images", "annotations", "categories"):
-        entries = content.get(part) if isinstance(content, dict) else None
+        entries = content.get(part)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise FormatError(f"{path}: expected an object with a list {part!r} of objects")
     if not content["images"]:

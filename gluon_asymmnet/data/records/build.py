@@ -23,7 +23,7 @@ from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import MAX_PAYLOAD, PathLike
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.utils.parallel import Progress, ordered, silent, threads_or_default
+from gluon_asymmnet.utils.parallel import Progress, map_in_order, silent, threads_or_default
 
 
 class Skipped(NamedTuple):
@@ -96,7 +96,7 @@ def build(
     with RecordWriter(f"{prefix}.rec", f"{prefix}.idx", overwrite=overwrite) as writer:
         listing = writer.add_file(f"{prefix}.lst")
         writer.add_file(f"{prefix}.classes.txt").write(name_lines(names))
-        for (label, path), image in zip(images, ordered(encoded, images, threads)):
+        for (label, path), image in zip(images, map_in_order(encoded, images, threads)):
             if isinstance(image, bytes):
                 listing.write(os.fsencode(f"{len(writer)}\t{label:f}\t{path}\n"))
                 writer.write(len(writer), label, image)

@@ -34,7 +34,7 @@ from gluon_asymmnet.data.records.recordio import (
 from gluon_asymmnet.data.records.verify import label_error
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.utils.parallel import Progress, ordered, silent, threads_or_default
+from gluon_asymmnet.utils.parallel import Progress, map_in_order, silent, threads_or_default
 
 
 class Dropped(NamedTuple):
@@ -106,7 +106,7 @@ def repair(
 
     with RecordWriter(out, overwrite=overwrite) as writer, _MappedFile(rec) as data:
         taken, starts = set(keys.values()), sorted(keys)
-        for part in ordered(checked, _segments(data), threads_or_default(threads)):
+        for part in map_in_order(checked, _segments(data), threads_or_default(threads)):
             if part.reason:
                 _drop(dropped, part, keys, starts)
             else:

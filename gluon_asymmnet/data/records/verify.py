@@ -10,7 +10,7 @@ from gluon_asymmnet.data.class_names import read_class_names
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
 from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.utils.parallel import Progress, ordered, silent, threads_or_default
+from gluon_asymmnet.utils.parallel import Progress, map_in_order, silent, threads_or_default
 
 
 class BadRecord(NamedTuple):
@@ -70,7 +70,7 @@ def verify(
                 return str(error)
             return label_error(record.label, classes)
 
-        for i, error in enumerate(ordered(reason, range(len(records)), threads)):
+        for i, error in enumerate(map_in_order(reason, range(len(records)), threads)):
             if error:
                 bad.append(BadRecord(i, int(records.keys[i]), error))
             progress(i + 1, len(records))
