@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import Evaluation
-from gluon_asymmnet.report import charts, classes, judge
+from gluon_asymmnet.report import charts, classes, predictions
 from gluon_asymmnet.report.charts import Chart, Line
 from gluon_asymmnet.report.curves import throughput
+from gluon_asymmnet.report.formatting import duration, moment
 from gluon_asymmnet.report.markup import element, escape
 from gluon_asymmnet.report.page import page
 from gluon_asymmnet.report.published import deviations, is_published, published_curve
 from gluon_asymmnet.report.run_files import read_run
 from gluon_asymmnet.report.status import lines, status
-from gluon_asymmnet.report.text import duration, moment
 from tests.conftest import run_python
 from tests.report_runs import (
     HOSTILE,
@@ -256,12 +256,12 @@ def test_worst_classes_pairs_and_samples_by_hand():
         [0.9, 0.8, 0.5, 0.7, 0.9, 0.9, 0.6, 0.4, 0.3],
     )  # fmt: skip
     matrix = found.confusion(5)
-    assert judge.worst_classes(matrix, 9) == [0, 2, 1]  # 1/2, 2/3, 1; 3 and 4 have no image
-    pairs = judge.worst_pairs(matrix, 9)
-    assert pairs == [judge.Pair(0, 1, 2, 4), judge.Pair(2, 0, 1, 3)]
-    assert judge.most_wrong(found, 2) == [3, 6]
-    assert judge.some_right(found, 3) == [0, 4, 8]
-    assert judge.some_right(found, 99) == [0, 1, 4, 5, 7, 8]
+    assert predictions.worst_classes(matrix, 9) == [0, 2, 1]  # 1/2, 2/3, 1; 3 and 4 have no image
+    pairs = predictions.worst_pairs(matrix, 9)
+    assert pairs == [predictions.Pair(0, 1, 2, 4), predictions.Pair(2, 0, 1, 3)]
+    assert predictions.most_wrong(found, 2) == [3, 6]
+    assert predictions.some_right(found, 3) == [0, 4, 8]
+    assert predictions.some_right(found, 99) == [0, 1, 4, 5, 7, 8]
 
 
 def test_many_classes_are_pairs_and_not_a_matrix(tmp_path):
@@ -272,9 +272,9 @@ def test_many_classes_are_pairs_and_not_a_matrix(tmp_path):
     predicted[:20] = 7  # of the 50 images of class 0
     found = evaluation(labels, predicted, rng.random(50000), 1000)
     names = [f"class {k}" for k in range(1000)]
-    judged = judge.Judged(tmp_path / "best.params", "val.rec", names, found, [], [])
+    result = predictions.Predictions(tmp_path / "best.params", "val.rec", names, found, [], [])
     run = read_run(tmp_path / "run")
-    text = page([run], {run.path: judged})
+    text = page([run], {run.path: result})
     words = checked(text).text
     assert "Too many classes for a matrix (1,000)" in words and "Confusion matrix" not in words
     count = int(((labels == 0) & (predicted == 7)).sum())
@@ -284,9 +284,9 @@ def test_many_classes_are_pairs_and_not_a_matrix(tmp_path):
 
 def test_a_small_matrix_has_every_count():
     found = evaluation([0, 0, 0, 1, 2], [0, 0, 1, 1, 2], [0.9] * 5)
-    judged = judge.Judged(Path("last.params"), "val", list("abcde"), found, [], [])
-    text = classes.classifier_section(None, judged)
-    assert 'title="a taken for b: 1 of 3"' in text and 'title="a taken for a: 2 of 3"' in text
+    result = predictions.Predictions(Path("last.params"), "val", list("abcde"), found, [], [])
+    text = classes.classifier_section(None, result)
+    assert 'title="a predicted as b: 1 of 3"' in text and 'title="a predicted as a: 2 of 3"' in text
     assert "chosen on this very set" not in text
 
 
@@ -413,7 +413,7 @@ def test_the_command_on_a_trained_run(digits, tmp_path):
     assert "best.params on the 449 images" in found.text
     best = read_run(folder).best["val_top1"]
     assert f"top-1 {100 * best:.2f} %" in found.text.split("449 images")[1][:200]
-    counts = [int(n) for n in re.findall(r'title="[^"]*taken for[^"]*: (\d+) of', text)]
+    counts = [int(n) for n in re.findall(r'title="[^"]*predicted as[^"]*: (\d+) of', text)]
     assert sum(counts) == 449  # every image is somewhere in the matrix
     assert found.tags.count("img") == 6 + min(12, 449 - round(best * 449))
     # nothing to evaluate on: said in the page
@@ -421,7 +421,7 @@ def test_the_command_on_a_trained_run(digits, tmp_path):
     done = run_python("-m", "gluon_asymmnet", "report", folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     words = checked((tmp_path / "report.html").read_text()).text
-    assert re.search(r"not shown\. the validation set \S+val.rec is not there", words)
+    assert re.search(r"not shown\. the validation set \S+val.rec does not exist", words)
 
 
 # --- Text ------------------------------------------------------------------------------------

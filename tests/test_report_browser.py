@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from gluon_asymmnet.report.judge import judge
 from gluon_asymmnet.report.page import page
+from gluon_asymmnet.report.predictions import predict_validation
 from gluon_asymmnet.report.run_files import read_run
 from tests.browser import Browser
 from tests.report_runs import HOSTILE, classifier_run, detector_run, trained_run
@@ -29,7 +29,7 @@ def pages(digits, tmp_path_factory):
     compared = [read_run(path) for path in sorted(folder.glob("[ab]*"))]
     detector = read_run(folder / "detector")
     texts = {
-        "trained": page([trained], {trained.path: judge(trained)}),
+        "trained": page([trained], {trained.path: predict_validation(trained)}),
         "compared": page(compared, {run.path: HOSTILE for run in compared}),
         "detector": page([detector], {}),
     }

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from gluon_asymmnet.cli.options import add_threads_flag, progress_bar
-from gluon_asymmnet.report.judge import judge
 from gluon_asymmnet.report.page import page
+from gluon_asymmnet.report.predictions import predict_validation
 from gluon_asymmnet.report.run_files import CLASSIFIER, read_run
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.threads import set_threads
@@ -40,14 +40,14 @@ def run(args) -> int:
     """Write the report and print its path."""
     runs = [read_run(path) for path in dict.fromkeys(map(Path, args.runs))]
     set_threads(args.threads)
-    judged = {}
+    predictions = {}
     for one in runs:
         if args.no_evaluate or one.task != CLASSIFIER:
-            judged[one.path] = "--no-evaluate was given."
+            predictions[one.path] = "--no-evaluate was given."
             continue
         with progress_bar(f"evaluating {one.name}") as progress:
-            judged[one.path] = judge(one, progress)
-    text = page(runs, judged)
+            predictions[one.path] = predict_validation(one, progress)
+    text = page(runs, predictions)
     write_text(args.output, text)
     print(f"{args.output}: {len(runs)} run(s), {len(text.encode()) / 1e6:.2f} MB")
     return 0

@@ -1,7 +1,9 @@
 """Line charts as inline SVG, without scripts.
 
-The drawing is stretched to its place and the text around it is HTML, so lines and letters keep
-their size at every width.  Lines differ in colour *and* dashes; hovering shows the values.
+The drawing is stretched to the width of the page and its text is HTML, so lines and letters keep
+their size on a phone.  Lines differ in colour *and* dashes; hovering shows the values of an epoch.
+Not matplotlib's SVG: its text shrinks with the drawing, its colours do not follow the browser's
+dark mode, and it has no values to hover over.
 """
 
 import math

@@ -1,56 +1,62 @@
-"""The part of a page that shows single classes and pictures."""
+"""Section of the page: classes and images."""
 
 import base64
-from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Union
 
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.evaluation.classification import wilson_interval
-from gluon_asymmnet.report.judge import Judged, Sample, thumbnail, worst_classes, worst_pairs
-from gluon_asymmnet.report.markup import Markup, element, join
+from gluon_asymmnet.report.formatting import NONE, number, percent
+from gluon_asymmnet.report.markup import Markup, element, html_table, join
+from gluon_asymmnet.report.predictions import (
+    Predictions,
+    Sample,
+    thumbnail,
+    worst_classes,
+    worst_pairs,
+)
 from gluon_asymmnet.report.run_files import Run, finite, read_object
-from gluon_asymmnet.report.text import NONE, number, percent
 
 _MATRIX = 25  # classes up to which the confusions are a matrix
-_UPRIGHT, _LETTERS = 3, 14  # of a name: more run downwards, and more are cut, in the matrix
+_UPRIGHT, _LETTERS = 3, 14  # longer names are vertical, still longer ones cut, in the matrix
 _WORST = 15  # classes and pairs that are listed
-_PICTURES = 8
-_WIDE = 360  # pixels of the shorter side of a detector's pictures, at most
+_IMAGES = 8
+_SIDE = 360  # pixels of the shorter side of a detector's images, at most
 
 
 def missing(what: str, why: str) -> Markup:
-    """Say what the page does not show, and why."""
+    """Return a note that the page lacks something, and why."""
     return element("p", element("b", f"{what}: not shown. "), why, class_="missing")
 
 
-def classifier_section(run: Run, judged: Union[Judged, str]) -> Markup:
+def classifier_section(run: Run, predictions: Union[Predictions, str]) -> Markup:
     """Return confusions, worst classes and sample predictions."""
-    if isinstance(judged, str):
-        return missing("Confusion matrix, worst classes and sample predictions", judged)
-    found = judged.evaluation
+    if isinstance(predictions, str):
+        return missing("Confusion matrix, worst classes and sample predictions", predictions)
+    found = predictions.evaluation
     low, high = found.interval
-    matrix = found.confusion(len(judged.names))
-    best = judged.weights.name == "best.params"
+    matrix = found.confusion(len(predictions.names))
+    best = predictions.weights.name == "best.params"
     return join([
         element(
-            "p", f"{judged.weights.name} on the {found.images:,} images of {judged.data}: top-1 ",
+            "p", f"{predictions.weights.name} on the {found.images:,} images of "
+            f"{predictions.data}: top-1 ",
             element("b", percent(found.top1)), f" (95 %: {percent(low)} to {percent(high)}), top-5 "
             f"{percent(found.top5)}, loss {number(found.loss)}.",
             " These weights were chosen on this very set." if best else None,
         ),
         element("div",
-                _matrix(matrix, judged.names) if len(judged.names) <= _MATRIX
-                else _pairs(matrix, judged.names),
-                _worst(matrix, judged.names), class_="two"),
-        _samples("Wrong with the most confidence", judged.wrong, judged.names,
+                _matrix(matrix, predictions.names) if len(predictions.names) <= _MATRIX
+                else _pairs(matrix, predictions.names),
+                _worst(matrix, predictions.names), class_="two"),
+        _samples("Wrong with the most confidence", predictions.wrong, predictions.names,
                  "No image of the set is predicted wrong."),
-        _samples("Some that are right", judged.right, judged.names,
+        _samples("Some that are right", predictions.right, predictions.names,
                  "No image of the set is predicted right."),
     ])  # fmt: skip
 
 
 def detector_section(run: Run) -> Markup:
-    """Return average precision by class and the pictures that the run drew."""
+    """Return average precision by class and the images that the run drew."""
     return join([_average_precision(run), _drawn(run)])
 
 
@@ -66,16 +72,6 @@ def bar(share: float, text: str) -> Markup:
     """Return a share as a bar with its text."""
     return element("td", element("span", text),
                    element("i", style=f"width:{100 * share:.1f}%"), class_="bar")  # fmt: skip
-
-
-def table(head: Sequence, rows: Sequence[Markup], caption: Optional[str] = None) -> Markup:
-    """Return a table that scrolls inside its place where it is too wide."""
-    names = element("tr", *(element("th", name, scope="col") for name in head))
-    content = element(
-        "table", element("caption", caption) if caption else None, element("thead", names),
-        element("tbody", *rows),
-    )  # fmt: skip
-    return element("div", content, class_="scroll", tabindex=0)
 
 
 def _matrix(matrix, names: list[str]) -> Markup:
@@ -112,7 +108,7 @@ def _count(count: int, total: int, true: str, predicted: str, right: bool) -> Ma
     kind = "right" if right else "wrong"
     return element(
         "td", int(count), class_=f"{kind} deep" if depth > 0.75 else kind,
-        style=f"--v:{depth:.2f}", title=f"{true} taken for {predicted}: {count} of {total}",
+        style=f"--v:{depth:.2f}", title=f"{true} predicted as {predicted}: {count} of {total}",
     )  # fmt: skip
 
 
@@ -123,10 +119,10 @@ def _pairs(matrix, names: list[str]) -> Markup:
         for pair in worst_pairs(matrix, _WORST)
     ]  # fmt: skip
     return element(
-        "div", element("h3", "Commonest confusions"),
+        "div", element("h3", "Most frequent confusions"),
         element("p", f"Too many classes for a matrix ({len(names):,}): the worst pairs.",
                 class_="hint"),
-        table(("true class", "predicted class", "images"), rows),
+        html_table(("true class", "predicted class", "images"), rows),
     )  # fmt: skip
 
 
@@ -151,7 +147,8 @@ def _worst(matrix, names: list[str]) -> Markup:
         "div", element("h3", "Worst classes"),
         element("p", f"Top-1 with its 95 % interval; {flawless:,} classes have no error.",
                 class_="hint"),
-        table(("class", "images", "top-1", "95 %", "most confused with"), rows) if rows else None,
+        html_table(("class", "images", "top-1", "95 %", "most confused with"), rows)
+        if rows else None,
     )  # fmt: skip
 
 
@@ -187,8 +184,10 @@ def _average_precision(run: Run) -> Markup:
             return element(
                 "div", element("h3", "Average precision by class"),
                 element("p", f"{file.stem}, at an overlap of {result.get('iou')}, on "
-                        f"{result.get('images')} pictures; the worst first.", class_="hint"),
-                table(("class", "objects", "AP, 11 points", "AP, area", "hits", "false"), rows),
+                        f"{result.get('images')} images; the worst first.", class_="hint"),
+                html_table(
+                    ("class", "objects", "AP, 11 points", "AP, area", "hits", "false"), rows
+                ),
             )  # fmt: skip
     return missing("Average precision by class", "the run wrote no validation/epoch-*.json yet")
 
@@ -213,16 +212,16 @@ def _class_row(one: dict) -> Markup:
 def _drawn(run: Run) -> Markup:
     folders = sorted(run.path.glob("samples/epoch-*"))
     shown = []
-    for file in sorted(folders[-1].glob("*.jpg"))[:_PICTURES] if folders else ():
+    for file in sorted(folders[-1].glob("*.jpg"))[:_IMAGES] if folders else ():
         try:
-            jpeg, width, height = thumbnail(file.read_bytes(), _WIDE)
+            jpeg, width, height = thumbnail(file.read_bytes(), _SIDE)
         except (OSError, FormatError) as error:
             shown.append(missing(file.name, str(error)))
             continue
         shown.append(picture(jpeg, width, height, f"{file.name}: detections"))
     if not shown:
-        return missing("Pictures with boxes", "the run drew none yet (--samples)")
-    hint = "Green: what is there. Orange: what was found with enough score."
+        return missing("Images with boxes", "the run drew none yet (--samples)")
+    hint = "Green: labelled objects. Orange: detections above the score threshold."
     return element(
         "div", element("h3", f"Detections after {folders[-1].name.replace('-', ' ')}"),
         element("p", hint, class_="hint"), element("div", *shown, class_="pictures"),

@@ -1,14 +1,14 @@
-"""Which curves a report shows, and in which charts."""
+"""Section of the page: training curves, grouped into charts."""
 
 import math
 from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional
 
 from gluon_asymmnet.report.charts import REFERENCE, Chart, Line, Mark, draw
+from gluon_asymmnet.report.formatting import duration, number, percent, rate
 from gluon_asymmnet.report.markup import Markup, element
 from gluon_asymmnet.report.published import NAME, Published, deviations, is_published
 from gluon_asymmnet.report.run_files import Run, finite
-from gluon_asymmnet.report.text import duration, number, percent, rate
 
 _MARKED = 30  # events that are marked in the charts, at most
 

@@ -1,4 +1,4 @@
-"""The parts of a page that are tables of facts: headline, configuration, environment, events."""
+"""Sections of the page: headline figures, configuration, environment, events."""
 
 import dataclasses
 import statistics
@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from gluon_asymmnet.report.charts import swatch
-from gluon_asymmnet.report.classes import table
 from gluon_asymmnet.report.curves import throughput
-from gluon_asymmnet.report.markup import Markup, breakable, element, join
+from gluon_asymmnet.report.formatting import NONE, duration, moment, number, percent, rate
+from gluon_asymmnet.report.markup import Markup, breakable, element, html_table, join
 from gluon_asymmnet.report.published import NAME, Published, is_published
 from gluon_asymmnet.report.run_files import DETECTOR, Run, finite
-from gluon_asymmnet.report.text import NONE, duration, moment, number, percent, rate
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.utils.settings import REFUSED
@@ -25,7 +24,7 @@ _LARGE = (
 
 
 def headline(runs: Sequence[Run], published: Optional[Published]) -> Markup:
-    """Return the figures that matter: a column per run, or tiles and a list if there is one."""
+    """Return the headline figures: a column per run, or tiles and a list for one run."""
     columns = [_figures(run, published) for run in runs]
     if len(runs) == 1:
         return _tiles(columns[0])
@@ -34,11 +33,11 @@ def headline(runs: Sequence[Run], published: Optional[Published]) -> Markup:
                 *(element("td", column.get(name, NONE)) for column in columns))
         for name in _names(columns)
     ]  # fmt: skip
-    return table(("", *(_titled(run, k) for k, run in enumerate(runs))), rows)
+    return html_table(("", *(_titled(run, k) for k, run in enumerate(runs))), rows)
 
 
 def configuration(runs: Sequence[Run]) -> Markup:
-    """Return what differs: among the runs, or of one run from the defaults."""
+    """Return the settings that differ: between the runs, or from the defaults for one run."""
     defaults = _settings(DetectorConfig if runs[0].task == DETECTOR else ClassifierConfig)
     if len(runs) == 1:
         declared = {k: v for k, v in runs[0].config.items() if k in defaults}
@@ -51,7 +50,7 @@ def configuration(runs: Sequence[Run]) -> Markup:
     rows = _setting_rows(differing, columns)
     return join([
         element("p", what, class_="hint"),
-        table(("setting", *heads), rows) if rows else element("p", "None differs."),
+        html_table(("setting", *heads), rows) if rows else element("p", "None differs."),
         *(_all_settings(run) for run in runs),
     ])  # fmt: skip
 
@@ -70,11 +69,11 @@ def environment(runs: Sequence[Run]) -> Markup:
     if not rows:
         return element("p", "The run wrote no environment.json.", class_="missing")
     heads = [_titled(run, k) for k, run in enumerate(runs)] if len(runs) > 1 else [""]
-    return table(("", *heads), rows)
+    return html_table(("", *heads), rows)
 
 
 def events(run: Run) -> Markup:
-    """Return what happened: resumes, skipped records, faults."""
+    """Return the events of a run: resumes, skipped records, faults."""
     if not run.events:
         return element("p", "None was written: no resume, no skipped record, no fault.")
     counts = Counter(str(event.get("kind", NONE)) for event in run.events)
@@ -90,7 +89,7 @@ def events(run: Run) -> Markup:
     return join([
         element("p", f"{summary}.", class_="hint"),
         element("p", f"The {left_out} earlier ones are left out.") if left_out > 0 else None,
-        table(("time", "step", "kind", "what"), rows),
+        html_table(("time", "step", "kind", "what"), rows),
     ])  # fmt: skip
 
 
@@ -137,7 +136,7 @@ def _against(last: dict, published: Published) -> str:
 
 
 def _tiles(figures: dict[str, Any]) -> Markup:
-    """Return the figures one looks for first, large, and then the others."""
+    """Return the main figures as large tiles, and the others as a list."""
     large = [name for name in _LARGE if name in figures][:5]
     tiles, others = [], []
     for name in large:
@@ -182,7 +181,7 @@ def _all_settings(run: Run) -> Markup:
     return element(
         "details",
         element("summary", f"All settings of {run.name}"),
-        table(("setting", "value"), _setting_rows(list(run.config), [run.config])),
+        html_table(("setting", "value"), _setting_rows(list(run.config), [run.config])),
     )
 
 

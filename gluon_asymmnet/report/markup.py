@@ -1,16 +1,17 @@
-"""HTML from Python, in which everything that is not markup is escaped.
+"""Build HTML; every text is escaped unless it is ``Markup``, which only ``element`` makes.
 
-A class named ``<script>`` is shown, not run: only ``element`` makes ``Markup``.
+So a class named ``<script>`` is shown, not run.
 """
 
 import html
 import re
+from collections.abc import Sequence
 
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # controls that HTML does not allow
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is HTML."""
 
 
 def escape(value) -> Markup:
@@ -24,9 +25,9 @@ def escape(value) -> Markup:
 def element(tag: str, *children, **attributes) -> Markup:
     """Return ``<tag attribute="...">children</tag>``.
 
-    Children are escaped unless they are ``Markup``; None and "" are left out, and so are
-    attributes that are None.  A trailing or inner underscore of an attribute's name stands for
-    nothing or a hyphen: ``class_``, ``stroke_width``.
+    Children are escaped unless they are ``Markup``; children and attributes that are None are left
+    out.  In an attribute's name a trailing underscore is dropped and an inner one is a hyphen:
+    ``class_``, ``stroke_width``.
     """
     shown = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"'
@@ -39,12 +40,19 @@ def element(tag: str, *children, **attributes) -> Markup:
 
 
 def join(children) -> Markup:
-    """Put parts behind each other, escaped unless they are ``Markup``."""
+    """Concatenate parts, escaped unless they are ``Markup``."""
     return Markup("".join(escape(child) for child in children if child is not None))
 
 
+def html_table(head: Sequence, rows: Sequence[Markup]) -> Markup:
+    """Return a table of ``<tr>`` elements that scrolls where it is too wide."""
+    names = element("tr", *(element("th", name, scope="col") for name in head))
+    content = element("table", element("thead", names), element("tbody", *rows))
+    return element("div", content, class_="scroll", tabindex=0)
+
+
 def breakable(name) -> Markup:
-    """Return a name that may be broken where its parts end."""
+    """Return a name that may break over lines after ``_`` and ``/``."""
     return Markup(re.sub("([_/])", r"\1<wbr>", escape(name)))
 
 

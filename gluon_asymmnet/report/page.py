@@ -8,35 +8,35 @@ from typing import Union
 from gluon_asymmnet import __version__
 from gluon_asymmnet.report import classes, curves, facts
 from gluon_asymmnet.report.charts import swatch
-from gluon_asymmnet.report.judge import Judged
+from gluon_asymmnet.report.formatting import moment
 from gluon_asymmnet.report.markup import Markup, breakable, element, join
+from gluon_asymmnet.report.predictions import Predictions
 from gluon_asymmnet.report.published import is_published, published_curve
 from gluon_asymmnet.report.run_files import DETECTOR, Run
-from gluon_asymmnet.report.text import moment
 
-# The browser itself refuses what should not be there: scripts, and whatever is not in the page.
+# The browser refuses scripts and anything outside the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page(runs: Sequence[Run], judged: Mapping[Path, Union[Judged, str]]) -> str:
+def page(runs: Sequence[Run], predictions: Mapping[Path, Union[Predictions, str]]) -> str:
     """Return the page.
 
     Args:
-        runs: at least one; their names are made different where they are equal.
-        judged: for classifiers, by the run's path: the evaluation, or why there is none.
+        runs: at least one; equal names are replaced by the paths.
+        predictions: for classifiers, by the run's path: the predictions, or why there are none.
     """
     runs = _named_apart(runs)
     published = published_curve() if any(is_published(run) for run in runs) else None
     parts = [
         ("at-a-glance", "At a glance", facts.headline(runs, published)),
         ("curves", "Curves", curves.section(runs, published)),
-        ("classes", "Classes and pictures", _each(runs, lambda run: _classes(run, judged))),
+        ("classes", "Classes and images", _each(runs, lambda run: _classes(run, predictions))),
         ("configuration", "Configuration", facts.configuration(runs)),
         ("environment", "Environment", facts.environment(runs)),
         ("events", "Events", _each(runs, facts.events)),
     ]
     if any(run.problems for run in runs):
-        parts.append(("problems", "What could not be read", _each(runs, _problems)))
+        parts.append(("problems", "Unreadable files", _each(runs, _problems)))
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     body = element(
         "body",
@@ -81,10 +81,10 @@ def _each(runs: Sequence[Run], part) -> Markup:
     )
 
 
-def _classes(run: Run, judged) -> Markup:
+def _classes(run: Run, predictions) -> Markup:
     if run.task == DETECTOR:
         return classes.detector_section(run)
-    return classes.classifier_section(run, judged[run.path])
+    return classes.classifier_section(run, predictions[run.path])
 
 
 def _problems(run: Run) -> Markup:

@@ -1,4 +1,4 @@
-"""The curve of the authors' run, beside which ours is shown when its recipe is theirs."""
+"""The curve of the authors' training, shown beside runs of the published recipe."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from gluon_asymmnet.utils.settings import REFUSED
 RECIPE = "published"
 NAME = "published run"
 
-# Where the files lie and how fast they are read does not make another recipe.
+# Paths and the speed of reading do not make a different recipe.
 _FREE = frozenset({
     "rec_train", "rec_train_idx", "rec_val", "rec_val_idx", "data_dir", "use_rec", "data_backend",
     "num_workers",

@@ -1,7 +1,7 @@
-"""Read what a run has written, while it goes on and after it broke off.
+"""Read the files of a run, also while it is running or after it failed.
 
-A damaged line or file is left out and said, never an error: the page is for finding out what
-went wrong.
+A damaged line or file is skipped and listed in ``problems``, never an error: the page helps to find
+out what went wrong.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ class Run(NamedTuple):
     metrics: list[dict]  # one per epoch, ascending; as in metrics.jsonl
     events: list[dict]  # as in events.jsonl: time, step, kind, message
     running: bool  # a process works in it
-    problems: list[str]  # what could not be read
+    problems: list[str]  # files and lines that could not be read
 
     @property
     def epochs(self) -> int:
@@ -93,7 +93,7 @@ def read_object(path: Path) -> dict:
 
 
 def finite(value) -> bool:
-    """Whether a value of a file is a number that can be drawn."""
+    """Return whether a value is a number that can be drawn."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return abs(value) < 1e300  # False for nan; a JSON integer may be larger than any float

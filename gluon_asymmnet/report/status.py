@@ -1,11 +1,11 @@
-"""The state of a run, from the files it writes: from another terminal, while it goes on."""
+"""The state of a run, read from its files by another process."""
 
 import time
 from pathlib import Path
 from typing import Any
 
+from gluon_asymmnet.report.formatting import moment
 from gluon_asymmnet.report.run_files import finite, newest_checkpoint, read_object, read_run
-from gluon_asymmnet.report.text import moment
 from gluon_asymmnet.train.progress import PROGRESS_FILE, clock
 
 _EVENTS = 5  # the last ones are shown

@@ -1,4 +1,4 @@
-"""Judge the weights of a classifier's run on its validation set, for the page."""
+"""Predictions of a classifier's best weights on its validation set, for the page."""
 
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, Union
@@ -11,13 +11,13 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation.classification import Evaluation, evaluate
 from gluon_asymmnet.report.run_files import Run
 
-WRONG, RIGHT = 12, 6  # pictures that are shown
-_SIDE = 160  # pixels of a picture's shorter side, at most
+WRONG, RIGHT = 12, 6  # images on the page
+_SIDE = 160  # pixels of an image's shorter side, at most
 _BATCH = 64
 
 
 class Sample(NamedTuple):
-    """A picture and what the network makes of it."""
+    """An image and its prediction."""
 
     position: int  # in the set, from 0
     label: int
@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Images of one class that were taken for another."""
+    """Images of one class that were predicted as another."""
 
     label: int
     predicted: int
@@ -37,8 +37,8 @@ class Pair(NamedTuple):
     of: int  # images of the class
 
 
-class Judged(NamedTuple):
-    """What was found."""
+class Predictions(NamedTuple):
+    """The results on the validation set."""
 
     weights: Path
     data: str
@@ -48,11 +48,13 @@ class Judged(NamedTuple):
     right: list[Sample]
 
 
-def judge(run: Run, progress: Optional[Callable[[int, int], None]] = None) -> Union[Judged, str]:
-    """Score a run's best weights (its last ones if none were validated) on its validation set.
+def predict_validation(
+    run: Run, progress: Optional[Callable[[int, int], None]] = None
+) -> Union[Predictions, str]:
+    """Evaluate a run's best weights (the last if none were validated) on its validation set.
 
     Returns:
-        The result, or the reason why there is none, for the page.
+        The predictions, or the reason why there are none, for the page.
     """
     try:
         source = _source(run)
@@ -65,7 +67,7 @@ def judge(run: Run, progress: Optional[Callable[[int, int], None]] = None) -> Un
             preprocessing=model.card.preprocessing, batch_size=_BATCH, progress=progress,
         )  # fmt: skip
         wrong, right = most_wrong(evaluation, WRONG), some_right(evaluation, RIGHT)
-        return Judged(
+        return Predictions(
             model.weights, str(source.path),
             class_names(source.class_names or model.card.class_names, model.card.classes),
             evaluation,
@@ -109,7 +111,7 @@ def worst_classes(matrix: np.ndarray, count: int) -> list[int]:
 
 
 def worst_pairs(matrix: np.ndarray, count: int) -> list[Pair]:
-    """Return the commonest confusions, the commonest first."""
+    """Return the most frequent confusions, the most frequent first."""
     off = matrix.copy()
     np.fill_diagonal(off, 0)
     labels, predicted = np.nonzero(off)
@@ -122,7 +124,7 @@ def worst_pairs(matrix: np.ndarray, count: int) -> list[Pair]:
 
 
 def thumbnail(image: bytes, side: int = _SIDE) -> tuple[bytes, int, int]:
-    """Return a picture as JPEG with its shorter side at most ``side``, its width and height."""
+    """Return an image as JPEG, its shorter side at most ``side`` pixels; and width and height."""
     rgb = decode(image)
     rgb = resize_shorter_side(rgb, min(side, *rgb.shape[:2]))
     return encode(rgb, quality=85), rgb.shape[1], rgb.shape[0]
@@ -140,8 +142,8 @@ def _source(run: Run):
         raise InputError("the run has no validation set")
     if not Path(place).exists():
         raise FormatError(
-            f"the validation set {place} is not there; write the report where the run was started, "
-            f"or where that path leads to the data"
+            f"the validation set {place} does not exist; write the report in the folder where "
+            f"the run was started"
         )
     return open_source(**found)
 

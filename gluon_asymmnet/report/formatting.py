@@ -1,4 +1,4 @@
-"""Numbers as text."""
+"""Write numbers and times as text."""
 
 import datetime
 import math
