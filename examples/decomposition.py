@@ -1,4 +1,4 @@
-"""From nothing to a net with regular convolutions, decomposed by every method, on real images.
+"""Train a net with regular convolutions on digits and decompose it by every method.
 
 ``python -m examples.decomposition [FOLDER]`` trains ShuffleNet V2 0.5 with regular 3 x 3
 convolutions on the demo's digits, measures the error of its layers against the multiplier and the
@@ -12,12 +12,19 @@ import json
 import sys
 from pathlib import Path
 
+from examples.decomposition_report import draw
 from gluon_asymmnet.cli import guarded
+from gluon_asymmnet.data.digits import write_digits
+from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.evaluation.classification import evaluate
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.doctor import environment
+from gluon_asymmnet.utils.threads import set_threads
 
 EPOCHS, TUNING = 10, 2
 SIZE = 48  # pixels: at the demo's 32 the last maps are 1 x 1, and their kernels see one tap
 WIDTH = 0.5
-IMAGES = 256  # of the training set, that are sampled
+IMAGES = 256  # sampled from the training set
 _REFINED = {"sweeps": 2, "joint": True}
 # name -> method and settings.  Of the layers alone: those of ``LAYERS``.
 METHODS = {
@@ -37,25 +44,20 @@ MULTIPLIERS = (1, 2, 3, 5, 9)  # of whole nets; of layers every one
 
 
 def demo(folder, out=None) -> int:
-    """Train, measure, write ``decomposition.json`` and ``.svg``; what is there already is used.
+    """Train, measure, write ``decomposition.json`` and ``.svg``; existing files are used.
 
     Args:
-        folder: of records, runs and decomposed nets.
-        out: where to write, if not to ``folder``: the JSON to ``out/data``.
+        folder: for records, runs and decomposed nets.
+        out: folder for the results instead of ``folder``; the JSON goes to ``out/data``.
     """
-    from examples.decomposition_report import draw
-    from gluon_asymmnet.data.digits import write_digits
-    from gluon_asymmnet.utils.atomic import write_text
-    from gluon_asymmnet.utils.threads import set_threads
-
-    set_threads()
+    set_threads()  # before MXNet is imported: imports inside functions load it
     folder = Path(folder)
     print("1. scikit-learn's handwritten digits as JPEGs and records", flush=True)
     digits = write_digits(folder / "digits", exist_ok=True)
     print("2. ShuffleNet V2 with regular 3 x 3 convolutions trained on them", flush=True)
     result = _train(digits, folder, "regular", model="shufflenetv2_regular", num_epochs=EPOCHS)
     if not result.finished:
-        print("stopped; the same command goes on from here")
+        print("stopped; the same command resumes here")
         return 0
     found = _measure(Path(result.run_dir) / "last.params", digits, folder)
     data = folder / "decomposition.json" if out is None else Path(out) / "data/decomposition.json"
@@ -67,7 +69,6 @@ def demo(folder, out=None) -> int:
 
 def _measure(weights: Path, digits, folder: Path) -> dict:
     from gluon_asymmnet.saved import open_model
-    from gluon_asymmnet.utils.doctor import environment
 
     model = open_model(weights)
     print("3. the error of each layer alone", flush=True)
@@ -88,7 +89,7 @@ def _measure(weights: Path, digits, folder: Path) -> dict:
     row = _decomposed(model, digits, folder, "asymmetric, merged", "asymmetric", 1, {"merge": True})
     found["nets"].append(row)
     print(
-        "5. for comparison: the net itself trained on, and ShuffleNet V2 from nothing", flush=True
+        "5. for comparison: the net itself trained on, and ShuffleNet V2 from scratch", flush=True
     )
     tuned = _tune(digits, folder, "regular_more", "shufflenetv2_regular", weights)
     found["net"]["tuned"] = tuned
@@ -134,7 +135,6 @@ def _decomposed(model, digits, folder, name, method, multiplier, settings) -> di
         write_decomposed,
     )
     from gluon_asymmnet.compress.options import Options
-    from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.saved import open_model
 
     tag = f"{name.replace(', ', '-')}_{multiplier}"
@@ -159,7 +159,6 @@ def _layer_errors(model, digits) -> dict:
     from gluon_asymmnet.compress.model import sampled_batches
     from gluon_asymmnet.compress.network import arrays_of, chosen, layer_moments
     from gluon_asymmnet.compress.options import Options
-    from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.models.factored import block_at
 
     model.net.hybridize(False)
@@ -201,9 +200,6 @@ def _cost(model) -> dict:
 
 
 def _top1(model, digits) -> float:
-    from gluon_asymmnet.data.sources import open_source
-    from gluon_asymmnet.evaluation.classification import evaluate
-
     found = evaluate(
         model.predict, open_source(rec=digits.val), classes=model.card.classes,
         preprocessing=model.card.preprocessing,

@@ -1,4 +1,4 @@
-"""What the experiment of ``demo_decomposition`` found, as tables and as a picture."""
+"""Tables and figure of the results of ``examples.decomposition``."""
 
 from collections.abc import Mapping
 

@@ -1,17 +1,19 @@
-"""``make demo``: from nothing to a trained, evaluated and exported AsymmNet on real images."""
+"""``make demo``: train, evaluate and export AsymmNet on scikit-learn's digits."""
 
 import sys
 from pathlib import Path
 
 from gluon_asymmnet.cli import guarded
+from gluon_asymmnet.data.digits import write_digits
+from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.evaluation.classification import evaluate
+from gluon_asymmnet.evaluation.classification_report import summary_line
+from gluon_asymmnet.utils.threads import set_threads
 
 
 def demo(folder) -> int:
     """Build the digits records, train, evaluate, export, reload and evaluate again."""
-    from gluon_asymmnet.data.digits import write_digits
-    from gluon_asymmnet.utils.threads import set_threads
-
-    set_threads()
+    set_threads()  # before MXNet is imported: imports inside functions load it
     folder = Path(folder)
     print("1. scikit-learn's handwritten digits as JPEGs and records", flush=True)
     digits = write_digits(folder / "digits", exist_ok=True)
@@ -20,13 +22,10 @@ def demo(folder) -> int:
     print("2. AsymmNet-Small trained on them (asymmnet train --recipe demo ...)", flush=True)
     result = train_digits(digits, folder / "runs")
     if not result.finished:
-        print("stopped; `make demo` goes on from here")
+        print("stopped; `make demo` resumes here")
         return 0
 
     print("3. the last weights on the held-out digits (asymmnet eval imagenet ...)", flush=True)
-    from gluon_asymmnet.data.sources import open_source
-    from gluon_asymmnet.evaluation.classification import evaluate
-    from gluon_asymmnet.evaluation.classification_report import summary_line
     from gluon_asymmnet.export.symbol import export_symbol
     from gluon_asymmnet.saved import open_model
 
@@ -41,7 +40,7 @@ def demo(folder) -> int:
     accuracy = score(trained)
     print(f"   {summary_line(accuracy)}")
 
-    print("4. exported as static symbol, read back, evaluated (asymmnet export symbol ...)")
+    print("4. exported as symbol, loaded and evaluated again (asymmnet export symbol ...)")
     out = folder / "exported"
     if not out.exists():
         export_symbol(trained, out)
@@ -57,7 +56,7 @@ def demo(folder) -> int:
 
 
 def train_digits(digits, runs):
-    """Train the demo's classifier on the records of ``write_digits``, or go on with it.
+    """Train the demo's classifier on the records of ``write_digits``, or resume it.
 
     Returns: the ``Result`` of the run, in the folder ``runs``.
     """

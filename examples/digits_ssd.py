@@ -1,4 +1,4 @@
-"""``make demo-ssd``: from nothing to a detector of digits that three engines agree on."""
+"""``make demo-ssd``: train a detector of digits; compare its results in three engines."""
 
 import argparse
 import json
@@ -6,28 +6,28 @@ import sys
 from pathlib import Path
 
 from gluon_asymmnet.cli import guarded
+from gluon_asymmnet.data.boxes.digits import write_digits_voc
+from gluon_asymmnet.utils.atomic import write_text
+from gluon_asymmnet.utils.threads import set_threads
 
-EPOCHS = 15  # of 592 pictures: 8 minutes on two idle cores
+EPOCHS = 15  # of 592 images: 8 minutes on two idle cores
 BACKBONES = ("digits", "random")
-_BATCH = 8  # pictures in evaluation
+_BATCH = 8  # images in evaluation
 
 
 def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
-    """Make the pictures, train classifier and detector, export, evaluate with every engine.
+    """Make the images, train classifier and detector, export, evaluate with every engine.
 
     Args:
-        folder: where everything is written; what is there already is used.
-        backbone: "digits" starts from the demo's classifier, "random" from nothing.
-        epochs: of the detector.
+        folder: for all files; existing ones are used.
+        backbone: "digits" starts from the demo's classifier, "random" from random weights.
+        epochs: of the detector's training.
 
     Returns: 0 if the engines agree.
     """
-    from gluon_asymmnet.data.boxes.digits import write_digits_voc
-    from gluon_asymmnet.utils.threads import set_threads
-
-    set_threads()
+    set_threads()  # before MXNet is imported: imports inside functions load it
     folder = Path(folder)
-    print("1. handwritten digits strewn over pictures, as JPEG and VOC XML", flush=True)
+    print("1. synthetic digit-detection images, as JPEG and VOC XML", flush=True)
     root = folder / "digits-voc"
     if not root.exists():
         write_digits_voc(root)
@@ -35,7 +35,7 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
 
     base = ""
     if backbone == "digits":
-        print("2. the backbone: AsymmNet-Small trained to tell digits (make demo)", flush=True)
+        print("2. the backbone: AsymmNet-Small trained on digits (make demo)", flush=True)
         base = _backbone(folder)
         if not base:
             return 0
@@ -45,7 +45,7 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
     )
     result = _train(root, base, folder / "runs", backbone, epochs)
     if not result.finished:
-        print("stopped; the same command goes on from here")
+        print("stopped; the same command resumes here")
         return 0
 
     print(
@@ -58,7 +58,7 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
 
         export_all(open_saved(Path(result.run_dir) / "last.params"), out)
 
-    print("5. the 150 held-out pictures with every engine (asymmnet eval voc ...)", flush=True)
+    print("5. the 150 held-out images with every engine (asymmnet eval voc ...)", flush=True)
     figures, agreed = _evaluate(root, out)
     for engine, one in figures.items():
         print(
@@ -70,8 +70,6 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
         f"\nrun:      {result.run_dir} (log.txt, curves.png, samples/, last.params)\n"
         f"exported: {out}"
     )
-    from gluon_asymmnet.utils.atomic import write_text
-
     found = {"backbone": backbone, "epochs": epochs, "agree": agreed, "engines": figures}
     write_text(folder / f"demo-ssd-{backbone}.json", json.dumps(found, indent=1) + "\n")
     return 0 if agreed else 1
