@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all.
+"""Write files and folders atomically.
 
-They are written under a hidden name beside their own (``.<name>.<random>.tmp``), flushed to the
-disk and renamed.  After an exception nothing is left; only a killed process leaves the hidden one.
+They are written under a hidden name in the same folder (``.<name>.<random>.tmp``), flushed to the
+disk and renamed.  After an exception nothing is left; a killed process leaves the hidden file.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from gluon_asymmnet.errors import InputError
 
 
 class NewFiles:
-    """Several files that get their names together, when all are complete; a context manager.
+    """Context manager for several files that are renamed together when all are complete.
 
     Args:
-        overwrite: replace existing files; without it they are an InputError.
+        overwrite: replace existing files; otherwise they raise InputError.
     """
 
     def __init__(self, *, overwrite: bool = False):
@@ -28,7 +28,7 @@ class NewFiles:
         self._open: list[tuple[Path, BinaryIO]] = []
 
     def add(self, path) -> Path:
-        """Return the scratch path, an empty file, of one more file; its folder must exist."""
+        """Add a file; return its scratch path, an empty file.  Its folder must exist."""
         final = Path(path)
         if not final.parent.is_dir():
             raise FileNotFoundError(f"{final.parent}: no such folder; create it first")
@@ -49,7 +49,7 @@ class NewFiles:
         return file
 
     def discard(self) -> None:
-        """Remove what has not got its name; it may be called twice."""
+        """Remove the files that are not renamed yet; may be called twice."""
         for _, file in self._open:
             with contextlib.suppress(OSError):  # closing flushes, and the disk may be full
                 file.close()
@@ -81,7 +81,7 @@ class NewFiles:
                     os.replace(scratch, final)
                 placed.append(final)
         except BaseException:
-            for final in placed:  # half a set is worse than none
+            for final in placed:  # an incomplete set is worse than none
                 final.unlink()
             raise
         for folder in {final.parent for final in placed}:
@@ -96,7 +96,7 @@ class NewFiles:
 
 @contextlib.contextmanager
 def new_file(path) -> Iterator[Path]:
-    """Yield a scratch path beside ``path``; what was written there replaces ``path`` at the end.
+    """Yield a scratch path beside ``path``; the file written there replaces ``path`` at the end.
 
     After an exception nothing is left and ``path`` is as it was.
     """
@@ -133,15 +133,15 @@ def new_folder(path) -> Iterator[Path]:
 
 
 def write_text(path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with new_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
 def remove_leftovers(folder, pattern: str) -> None:
-    """Remove what killed writers of files called like ``pattern`` left in ``folder``.
+    """Remove the scratch files of killed processes for names that match ``pattern``.
 
-    Nobody else may be writing such a file there.
+    No other process may be writing such a file in ``folder``.
     """
     for path in Path(folder).glob(f".{pattern}.{'[0-9a-f]' * 16}.tmp"):
         if path.is_dir() and not path.is_symlink():
@@ -151,7 +151,7 @@ def remove_leftovers(folder, pattern: str) -> None:
 
 
 def flush(path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Flush a file or folder to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -161,9 +161,9 @@ def flush(path) -> None:
 
 @contextlib.contextmanager
 def naming(final: Path, scratch: Optional[Path] = None) -> Iterator[None]:
-    """Let an OSError that names no file, or ``scratch`` or one inside, name the final path.
+    """Make an OSError without a file name, or with one in ``scratch``, name the final path.
 
-    "No space left" on which disk?
+    Otherwise "No space left on device" would not say on which.
     """
     try:
         yield
@@ -184,7 +184,7 @@ def _final_name(named, final: Path, scratch: Optional[Path]) -> Optional[Path]:
 
 
 def hidden_name(final: Path) -> Path:
-    """A free name beside ``final``, so that the rename stays inside one file system."""
+    """Return an unused name beside ``final``, so that the rename stays in one file system."""
     return final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
 
 

@@ -1,4 +1,4 @@
-"""What this machine offers, what is wrong with it, and how to mend that."""
+"""Check the installation and describe the machine."""
 
 import importlib.metadata
 import os
@@ -22,7 +22,7 @@ _CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     ok: bool
     what: str
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def environment() -> dict:
-    """Return versions, processor and threads, for the files of a run."""
+    """Return versions, processor and threads; a run stores them in ``environment.json``."""
     return {
         "gluon_asymmnet": __version__,
         "python": platform.python_version(),
@@ -46,13 +46,13 @@ def environment() -> dict:
 
 
 def cpu_features() -> list[str]:
-    """Return which of the instruction sets that matter the processor has (Linux; else empty)."""
+    """Return the relevant instruction sets of the processor (Linux; elsewhere none)."""
     flags = set(re.findall(r"\w+", _cpuinfo("flags")))
     return [flag for flag in _CPU_FLAGS if flag in flags]
 
 
 def diagnose() -> list[Finding]:
-    """Try everything this package needs or can use."""
+    """Check everything that this package needs or can use."""
     return [_python(), *_required(), *_optional(), _shadowing()]
 
 
@@ -87,7 +87,7 @@ def _optional() -> list[Finding]:
 
 
 def _import(module: str, title: str, mend: str) -> Finding:
-    """Import in a process of its own: a broken library may take its process down."""
+    """Import a module in a process of its own, which a broken library may crash."""
     through = f"from gluon_asymmnet._mxnet import {module}"
     line = {"mxnet": through.replace("mxnet", "mx as mxnet"), "gluoncv": through}.get(
         module, f"import {module}"
@@ -101,7 +101,7 @@ def _import(module: str, title: str, mend: str) -> Finding:
 
 
 def _shadowing() -> Finding:
-    """MXNet's own folder on the path hides the standard library's ``operator``."""
+    """Check for MXNet's own folder on the path, which hides the module ``operator``."""
     shadow = [
         p for p in sys.path if p and Path(p, "operator.py").exists() and Path(p, "gluon").exists()
     ]

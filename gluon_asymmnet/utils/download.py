@@ -1,7 +1,7 @@
-"""Download one file whose checksum is known: resumed, checked, and never half.
+"""Download a file with a known checksum; resume interrupted downloads.
 
-Nothing takes its final name before its checksum was found right, so a file that is there needs no
-trust in the server, in the connection or in an earlier run.  Only the standard library is used.
+A file gets its final name only after its checksum was verified, so an existing file does not depend
+on the server, the connection or an earlier run.  Only the standard library is used.
 POSIX only (``fcntl``), as is MXNet 1.9.1.
 """
 
@@ -28,7 +28,7 @@ _CHUNK = 1 << 16  # bytes
 
 
 class Checksum(NamedTuple):
-    """What the right content of a file is known by."""
+    """The expected checksum of a file."""
 
     name: str  # for messages: "SHA-1"
     value: str  # 40 hexadecimal digits, lower case
@@ -36,11 +36,11 @@ class Checksum(NamedTuple):
     kind_of: Callable[[bytes], Optional[str]] = lambda head: None  # names what a wrong file is
 
     def fits(self, path: Path) -> bool:
-        """Whether a file is there and has the right content."""
+        """Return whether a file exists and has this checksum."""
         return path.is_file() and self.of(path) == self.value
 
     def mismatch(self, path: Path) -> str:
-        """Say what a file has instead; to follow its name."""
+        """Describe a file with another checksum; the text follows its name."""
         with path.open("rb") as file:
             kind = self.kind_of(file.read(512))
         looks = f" (it is {kind})" if kind else ""
@@ -74,19 +74,19 @@ def download(
     resume: str = "the same call",
     progress=None,
 ) -> Path:
-    """Return ``path``, downloaded unless the right file is there already.
+    """Download a file to ``path`` unless it is there with the right checksum; return ``path``.
 
-    An interrupted download continues where it stopped, in this call and in the next.  Of
-    several processes that download at once, one does and the others wait for it.
+    An interrupted download resumes, in this call and in the next.  Of several processes that
+    download at once, one does and the others wait.
 
     Args:
         url: an http, https or file address; redirects are followed.
-        checksum: what the file must have.
-        source: a local copy of the file, used instead of ``url`` and left as it is.
-        timeout_s: seconds without a byte after which an attempt is given up.
-        retries: further attempts in a row that may bring nothing new.
+        checksum: of the right file.
+        source: a local copy of the file, copied instead of downloading.
+        timeout_s: seconds without data after which an attempt ends.
+        retries: consecutive further attempts without progress.
         lock_timeout_s: seconds to wait for another process.
-        max_bytes: an answer that is longer is given up: it must not fill the disk.
+        max_bytes: a longer response is refused, so that it cannot fill the disk.
         what, resume: what the file is and how to continue, for messages.
         progress: called as ``progress(received, total)``, bytes; ``total`` may be None.
 
@@ -94,8 +94,8 @@ def download(
         InputError: an argument is wrong.
         FileNotFoundError: there is no ``source``.
         FormatError: the file has another checksum; it is never used.
-        RunError: the server refused, or the transfer could not be finished; what came is
-            kept, and the message says how to continue.
+        RunError: the server refused, or the transfer failed; the received part is kept, and
+            the message says how to continue.
     """
     target = Path(path)
     _check_arguments(url, checksum, timeout_s, retries)
@@ -159,7 +159,7 @@ def _check_source(source: Path, checksum: Checksum) -> None:
 
 
 def _set_aside(target: Path, checksum: Checksum) -> None:
-    """Move a file that has the right name and the wrong content out of the way."""
+    """Rename an existing file with the wrong checksum to ``*.wrong``."""
     if target.is_dir():
         raise InputError(f"{target} is a directory, in the way of the file of that name")
     if target.exists():
@@ -170,7 +170,7 @@ def _set_aside(target: Path, checksum: Checksum) -> None:
 
 
 def _accept(part: Path, target: Path, checksum: Checksum, origin) -> None:
-    """Give a complete file its final name, or move it aside and raise."""
+    """Rename a complete file to its final name; a wrong one to ``*.wrong``, and raise."""
     if not checksum.fits(part):
         wrong = target.with_suffix(".wrong")
         problem = checksum.mismatch(part)
@@ -183,7 +183,7 @@ def _accept(part: Path, target: Path, checksum: Checksum, origin) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path, timeout_s: float):
-    """Hold an exclusive lock between processes; the system drops it if the holder dies."""
+    """Hold an exclusive lock between processes; the system releases it if the holder dies."""
     deadline = time.monotonic() + timeout_s
     with path.open("a+") as file:
         while True:
@@ -208,7 +208,7 @@ def _lock(path: Path, timeout_s: float):
 
 
 class _Interrupted(Exception):  # noqa: N818 - not an error: the transfer is tried again
-    """The transfer stopped; another attempt may go on."""
+    """The transfer stopped; another attempt may resume it."""
 
 
 class _Limit(NamedTuple):
@@ -217,7 +217,7 @@ class _Limit(NamedTuple):
 
 
 class _Download:
-    """One file on its way from ``url`` into ``part``."""
+    """The transfer of one file from ``url`` to ``part``."""
 
     def __init__(self, url, part: Path, timeout_s, retries, limit: _Limit, progress, resume: str):
         self.url = url
@@ -230,9 +230,9 @@ class _Download:
         self.total = None  # bytes, once the server said so
 
     def run(self, checksum: Checksum) -> None:
-        """Receive the file; begin anew, once, if its pieces do not fit together.
+        """Receive the file; restart once if the parts have the wrong checksum together.
 
-        They do not if the server's file changed between two of them.
+        That happens if the server's file changed between two attempts.
         """
         in_one_piece = self._receive()
         if not in_one_piece and not checksum.fits(self.part):
@@ -243,7 +243,7 @@ class _Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _receive(self) -> bool:
-        """Attempt until all is there; True if the last answer was the whole file."""
+        """Attempt until complete; return whether the last response was the whole file."""
         most, failures = self._received(), 0
         while True:
             try:
@@ -263,7 +263,7 @@ class _Download:
     def _attempt(self) -> bool:
         offset = self._received()
         response = self._request(offset)
-        if response is None:  # 416: the server has nothing after what we have
+        if response is None:  # 416: the server has no further bytes
             return False
         with response:
             in_one_piece = response.status == 200  # also when the server ignores Range
@@ -297,11 +297,11 @@ class _Download:
             raise self._stopped(error) from None
 
     def _continued(self, response, offset: int):
-        """Check that a partial answer starts where we are; return the whole size, if given."""
+        """Check that a partial response starts at ``offset``; return the total size, if given."""
         content = response.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content)
         if response.status != 206 or not match or int(match[1]) != offset:
-            if response.status == 206:  # it does not do ranges right: next time without
+            if response.status == 206:  # wrong ranges: the next attempt asks for the whole file
                 self.part.unlink(missing_ok=True)
             raise _Interrupted(
                 f"the server answered {response.status} with {content or 'no range'!r} "
@@ -326,7 +326,7 @@ class _Download:
             raise _Interrupted("the connection was closed early")
 
     def _read(self, response) -> bytes:
-        """What has arrived: ``read1`` does not lose it to a timeout, as ``read`` would."""
+        """Return the received bytes: ``read`` would lose them at a timeout, ``read1`` does not."""
         try:
             return response.read1(_CHUNK)
         except (OSError, http.client.HTTPException) as error:

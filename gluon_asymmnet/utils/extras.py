@@ -1,11 +1,11 @@
-"""Libraries that not everybody needs: what is there, and what installs the rest."""
+"""Optional libraries: check, import, and name the command that installs them."""
 
 import importlib
 import importlib.util
 
 from gluon_asymmnet.errors import InputError
 
-# library -> what pip has to install
+# library -> arguments of pip install
 _INSTALLS = {
     "mxnet": "mxnet==1.9.1",
     "onnx": "'gluon_asymmnet[onnx]'",
@@ -17,18 +17,18 @@ _INSTALLS = {
 
 
 def installed(library: str) -> bool:
-    """Say whether a library is there, without importing it."""
+    """Return whether a library is installed, without importing it."""
     return importlib.util.find_spec(library) is not None
 
 
 def require(library: str) -> None:
-    """Raise InputError that says what installs a library, if it is missing."""
+    """Raise InputError with the command that installs a library, if it is missing."""
     if not installed(library):
         raise InputError(f"{library} is not installed: pip install {_INSTALLS[library]}")
 
 
 def load_extra(library: str):
-    """Import a library of an extra.  Raises InputError, also if it is there and broken."""
+    """Import an optional library.  Raises: InputError if it is missing or broken."""
     require(library)
     try:
         return importlib.import_module(library)

@@ -1,17 +1,17 @@
-"""How many CPU threads MXNet uses.  Must be said before MXNet is imported."""
+"""The number of CPU threads of MXNet, which must be set before MXNet is imported."""
 
 import os
 import sys
 
 from gluon_asymmnet.errors import InputError
 
-# What MXNet reads at its start, besides OMP_NUM_THREADS.  Measured, see benchmarks/.
+# Read by MXNet when it is imported, besides OMP_NUM_THREADS.  Measured, see benchmarks/.
 SETTINGS = {
-    # Threads that wait for the next operator stay awake for some microseconds.  Left alone, they do
-    # until MXNet's engine has as many pools of threads as there are processors, then sleep.
+    # Waiting threads spin for some microseconds for the next operator.  By default they spin until
+    # MXNet's engine has as many thread pools as there are processors, then sleep.
     "OMP_WAIT_POLICY": "ACTIVE",
-    "GOMP_SPINCOUNT": "20000",  # and no longer: decoding wants the processors, too
-    # MXNet times its operators at the start, alone, and then runs many of them on one thread.
+    "GOMP_SPINCOUNT": "20000",  # no longer: decoding needs the processors, too
+    # The tuning at import makes MXNet run many operators on one thread.
     "MXNET_USE_OPERATOR_TUNING": "0",
 }
 
@@ -24,11 +24,11 @@ def available() -> int:
 
 
 def set_threads(count: int = 0) -> int:
-    """Let MXNet use ``count`` threads; 0: one per processor, or what OMP_NUM_THREADS says.
+    """Let MXNet use ``count`` threads; 0: OMP_NUM_THREADS, or one per processor.
 
-    Left alone, MXNet takes half the processors.  Variables that are set already stay.
+    MXNet's default is half the processors.  Variables that are set already are kept.
 
-    Raises: InputError if MXNet is already there with another number.
+    Raises: InputError if MXNet is already imported with another number.
     """
     wanted = str(count or os.environ.get("OMP_NUM_THREADS") or available())
     if "mxnet" in sys.modules and os.environ.get("OMP_NUM_THREADS") != wanted:
