@@ -449,7 +449,7 @@ def test_folders_train_as_records_do(digits, tmp_path):
 
 
 def test_fine_tuning_starts_from_the_weights_given(digits, undisturbed, tmp_path):
-    """One epoch more from trained weights starts better than it did from nothing."""
+    """One epoch more from trained weights starts better than it did from scratch."""
     folder, _ = undisturbed
     settings = config(digits, resume_params=str(folder / "last.params"), num_epochs=1,
                       warmup_epochs=0, lr=0.01, save_dir=str(tmp_path))  # fmt: skip
