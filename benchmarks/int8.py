@@ -71,7 +71,7 @@ def measure(
 
 
 def _quantise(model, images, unseen, engine: str, threads: int, validation) -> dict:
-    from gluon_asymmnet.export.int8.quantize import MAX_LOSS, export_int8, signal_to_noise
+    from gluon_asymmnet.export.int8.export import MAX_LOSS, export_int8, signal_to_noise
     from gluon_asymmnet.predict import Predictor
 
     print(f"int8: {model.card.model} for {engine}", file=sys.stderr, flush=True)

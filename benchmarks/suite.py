@@ -181,7 +181,7 @@ def export(case: Case, out: Path):
     from gluon_asymmnet import get_model
     from gluon_asymmnet._mxnet import mx
     from gluon_asymmnet.card import Card
-    from gluon_asymmnet.export.bundle import export_all
+    from gluon_asymmnet.export.formats import export_all
     from gluon_asymmnet.saved import Saved
 
     net = get_model(case.model, width=case.width, input_size=case.size)

@@ -53,7 +53,7 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
     )
     out = folder / f"exported-ssd-{backbone}"
     if not out.exists():
-        from gluon_asymmnet.export.bundle import export_all
+        from gluon_asymmnet.export.formats import export_all
         from gluon_asymmnet.saved import open_saved
 
         export_all(open_saved(Path(result.run_dir) / "last.params"), out)

@@ -23,15 +23,14 @@ from gluon_asymmnet.detector_card import parse_detector_card, read_detector_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation.agreement import compare_detections
 from gluon_asymmnet.evaluation.detection import detect
-from gluon_asymmnet.export.bundle import FORMATS, export_all
-from gluon_asymmnet.export.onnx import detector_graph
-from gluon_asymmnet.export.onnx.graph import OnnxForm
+from gluon_asymmnet.export.formats import FORMATS, export_all
+from gluon_asymmnet.export.onnx.export import OnnxForm
+from gluon_asymmnet.export.onnx.operators import OPERATORS
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
-from gluon_asymmnet.models.ssd_spec import DETECTORS, detector_layers
 from gluon_asymmnet.predict.images import read_image
 from gluon_asymmnet.saved import open_saved
-from gluon_asymmnet.zoo import get_model, open_detector
+from gluon_asymmnet.zoo import open_detector
 from tests.conftest import run_python
 from tests.random_nets import random_detector, random_model
 from tests.test_detection_records import LABEL, write_rec
@@ -243,16 +242,6 @@ def test_onnxruntime_says_nothing_when_it_loads(exported):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_the_declared_layers_are_those_of_the_net(name):
-    """Of every detector, with the sizes of its anchors; the arrays are checked against them."""
-    net = get_model(f"{name}_custom", classes=["a", "b"])
-    layers = list(detector_layers(net.spec, 2))
-    found = {n: a for layer in layers for n, a in detector_graph._arrays_of(layer)}
-    params = net._collect_params_with_prefix()
-    assert found == {n: p.shape for n, p in params.items() if n != "anchors"}
-
-
 @pytest.mark.parametrize("form", [OnnxForm(14, hard_swish="op"), OnnxForm(13, hard_swish="clip")])
 def test_other_forms_of_onnx(first, tmp_path, form):
     out = export_all(open_saved(first[0]), tmp_path / "out", form=form, formats=["onnx"])
@@ -270,7 +259,7 @@ def test_what_cannot_be_exported(first, tmp_path, monkeypatch):
         export_symbol(open_saved(run), tmp_path / "out", optimized=True)
     with pytest.raises(InputError, match=r"formats must be some of .*openvino, got \['tflite'\]"):
         export_all(open_saved(run), tmp_path / "out", formats=["tflite"])
-    monkeypatch.setattr(detector_graph, "VARIANCES", (0.1, 0.1, 0.1, 0.1))
+    monkeypatch.setitem(OPERATORS, "exp", OPERATORS["relu"])
     for form, what in (("onnx", "the ONNX file"), ("openvino", "the IR")):
         with pytest.raises(RunError, match=rf"{what} differs from the network by .* pixels in a"):
             export_all(open_saved(run), tmp_path / "out", formats=[form])
@@ -385,15 +374,6 @@ def test_files_that_are_no_detector(copied, engine):
         DetectorPredictor(written(pixels, pixels), engine)
     with pytest.raises(FormatError, match=r"takes .*; a detector takes \(batch, 3, size, size\)"):
         DetectorPredictor(written(["n", 8, 4], ["n", 8, 4]), engine)
-
-
-def test_arrays_that_do_not_fit(first):
-    _, net = open_detector(first[0])
-    arrays = {n: p.data().asnumpy() for n, p in net._collect_params_with_prefix().items()}
-    card = read_detector_card(first[0] / "card.json")
-    del arrays["box_predictors.0.conv.bias"]
-    with pytest.raises(FormatError, match=r"1 missing: box_predictors\.0\.conv\.bias"):
-        detector_graph.build_detector_graph(arrays, card)
 
 
 def test_bad_arguments(first, photos):

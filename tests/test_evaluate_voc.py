@@ -21,7 +21,7 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation import detection_report as report
 from gluon_asymmnet.evaluation.detection import detect, evaluate
 from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator
-from gluon_asymmnet.export.bundle import export_all
+from gluon_asymmnet.export.formats import export_all
 from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.predict.engines import ENGINES
 from gluon_asymmnet.saved import open_saved

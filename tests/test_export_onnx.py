@@ -1,4 +1,3 @@
-import functools
 import json
 import sys
 
@@ -6,21 +5,18 @@ import numpy as np
 import onnx
 import pytest
 
-from gluon_asymmnet.arch import plan_net
-from gluon_asymmnet.card import Card, read_card
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.card import read_card
 from gluon_asymmnet.data.constants import IMAGENET_MEAN
-from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.export.bundle import export_all
-from gluon_asymmnet.export.onnx.export import export_onnx, to_onnx, write_onnx
-from gluon_asymmnet.export.onnx.graph import OnnxForm, build_graph
+from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.export.formats import export_all
+from gluon_asymmnet.export.onnx.export import OnnxForm, export_onnx, to_onnx, write_onnx
 from gluon_asymmnet.export.openvino import export_openvino
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
-from gluon_asymmnet.models.registry import SPECS
-from gluon_asymmnet.nn.folding import fold_all
+from gluon_asymmnet.nn.folding import fold
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.saved import open_model
-from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, run_python
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
@@ -77,7 +73,7 @@ def test_every_opset_and_hard_swish(tmp_path, opset, hard_swish):
 
 
 def test_the_graph_is_plain(tmp_path):
-    """46 convolutions with their normalisation folded, weights inside, names of the modules."""
+    """Convolutions with their normalisation folded, weights inside, MXNet's names."""
     made = random_model(tmp_path, model="asymmnet_large", width=0.35)
     graph = to_onnx(made).graph
     assert [i.name for i in graph.input] == ["data"]
@@ -86,59 +82,38 @@ def test_the_graph_is_plain(tmp_path):
     assert sizes == ["batch", 3, 32, 32]
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
-    wanted = {"features.stem.conv", "features.blocks.3.join", "features.blocks.3.se.reduce",
-              "features.blocks.14.project.conv", "features.hidden", "output"}  # fmt: skip
-    assert wanted <= set(names)
+    wanted = {"stem_conv_fwd", "blocks_3_concat0", "blocks_3_se_reduce_fwd",
+              "blocks_14_project_conv_fwd", "hidden_fwd"}  # fmt: skip
+    features = "asymmnet_large_w0.35_r1_features_"
+    assert {f"{features}{name}" for name in wanted} <= set(names)
     kinds = [node.op_type for node in graph.node]
     assert "BatchNormalization" not in kinds
     # by hand: 15 blocks of depthwise and project, 14 of them with an expansion, 8 with two
     # convolutions of squeeze-and-excite; stem, squeeze, hidden, output
     assert kinds.count("Conv") == 15 * 2 + 14 + 8 * 2 + 4
-    join = next(node for node in graph.node if node.name == "features.blocks.3.join")
-    assert list(join.input) == [
-        "features.blocks.2.add", "features.blocks.3.expand.act", "features.blocks.2.add",
-    ]  # fmt: skip
+    concat = next(node for node in graph.node if node.name == f"{features}blocks_3_concat0")
+    before, expanded = f"{features}blocks_2__plus0", f"{features}blocks_3_expand_relu_fwd"
+    assert list(concat.input) == [before, expanded, before]
 
 
-def test_a_fold_by_hand():
+def test_a_fold_by_hand(tmp_path):
     """One channel of the stem: weight 3, gamma 2, beta 5, mean 4, variance 0.25 - epsilon."""
-    card = Card(model="asymmnet_small", width=0.35, classes=2, input_size=32)
-    plan = card.model_spec.plan()
-    arrays = zeros(plan, 2)
-    arrays["features.stem.conv.weight"][0, 0, 0, 0] = 3
-    for name, value in (("gamma", 2), ("beta", 5), ("running_mean", 4),
-                        ("running_var", 0.25 - 1e-5)):  # fmt: skip
-        arrays[f"features.stem.norm.{name}"][0] = value
-    made = build_graph(plan, arrays, card)
-    found = {t.name: onnx.numpy_helper.to_array(t) for t in made.graph.initializer}
-    assert found["features.stem.conv.weight"][0, 0, 0, 0] == pytest.approx(3 * 2 / 0.5)
-    assert found["features.stem.conv.bias"][0] == pytest.approx(5 - 4 * 2 / 0.5)
-
-
-def zeros(plan, classes):
-    from gluon_asymmnet.weights.layouts import entries
-
-    return {e.name: np.zeros(e.shape, np.float32) for e in entries(plan, classes)}
-
-
-def test_a_params_file_becomes_onnx_without_mxnet(tmp_path):
     made = random_model(tmp_path)
-    made.net.save_parameters(str(made.weights))
-    made.card.save(tmp_path / "card.json")
-    code = (
-        "import sys\n"
-        "from gluon_asymmnet.card import read_card\n"
-        "from gluon_asymmnet.weights.params_file import read_params\n"
-        "from gluon_asymmnet.export.onnx.graph import build_graph\n"
-        "card = read_card(sys.argv[2])\n"
-        "model = build_graph(card.model_spec.plan(), read_params(sys.argv[1]), card)\n"
-        "open(sys.argv[3], 'wb').write(model.SerializeToString())\n"
-        "sys.exit('mxnet' in sys.modules)"
-    )
-    done = run_python("-c", code, made.weights, tmp_path / "card.json", tmp_path / "net.onnx")
-    assert done.returncode == 0, done.stderr
-    by_net = build_graph(made.card.model_spec.plan(), read_params(made.weights), made.card)
-    assert (tmp_path / "net.onnx").read_bytes() == by_net.SerializeToString()
+    stem = made.net.features.stem
+    for param, value in (
+        (stem.conv.weight, 3),
+        (stem.norm.gamma, 2),
+        (stem.norm.beta, 5),
+        (stem.norm.running_mean, 4),
+        (stem.norm.running_var, 0.25 - 1e-5),
+    ):
+        array = param.data().asnumpy()
+        array[0] = value
+        param.set_data(mx.nd.array(array))
+    found = {t.name: onnx.numpy_helper.to_array(t) for t in to_onnx(made).graph.initializer}
+    name = "asymmnet_small_w0.35_r1_features_stem_conv_fwd"
+    assert found[f"{name}.weight"][0, 0, 0, 0] == pytest.approx(3 * 2 / 0.5)
+    assert found[f"{name}.bias"][0] == pytest.approx(5 - 4 * 2 / 0.5)
 
 
 def test_the_card_is_inside(tmp_path):
@@ -198,7 +173,9 @@ def test_forms_that_cannot_be_written(tmp_path, form, message):
 
 def test_networks_and_places_that_cannot_be_exported(tmp_path):
     grouped = random_model(tmp_path, norm="group")
-    with pytest.raises(InputError, match="this network has group normalisation: export it as sym"):
+    with pytest.raises(
+        InputError, match=r"operator GroupNorm of node \w.*_stem_norm_\w+ cannot be"
+    ):
         export_onnx(grouped, tmp_path / "out")
     with pytest.raises(InputError, match=r"net\.onnx is to be a folder"):
         export_onnx(random_model(tmp_path), tmp_path / "net.onnx")
@@ -210,23 +187,13 @@ def test_networks_and_places_that_cannot_be_exported(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
 
 
-def test_arrays_that_do_not_fit():
-    card = Card(model="asymmnet_small", width=0.35, classes=2, input_size=32)
-    plan = card.model_spec.plan()
-    missing = zeros(plan, 2)
-    del missing["output.bias"]
-    with pytest.raises(FormatError, match=r"1 missing: output\.bias"):
-        build_graph(plan, missing, card)
-    with pytest.raises(FormatError, match=r"wrongly shaped: output\.weight is \(3, 1280, 1, 1\)"):
-        build_graph(plan, zeros(plan, 3), card)
-    with pytest.raises(FormatError, match="do not fit the network"):
-        build_graph(plan_net(SPECS["asymmnet_large"]), zeros(plan, 2), card)
-
-
 def test_a_difference_is_refused_and_nothing_written(tmp_path, monkeypatch):
     made = random_model(tmp_path)
-    wrong = functools.partial(fold_all, epsilon=1.0)
-    monkeypatch.setattr("gluon_asymmnet.export.onnx.graph.fold_all", wrong)
+
+    def wrong(weight, gamma, beta, mean, variance, epsilon, *bias):
+        return fold(weight, gamma, beta, mean, variance, 1.0, *bias)
+
+    monkeypatch.setattr("gluon_asymmnet.export.onnx.trace.fold", wrong)
     for export, what in ((export_onnx, "the ONNX file"), (export_openvino, "the IR"),
                          (export_all, "the ONNX file")):  # fmt: skip
         with pytest.raises(RunError, match=f"{what} differs from the network by"):

@@ -14,11 +14,12 @@ from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate
-from gluon_asymmnet.export.int8.onnx import measure_ranges, quantized
-from gluon_asymmnet.export.int8.quantize import export_int8, signal_to_noise, speed_ratio
-from gluon_asymmnet.export.int8.quantizers import SQUEEZE_EXCITE, NncfQuantizer, parts_of
+from gluon_asymmnet.export.int8.export import export_int8, signal_to_noise, speed_ratio
+from gluon_asymmnet.export.int8.qdq import measure_ranges, quantize
+from gluon_asymmnet.export.int8.quantizers import SQUEEZE_EXCITE, NncfQuantizer, find_parts
 from gluon_asymmnet.export.int8.search import Score, search
 from gluon_asymmnet.export.onnx.export import to_onnx
+from gluon_asymmnet.export.openvino import to_ir
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.predict.engines import OnnxRuntime
@@ -61,7 +62,7 @@ def test_ranges_and_levels_by_hand():
     # channel 0: 2 * 1 + 0.1 and 0.5 + 0.1 and 0.1; channel 1: 0.04 - 0.3 and -0.3
     assert ranges["conv"] == pytest.approx((-0.3, 2.1))
     assert ranges["relu"] == pytest.approx((0, 2.1))
-    found = constants(quantized(model, ranges))
+    found = constants(quantize(model, ranges))
     np.testing.assert_array_equal(found["w.levels"].ravel(), [127, -64, 32, 127, 0, 0])
     assert_close(found["w.scale"], [1 / 127, 0.02 / 127], axes=())
     step = 3 / 255  # of the input: from -1 to 2 in 255 steps, 0 is level 85
@@ -79,8 +80,8 @@ def test_a_kept_convolution_stays_as_it_is():
     images = np.random.default_rng(0).normal(size=(4, 3, 4, 4)).astype(np.float32)
     model = one_convolution()
     ranges = measure_ranges(model, images)
-    assert quantized(model, ranges, ["conv", "relu", "mean"]) == model
-    half = constants(quantized(model, ranges, ["conv"]))
+    assert quantize(model, ranges, ["conv", "relu", "mean"]) == model
+    half = constants(quantize(model, ranges, ["conv"]))
     assert {"w", "b"} <= half.keys()
     assert "relu.scale" in half
 
@@ -89,7 +90,7 @@ def test_rounding_is_all_that_differs(tmp_path):
     """Each product is within half a step of what the exact one is."""
     images = np.random.default_rng(0).uniform(-1, 1, (8, 3, 4, 4)).astype(np.float32)
     model = one_convolution()
-    for name, one in (("a", model), ("b", quantized(model, measure_ranges(model, images)))):
+    for name, one in (("a", model), ("b", quantize(model, measure_ranges(model, images)))):
         onnx.save(one, tmp_path / f"{name}.onnx")
     exact, found = (OnnxRuntime(tmp_path / f"{n}.onnx").run(images)[0] for n in "ab")
     # half a step of the input in three products, of the weights, of the result
@@ -130,27 +131,27 @@ def scores(noise, speed, allowed):
 
 def test_nothing_stays_in_float_where_nothing_is_lost():
     choice, tried = scores(dict(a=0.1, b=0.2, c=0.1), dict(a=-0.1, b=-0.1, c=-0.1), 0.5)
-    assert choice.chosen.kept == ()
+    assert choice.chosen.in_float == ()
     assert tried == [((), True), (("a",), False), (("b",), False), (("c",), False)]
 
 
 def test_what_wins_most_accuracy_stays_first():
     noise = dict(a=0.1, b=2.0, c=1.0, d=0.1)
     choice, _ = scores(noise, dict(a=-0.1, b=-0.1, c=-0.1, d=-0.1), 0.5)
-    assert [trial.kept for trial in choice.trials] == [(), ("b",), ("b", "c")]
-    assert choice.chosen.kept == ("b", "c")
+    assert [trial.in_float for trial in choice.trials] == [(), ("b",), ("b", "c")]
+    assert choice.chosen.in_float == ("b", "c")
     assert choice.chosen.score.loss == pytest.approx(0.2)
 
 
 def test_what_is_faster_in_float_stays_and_the_fastest_is_chosen():
     choice, _ = scores(dict(a=0.1, b=0.1, c=0.1), dict(a=0.2, b=-0.1, c=0.1), 0.5)
-    assert [trial.kept for trial in choice.trials] == [(), ("a",), ("a", "c")]
-    assert choice.chosen.kept == ("a", "c")
+    assert [trial.in_float for trial in choice.trials] == [(), ("a",), ("a", "c")]
+    assert choice.chosen.in_float == ("a", "c")
 
 
 def test_the_least_loss_where_all_lose_too_much():
     choice, _ = scores(dict(a=1.0, b=2.0, c=3.0), dict(a=0.0, b=0.0, c=0.0), 0.5)
-    assert choice.chosen.kept == ("c", "b")  # all three would be float32
+    assert choice.chosen.in_float == ("c", "b")  # all three would be float32
     assert choice.chosen.score.loss == pytest.approx(1.0)
 
 
@@ -172,7 +173,7 @@ def test_eight_bits_are_close(card, tmp_path):
     one = random_model(tmp_path, **card)
     images = sample_images(32, 32, seed=3)
     model = to_onnx(one)
-    whole = quantized(model, measure_ranges(model, images))
+    whole = quantize(model, measure_ranges(model, images))
     found = signal_to_noise(one.predict(images), run_on(whole, images, tmp_path))
     assert found > 12  # a wrong scale, zero or channel gives less than 0
     kinds = {w.dtype for n, w in constants(whole).items() if n.endswith("weight.levels")}
@@ -180,8 +181,9 @@ def test_eight_bits_are_close(card, tmp_path):
 
 
 def test_every_node_belongs_to_a_part(made):
-    parts = parts_of(made)
-    for node in to_onnx(made).graph.node:
+    model = to_onnx(made)
+    parts = find_parts(model, made.card)
+    for node in model.graph.node:
         found = [p for p, pattern in parts.items() if re.fullmatch(pattern, node.name)]
         assert len([p for p in found if p != SQUEEZE_EXCITE]) == 1, node.name
     blocks = sum(part.startswith("block ") for part in parts)
@@ -193,11 +195,15 @@ def test_related_nets(name, tmp_path):
     """ReLU6, PReLU, splits and shuffles; parts are runs of nodes."""
     related = random_model(tmp_path, model=name, width=0.5, rate=0, input_size=64)
     images, model = sample_images(16, 64), to_onnx(related)
-    parts = parts_of(related)
+    parts = find_parts(model, related.card)
     names = [node.name for node in model.graph.node]
     for node in names:
         assert sum(bool(re.fullmatch(p, node)) for p in parts.values()) == 1, node
     assert 8 <= len(parts) <= 12
+    for op in to_ir(related).get_ops():
+        if op.get_type_name() in ("Convolution", "GroupConvolution"):
+            node = op.get_friendly_name()
+            assert sum(bool(re.fullmatch(p, node)) for p in parts.values()) == 1, node
     ranges = measure_ranges(model, images)
     expected = related.predict(images)
     found = {}
@@ -205,7 +211,7 @@ def test_related_nets(name, tmp_path):
         in_float = [node for node in names if re.fullmatch(kept, node)]
         folder = tmp_path / str(len(in_float))
         folder.mkdir()
-        found[kept] = run_on(quantized(model, ranges, in_float), images, folder)
+        found[kept] = run_on(quantize(model, ranges, in_float), images, folder)
     ratios = [signal_to_noise(expected, f) for f in found.values()]
     assert ratios[0] > 3  # deep ones blow the first layers' rounding up; a wrong scale gives < 0
     assert ratios[1] != ratios[0]
@@ -214,7 +220,7 @@ def test_related_nets(name, tmp_path):
 def test_all_parts_in_float_are_the_network(made, tmp_path):
     images, model = sample_images(16, 32), to_onnx(made)
     names = [node.name for node in model.graph.node]
-    kept = quantized(model, measure_ranges(model, images), names)
+    kept = quantize(model, measure_ranges(model, images), names)
     np.testing.assert_array_equal(
         run_on(kept, images, tmp_path, "a"), run_on(model, images, tmp_path, "b")
     )
@@ -248,7 +254,7 @@ def test_the_folder(exported, made, digits):
     assert (predictor.engine, predictor.card) == ("onnxruntime", card)
     settings = dict(classes=10, preprocessing=card.preprocessing)
     found = evaluate(predictor.predict, open_source(rec=digits.val), **settings)
-    chosen = report.choice.chosen.score
+    chosen = report.result.chosen.score
     assert found.top1 == pytest.approx(chosen.top1)
     exact = evaluate(made.predict, open_source(rec=digits.val), **settings)
     assert report.float_top1 == pytest.approx(exact.top1)
@@ -259,7 +265,7 @@ def test_the_report(exported):
     out, report = exported
     read = json.loads((out / "int8.json").read_text())
     assert read["loss_of"] == "top-1"
-    assert list(read["only_this_part_in_float"]) == list(report.choice.parts)
+    assert list(read["only_this_part_in_float"]) == list(report.result.parts)
     assert set(read["speeds"]) == {"1", "32"}
     assert read["accurate"] is True
     assert read["fast"] == {b: read["speeds"][b] >= 1.4 for b in ("1", "32")}
@@ -286,7 +292,7 @@ def test_openvino(made, tmp_path):
         return
     quantizer = NncfQuantizer(made, images, tmp_path)
     found = {}
-    for kept in ((), tuple(parts_of(made))):
+    for kept in ((), tuple(quantizer.parts)):
         quantizer.place(quantizer.write(kept), tmp_path / "x.xml", made.card)
         predictor = Predictor(tmp_path / "x.xml")
         assert (predictor.engine, predictor.card) == ("openvino", made.card)

@@ -10,14 +10,21 @@ import pytest
 from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.onnx.builder import build_symbol_graph, walk
-from gluon_asymmnet.export.onnx.export import to_onnx
-from gluon_asymmnet.export.onnx.graph import OUTPUT, OnnxForm, to_model
-from gluon_asymmnet.export.onnx.operators import HARD_SWISH, OPERATORS
-from gluon_asymmnet.export.onnx.trace import trace
+from gluon_asymmnet.export.onnx.export import (
+    LOGITS,
+    OnnxForm,
+    build_graph,
+    build_model,
+    to_onnx,
+    to_proto,
+)
+from gluon_asymmnet.export.onnx.operators import OPERATORS
+from gluon_asymmnet.export.onnx.trace import HARD_SWISH, trace
 from gluon_asymmnet.export.openvino import save_ir
 from gluon_asymmnet.export.parity import sample_images
+from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.models.asymmnet import fold_for_inference
+from gluon_asymmnet.nn.folding import fold_all
 from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.utils.extras import load_extra
 from tests.floats import NET, assert_close
@@ -220,9 +227,9 @@ def test_an_operator_alone(case):
     expected = {n: net(mx.nd.array(images[:n])).asnumpy() for n in (3, 1)}
     for opset in (13, 17):
         form = OnnxForm(opset)
-        graph, (shape,) = walk(net, SIDE, form)
-        assert shape == (None, *expected[1].shape[1:])
-        model = to_model(graph, {OUTPUT: list(shape[1:])}, card, form).SerializeToString()
+        graph = build_graph(net, [LOGITS], SIDE, form)
+        assert graph.outputs == {LOGITS: (None, *expected[1].shape[1:])}
+        model = to_proto(graph, card, form).SerializeToString()
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         for batch, logits in expected.items():
             (found,) = session.run(None, {"data": images[:batch]})
@@ -237,18 +244,16 @@ def test_an_operator_alone(case):
 def test_every_operator_has_a_case():
     traced = [trace(Alone(function, **arrays), SIDE) for function, arrays in CASES.values()]
     found = {t.nodes[number].op for t in traced for number in t.live}
-    assert OPERATORS.keys() - found == {HARD_SWISH}  # which join_hard_swishes makes
+    assert OPERATORS.keys() - found == {HARD_SWISH}  # which fuse_hard_swish makes
 
 
 def run(model, images):
-    """What ONNX Runtime gives for an ``onnx.ModelProto``."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {"data": images})[0]
+    """The first output of an ``onnx.ModelProto`` in ONNX Runtime."""
+    return run_all(model, images)[0]
 
 
 def run_all(model, images):
+    """All outputs of an ``onnx.ModelProto`` in ONNX Runtime."""
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -283,7 +288,7 @@ ZOO = {  # by hand: convolutions; normalisations that no convolution precedes
 def test_nets_of_the_zoo(name, opset):
     side, convolutions, norms = ZOO[name]
     net, card = zoo_net(name, side)
-    model = build_symbol_graph(net, card, OnnxForm(opset))
+    model = build_model(net, [LOGITS], card, OnnxForm(opset))
     assert model.opset_import[0].version == opset
     found = kinds(model)
     assert (found["Conv"], found["BatchNormalization"]) == (convolutions, norms)
@@ -299,7 +304,7 @@ def test_openvino_runs_them(tmp_path, name):
     openvino = load_extra("openvino")
     side = ZOO[name][0]
     net, card = zoo_net(name, side)
-    model = build_symbol_graph(net, card, OnnxForm(17)).SerializeToString()
+    model = build_model(net, [LOGITS], card, OnnxForm(17)).SerializeToString()
     save_ir(openvino.Core().read_model(model, b""), tmp_path / "net.xml")
     session = openvino.Core().compile_model(
         str(tmp_path / "net.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
@@ -310,52 +315,80 @@ def test_openvino_runs_them(tmp_path, name):
         assert_close(session(images)[0], expected, terms=NET)
 
 
-@pytest.mark.parametrize("form", [OnnxForm(13), OnnxForm(17), OnnxForm(13, hard_swish="clip")])
-def test_asymmnet_walked_is_asymmnet_planned(tmp_path, form):
+FORMS = [OnnxForm(13), OnnxForm(17), OnnxForm(13, hard_swish="clip")]
+
+
+def assert_weights_are_folded(model, net):
+    """The convolutions of the file have the weights that ``fold_all`` gives, to the bit."""
+    arrays = {n: p.data().asnumpy() for n, p in net._collect_params_with_prefix().items()}
+    expected = sorted(a.tobytes() for a in fold_all(arrays).values() if a.ndim == 4)
+    assert sorted(w.raw_data for w in model.graph.initializer if len(w.dims) == 4) == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_asymmnet(tmp_path, form):
     made = random_model(tmp_path, shuffle_groups=4)
-    planned, walked = to_onnx(made, form), build_symbol_graph(made.net, made.card, form)
-    reshaped = {"Flatten": 0, "Reshape": 0}  # the one before the logits is written differently
-    assert {**kinds(planned), **reshaped} == {**kinds(walked), **reshaped}
-    weights = [
-        sorted(w.raw_data for w in model.graph.initializer if len(w.dims) == 4)
-        for model in (planned, walked)
-    ]
-    assert weights[0] == weights[1]
+    model = to_onnx(made, form)
+    blocks = made.net.plan.blocks
+    gates = sum(bool(block.se_hidden) for block in blocks)
+    acts = [block.act for block in blocks for _ in range(1 + bool(block.expand_channels))]
+    swishes = 3 + acts.count("hard_swish")
+    shuffles = sum(bool(block.shuffle_groups) for block in blocks)
+    expected = Counter(
+        Conv=4 + 2 * len(blocks) + sum(bool(b.expand_channels) for b in blocks) + 2 * gates,
+        Concat=sum(bool(b.rate) for b in blocks), Reshape=2 * shuffles, Transpose=shuffles,
+        Add=sum(b.shortcut for b in blocks), GlobalAveragePool=1 + gates, Flatten=1,
+        Relu=gates + acts.count("relu"), Mul=gates,
+    )  # fmt: skip
+    if form.chosen_hard_swish == "op":
+        expected += Counter(HardSwish=swishes, HardSigmoid=gates)
+    elif form.chosen_hard_swish == "hardsigmoid":
+        expected += Counter(HardSigmoid=swishes + gates, Mul=swishes)
+    else:
+        each = dict.fromkeys(("Add", "Clip", "Div"), swishes + gates)
+        expected += Counter(**each, Mul=swishes)
+    assert kinds(model) == expected
+    assert_weights_are_folded(model, made.net)
     images = sample_images(3, 32, seed=5)
-    assert_close(run(walked, images), run(planned, images), terms=NET)
+    assert_close(run(model, images), made.predict(images), terms=NET)
 
 
-@pytest.mark.parametrize("form", [OnnxForm(13), OnnxForm(17), OnnxForm(13, hard_swish="clip")])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     "name", ["ssd_300_asymmnet_small_0.35_custom", "ssdlite_320_asymmnet_large_0.35_custom"]
 )
-def test_the_detector_walked_is_the_detector_planned(tmp_path, name, form):
-    images = sample_images(2, int(name.split("_")[1]), seed=5)
+def test_detectors(tmp_path, name, form):
+    side = int(name.split("_")[1])
+    images = sample_images(2, side, seed=5)
     made = open_saved(random_detector(tmp_path / "run", name, images))
-    planned, walked = to_onnx(made, form), build_symbol_graph(made.net.raw(), made.card, form)
-    reshaped = {"Flatten": 0, "Reshape": 0}  # the walked one flattens maps before it joins them
-    assert {**kinds(planned), **reshaped} == {**kinds(walked), **reshaped}
-    weights = [
-        sorted(w.raw_data for w in model.graph.initializer if len(w.dims) == 4)
-        for model in (planned, walked)
-    ]
-    assert weights[0] == weights[1]
-    assert planned.graph.output == walked.graph.output
-    for a, b in zip(*(run_all(model, images) for model in (walked, planned))):
-        assert_close(a, b, terms=NET, axes=(0, 1))
+    model = to_onnx(made, form)
+    maps = len(made.net.class_predictors)
+    found = kinds(model)
+    assert (found["Softmax"], found["Slice"], found["Exp"], found["Min"]) == (1, 3, 1, 1)
+    assert (found["Flatten"], found["Reshape"], found["Transpose"]) == (2 * maps, 2, 2 * maps)
+    assert_weights_are_folded(model, made.net)
+    assert [output.name for output in model.graph.output] == ["scores", "boxes"]
+    for found, expected in zip(run_all(model, images), made.raw(images)):
+        assert_close(found, expected, terms=NET, axes=(0, 1))
 
 
-def test_the_inference_form_is_walked_too(tmp_path):
+def test_the_optimized_symbol(tmp_path):
     made = random_model(tmp_path)
     images = sample_images(2, 32, seed=5)
-    model = build_symbol_graph(fold_for_inference(made.net), made.card)
-    assert kinds(model)["Reshape"] == 1  # those that only undo oneDNN's layouts are gone
-    assert_close(run(model, images), made.predict(images), terms=NET)
+    for net in (fold_for_inference(made.net), exported_symbol(made, tmp_path)):
+        model = build_model(net, [LOGITS], made.card)
+        assert (kinds(model)["Reshape"], kinds(model)["Slice"]) == (0, 0)  # oneDNN's layouts
+        assert_close(run(model, images), made.predict(images), terms=NET)
+
+
+def exported_symbol(made, tmp_path):
+    """The net, in its inference form, written as a symbol and read back."""
+    return open_saved(export_symbol(made, tmp_path / "symbol", optimized=True)).net
 
 
 def test_nodes_keep_their_names(tmp_path):
     net, card = zoo_net("mobilenetv2_0.25", 64)
-    graph = build_symbol_graph(net, card).graph
+    graph = build_model(net, [LOGITS], card).graph
     assert [i.name for i in graph.input] == ["data"]
     assert [o.name for o in graph.output] == ["logits"]
     assert graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -372,16 +405,16 @@ def test_nodes_keep_their_names(tmp_path):
 REFUSED = {
     "unknown": (
         lambda F, x: F.topk(x, ret_typ="value"), {},
-        r"operator topk of node alone\w*topk0 cannot be written as ONNX: it is none of the \d+ that"
+        r"operator topk of node alone\w*topk0 cannot be written as ONNX: it is none of the \d+ sup"
     ),
     "setting not provided for": (
         call("UpSampling", scale=2, sample_type="nearest", multi_input_mode="sum"), {},
-        "its setting multi_input_mode is not provided for",
+        "its setting multi_input_mode is not supported",
     ),
     "pool": (call("Pooling", pool_type="sum", kernel=(2, 2)), {}, "its pool_type is sum, not max"),
     "empty window": (
         call("Pooling", kernel=(2, 2), stride=(3, 3), pooling_convention="full"), {},
-        "a window of it sees nothing but padding",
+        "a window of it covers nothing but padding",
     ),
     "axis of a norm": (
         functools.partial(norm, axis=3), dict.fromkeys(OF_THREE, (6,)),
@@ -390,8 +423,8 @@ REFUSED = {
     "weights from the picture": (
         lambda F, x: F.take(x, x, axis=1), {}, "its input 1 must be a constant",
     ),
-    "noise": (call("Dropout", mode="always"), {}, "it drops at inference as well"),
-    "other numbers": (call("cast", dtype="float16"), {}, "everything is float32 here"),
+    "noise": (call("Dropout", mode="always"), {}, "it drops values at inference as well"),
+    "other numbers": (call("cast", dtype="float16"), {}, "only float32 is supported"),
     "split of the batch": (
         lambda F, x: F.split(F.concat(x, x, dim=0), 2, axis=0)[0], {}, "it splits the batch"),
     "built-in batch": (
@@ -408,7 +441,7 @@ REFUSED = {
     ),
     "leaky": (call("LeakyReLU", act_type="gelu"), {}, "its act_type is gelu, not leaky, prelu or"),
     "dot of more axes": (
-        lambda F, x: F.dot(x, x, transpose_a=True), {}, "it is no product of matrices",
+        lambda F, x: F.dot(x, x, transpose_a=True), {}, "it is not a product of matrices",
     ),
     "axis of a norm behind a convolution": (
         lambda F, x, w, **held: norm(
@@ -423,15 +456,33 @@ REFUSED = {
 def test_what_onnx_cannot_say(case):
     function, arrays, message = REFUSED[case]
     with pytest.raises(InputError, match=message) as error:
-        walk(Alone(function, **arrays), SIDE, OnnxForm())
+        build_graph(Alone(function, **arrays), [LOGITS], SIDE, OnnxForm())
     assert "\n" not in str(error.value)
 
 
 def test_networks_that_are_no_classifiers():
+    card, form = Card(classes=5, input_size=SIDE), OnnxForm()
     with pytest.raises(InputError, match=r"gives \(None, 3, 6, 6\), expected logits \(batch, 5\)"):
-        build_symbol_graph(Alone(call("exp")), Card(classes=5, input_size=SIDE))
-    with pytest.raises(InputError, match="the network gives 2 outputs, expected 1"):
-        walk(Alone(lambda F, x: [x, F.exp(x)]), SIDE, OnnxForm())
+        build_model(Alone(call("exp")), [LOGITS], card)
+    two = Alone(lambda F, x: [x, F.exp(x)])
+    with pytest.raises(InputError, match="the network has 2 outputs, expected logits"):
+        build_graph(two, [LOGITS], SIDE, form)
     dense = Alone(call("FullyConnected", "w", num_hidden=4, no_bias=True), w=(4, 108))
     with pytest.raises(InputError, match=r"does not take images \(2, 3, 7, 7\): .*\[4,108\]"):
-        walk(dense, 7, OnnxForm())
+        build_graph(dense, [LOGITS], 7, form)
+
+
+def test_several_outputs():
+    """In the order of their names; one may be read on the way to another."""
+
+    def function(F, x):
+        y = F.exp(x)
+        return [F.mean(y, axis=(2, 3)), y]
+
+    net, form = Alone(function), OnnxForm()
+    graph = build_graph(net, ["a", "b"], SIDE, form)
+    assert graph.outputs == {"a": (None, 3), "b": (None, 3, SIDE, SIDE)}
+    images = sample_images(2, SIDE)
+    found = run_all(to_proto(graph, Card(input_size=SIDE), form), images)
+    for expected, output in zip(net(mx.nd.array(images)), found):
+        assert_close(output, expected, terms=SIDE**2)

@@ -13,7 +13,7 @@ from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.classification import evaluate
-from gluon_asymmnet.export.bundle import export_all
+from gluon_asymmnet.export.formats import export_all
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.predict.images import read_image

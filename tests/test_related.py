@@ -5,7 +5,7 @@ import pytest
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.bundle import FORMATS, export_all
+from gluon_asymmnet.export.formats import FORMATS, export_all
 from gluon_asymmnet.export.onnx.export import export_onnx
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol

@@ -29,7 +29,7 @@ WITHOUT_MXNET = (
     "train.classifier_config", "train.detector_config", "train.recipes", "train.checkpoint_files",
     "train.mixing", "train.progress", "train.run_directory", "compress.decomposition",
     "compress.moments", "compress.options", "compress.receptive_field", "compress.search",
-    "export.parity", "export.int8.onnx", "export.int8.report", "export.int8.search",
+    "export.parity", "export.int8.qdq", "export.int8.report", "export.int8.search",
 )  # fmt: skip
 
 OUTSIDE = {"benchmarks", "examples", "tools", "symbols", "tests", "train_imagenet", "eval"}

@@ -173,9 +173,8 @@ def _export(model, args, images):
         from gluon_asymmnet.export.openvino import export_openvino
 
         return export_openvino(model, args.out, images=images)
-    from gluon_asymmnet.export.bundle import export_all
-    from gluon_asymmnet.export.onnx.export import export_onnx
-    from gluon_asymmnet.export.onnx.graph import OnnxForm
+    from gluon_asymmnet.export.formats import export_all
+    from gluon_asymmnet.export.onnx.export import OnnxForm, export_onnx
 
     form = OnnxForm(args.opset, args.ir_version, args.hard_swish)
     if args.form == "onnx":
@@ -215,7 +214,7 @@ def _differences(parity: dict) -> str:
 
 def _run_int8(args) -> int:
     set_threads(args.threads)
-    from gluon_asymmnet.export.int8.quantize import export_int8
+    from gluon_asymmnet.export.int8.export import export_int8
     from gluon_asymmnet.export.int8.quantizers import quantizer_of
 
     quantizer_of(args.engine)  # fails before the work

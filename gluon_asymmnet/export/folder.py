@@ -1,4 +1,4 @@
-"""What every form of export shares: a new folder with files that agree, and one card."""
+"""Write an exported folder: files that agree with the network, and one card."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,15 +13,12 @@ from gluon_asymmnet.export.parity import BoxParity, Parity, sample_images
 from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.utils.atomic import new_folder
 
-# write(model, folder, images): put the files of one form into the folder, compare what they give
-# on the images with the network, return the parity by the name of what ran them
 AnyParity = Union[Parity, BoxParity]
-
-
+# write(model, folder, images): write the files of one format into the folder, compare their outputs
+# on the images with the network's, and return the parity by the name of the engine
 Writer = Callable[[object, Path, np.ndarray], dict[str, AnyParity]]
 
-
-_SAMPLES = 4  # images made where none are given
+_SAMPLES = 4  # images to compare on if none are given
 
 
 def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.ndarray]) -> Path:
@@ -30,9 +27,9 @@ def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.nda
     Args:
         model: the ``Saved`` model.
         out: a folder that does not exist yet.
-        images: ``(n, 3, S, S)`` float32, S the card's input size, to compare on; made here if None.
+        images: ``(n, 3, S, S)`` float32, S the card's input size, to compare on; None: synthetic.
 
-    Raises: RunError if a form differs from the network; InputError if ``out`` exists or the images
+    Raises: RunError if a file differs from the network; InputError if ``out`` exists or the images
         have another shape.
     """
     card, out = model.card, Path(out)

@@ -6,30 +6,29 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet.export.folder import AnyParity, export_folder
-from gluon_asymmnet.export.onnx.export import limit_of, to_onnx
-from gluon_asymmnet.export.onnx.graph import CARD_KEY, OnnxForm
+from gluon_asymmnet.export.onnx.export import CARD_KEY, OnnxForm, limit_of, to_onnx
 from gluon_asymmnet.export.parity import require
 from gluon_asymmnet.predict.engines import RT_INFO, OpenVino
 from gluon_asymmnet.saved import Saved, card_id
 from gluon_asymmnet.utils.extras import load_extra
 
-_FORM = OnnxForm(opset=17)  # with the HardSwish operator, the one form that is fused here
+_FORM = OnnxForm(opset=17)  # with the HardSwish operator, the only form that OpenVINO fuses
 
 
 def export_openvino(model: Saved, out, *, images: Optional[np.ndarray] = None) -> Path:
     """Write ``out/<variant>.xml``, ``.bin`` and ``card.json``, all or nothing.
 
-    Weights stay float32: whether the arithmetic is float32 or bfloat16 is said when the files
-    are opened (``Predictor(..., precision="bf16")``).  The comparison runs in float32.
+    Weights stay float32; the arithmetic, float32 or bfloat16, is chosen when the files are opened
+    (``Predictor(..., precision="bf16")``).  The comparison runs in float32.
 
     Args:
         model: a classifier, or the exported symbol of one; or a detector.
         out: a folder that does not exist yet.
-        images: ``(n, 3, S, S)`` float32 to compare on; made here by default.
+        images: ``(n, 3, S, S)`` float32 to compare on; synthetic by default.
 
     Raises:
-        InputError: if ``out`` exists, onnx or openvino is missing, or the network has group
-            normalisation.
+        InputError: if ``out`` exists, onnx or openvino is missing, or the network has an operator
+            that ONNX lacks, such as group normalisation.
         RunError: if OpenVINO's logits differ by more than 1e-4 of the largest; a detector's scores
             by 1e-3, or boxes by 1e-3 of the input's side.
     """
@@ -49,20 +48,20 @@ def write_openvino(model: Saved, folder: Path, images: np.ndarray) -> dict[str, 
 
 
 def to_ir(model: Saved):
-    """Return the ``openvino.Model`` of a network, its card without parity."""
+    """Return the ``openvino.Model`` of a network, with its card, without parity."""
     openvino = load_extra("openvino")
     proto = to_onnx(model, _FORM)
-    # Not openvino.convert_model: for ONNX it adds nothing to read_model but its telemetry.
+    # Not openvino.convert_model: for ONNX it only adds telemetry to read_model.
     converted = openvino.Core().read_model(proto.SerializeToString(), b"")
     set_ir_card(converted, next(e.value for e in proto.metadata_props if e.key == CARD_KEY))
     return converted
 
 
 def set_ir_card(model, text: str) -> None:
-    """Put a card's text into an ``openvino.Model``."""
+    """Store a card's text in an ``openvino.Model``."""
     model.set_rt_info(text, list(RT_INFO))
 
 
 def save_ir(model, path: Path) -> None:
-    """Write ``path`` and its ``.bin``, weights as they are."""
+    """Write ``path`` and its ``.bin``, without compressing the weights."""
     load_extra("openvino").save_model(model, str(path), compress_to_fp16=False)

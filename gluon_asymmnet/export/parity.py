@@ -1,4 +1,4 @@
-"""How far an exported model is from the network it came from."""
+"""Differences between an exported model and its network."""
 
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple, Optional, Union
@@ -9,19 +9,19 @@ from gluon_asymmnet.data.boxes.geometry import Detections
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.evaluation.agreement import compare_detections
 
-# Of a detector: relative to a score of 1 and to the side of the input.  Wider than for logits: the
-# exponential in a box's size multiplies the last digits.
+# For detectors, relative to a score of 1 and to the side of the input.  Larger than for logits: the
+# exponential in a box's size multiplies rounding errors.
 DETECTOR_LIMIT = 1e-3
-# Of detections, where two boxes of nearly the same score make suppression a matter of the last
-# digit.
+# The smallest share of equal detections after suppression.  Below 1: where two boxes have nearly
+# the same score, a rounding error decides which of them is suppressed.
 AGREEMENT = 0.95
 
-# Logits, also as the only one of a sequence; or what a detector gives, the boxes last.
+# Logits, alone or in a sequence of one; or the outputs of a detector, the boxes last.
 Outputs = Union[np.ndarray, Sequence[np.ndarray]]
 
 
 class Parity(NamedTuple):
-    """The largest differences of the logits on one batch."""
+    """The largest difference between the logits on one batch."""
 
     absolute: float
     relative: float  # to the largest logit
@@ -35,8 +35,8 @@ class BoxParity(NamedTuple):
     """The largest differences of a detector's scores and boxes on one batch."""
 
     scores: float
-    boxes: float  # pixels of the input; beyond it, as a share of the box's distance
-    relative: float  # the larger of both, the boxes' as a share of the side of the input
+    boxes: float  # pixels of the input; less for boxes far outside of it, see _compare_anchors
+    relative: float  # the larger of the two, that of the boxes as a share of the input's side
     agreement: Optional[float] = None  # after suppression: share of detections with a counterpart
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class BoxParity(NamedTuple):
 
 
 def sample_images(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Return ``(count, 3, size, size)`` float32, smooth as normalised pictures are."""
+    """Return ``(count, 3, size, size)`` float32, smooth like normalised photographs."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(0, 1.5, (count, 3, -(-size // 8), -(-size // 8)))
     fine = np.kron(coarse, np.ones((1, 1, 8, 8)))[:, :, :size, :size]
@@ -53,9 +53,10 @@ def sample_images(count: int, size: int, seed: int = 0) -> np.ndarray:
 
 
 def compare(expected: Outputs, actual: Outputs, side: int = 1) -> Union[Parity, BoxParity]:
-    """Compare two ``(n, classes)`` arrays of logits, or what a detector of ``side`` pixels gives.
+    """Compare two ``(n, classes)`` arrays of logits, or the outputs of two detectors.
 
-    The latter: scores and boxes of all anchors, or ids, scores and boxes after suppression.
+    Outputs of a detector are scores and boxes of all anchors, or ids, scores and boxes after
+    suppression; ``side`` is that of its input, pixels.
     """
     if isinstance(expected, np.ndarray):
         return _compare_logits(expected, actual)
@@ -71,7 +72,8 @@ def compare(expected: Outputs, actual: Outputs, side: int = 1) -> Union[Parity, 
 
 
 def _compare_anchors(scores, boxes, actual_scores, actual_boxes, side: int) -> BoxParity:
-    # Little training can throw boxes a million pixels far, where a pixel is the seventh digit.
+    # A detector with little training may predict boxes a million pixels away, where float32 rounds
+    # to a pixel: there the difference is relative to the distance.
     reach = np.maximum(side, np.abs(boxes).max(axis=-1, keepdims=True))
     shift = float((np.abs(boxes - actual_boxes) / reach).max())
     score = float(np.abs(scores - actual_scores).max())

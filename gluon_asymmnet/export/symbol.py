@@ -1,4 +1,4 @@
-"""Export as static symbol and parameters, the form MXNet's other languages read."""
+"""Export as static symbol and parameters, for all languages of MXNet."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from gluon_asymmnet.models.asymmnet import AsymmNet, fold_for_inference
 from gluon_asymmnet.saved import PARAMS_SUFFIX, SYMBOL_SUFFIX, Saved, card_id, import_symbol
 
 LIMIT = 1e-5  # relative; the reloaded graph runs the same operators
-# relative; batch normalisation is folded: by us, or by oneDNN when mx.mod.Module binds the graph
+# relative; batch normalisation is folded: here, or by oneDNN when mx.mod.Module binds the graph
 FOLDED_LIMIT = 1e-4
 
 
@@ -32,9 +32,9 @@ def export_symbol(
     Args:
         model: the network; not itself an exported symbol.
         out: a folder that does not exist yet.
-        images: ``(n, 3, S, S)`` float32 to compare on; made here by default.
-        optimized: write the faster graph of ``net.optimize_for_inference()``; stock operators, but
-            no longer for training.
+        images: ``(n, 3, S, S)`` float32 to compare on; synthetic by default.
+        optimized: write the faster graph of ``net.optimize_for_inference()``; it has only MXNet's
+            own operators, but cannot be trained.
 
     Raises: RunError if a reloaded graph differs; InputError if ``out`` exists.
     """

@@ -10,10 +10,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from gluon_asymmnet.arch import ConvLayer, conv_layers, feature_info
+from gluon_asymmnet.arch import feature_info
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import SPECS, ModelSpec
 
@@ -158,45 +157,6 @@ def _backbone_maps(spec: DetectorSpec) -> list[tuple[int, int]]:
             f"{spec.backbone} has no maps {list(unknown)}: choose from {', '.join(offered)}"
         )
     return [(offered[n].channels, math.ceil(spec.size / offered[n].stride)) for n in spec.maps]
-
-
-def detector_layers(spec: DetectorSpec, classes: int) -> Iterator[ConvLayer]:
-    """Yield the convolutions of a detector, with their attribute paths in ``ssd.SSD``."""
-    plan = spec.backbone_spec.plan()
-    blocks = backbone_blocks(spec)
-    parts = {"stem", *(f"blocks.{index}" for index in range(blocks))}
-    parts |= {"squeeze"} & set(spec.maps)
-    for layer in conv_layers(plan):
-        place = layer.path.split(".")[1:]
-        if place and ".".join(place[: 2 if place[0] == "blocks" else 1]) in parts:
-            yield layer._replace(path=".".join(("features.backbone", *place)))
-    maps, separable = plan_detector(spec), spec.head == "ssdlite"
-    for number, channels in enumerate(spec.extras):
-        path, half = f"features.extras.{number}", channels // 2
-        before = maps[len(spec.maps) + number - 1].channels
-        yield ConvLayer(f"{path}.reduce", before, half, 1, 1, 1, False, True, False)
-        if separable:
-            yield ConvLayer(f"{path}.depthwise", half, half, 3, 2, half, False, True, False)
-        kernel, stride = (1, 1) if separable else (3, 2)
-        yield ConvLayer(f"{path}.expand", half, channels, kernel, stride, 1, False, True, False)
-    for kind, values in (("class", classes + 1), ("box", 4)):
-        for number, here in enumerate(maps):
-            path, channels = f"{kind}_predictors.{number}", here.channels
-            if separable:
-                yield ConvLayer(
-                    f"{path}.depthwise", channels, channels, 3, 1, channels, False, True, False
-                )
-            yield ConvLayer(
-                f"{path}.conv", channels, len(here.boxes) * values, 1 if separable else 3, 1, 1,
-                True, False, False,
-            )  # fmt: skip
-
-
-def backbone_blocks(spec: DetectorSpec) -> int:
-    """Return the number of backbone blocks up to the last map in use."""
-    plan = spec.backbone_spec.plan()
-    last = max(info.block for info in feature_info(plan) if info.name in spec.maps)
-    return min(last + 1, len(plan.blocks))
 
 
 def _cell_boxes(scale: float, following: float, ratios: tuple[float, ...]) -> np.ndarray:

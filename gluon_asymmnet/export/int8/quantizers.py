@@ -1,9 +1,10 @@
-"""What quantises a network, one class per engine, all with the same surface.
+"""The quantisers of a network: one class per engine, all with the same interface.
 
-A quantiser has ``write(kept)``, which puts a file into its scratch folder with everything but the
-named parts in 8 bits, ``place(file, final, card)``, which copies such a file with a card inside,
-``float_file``, the network in float32, ``suffix``, and ``engine``, the class of ``predict/engines``
-for these files.
+- ``parts``: the parts that may stay in float, by name;
+- ``write(in_float)``: write a file with all other parts in 8 bits to the scratch folder;
+- ``place(file, final, card)``: copy such a file, with a card inside;
+- ``float_file``: the network in float32;
+- ``suffix`` of the files, and ``engine``, the class of ``predict/engines`` that runs them.
 """
 
 import contextlib
@@ -18,9 +19,8 @@ import numpy as np
 
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.export.int8.onnx import measure_ranges, quantized
-from gluon_asymmnet.export.onnx.export import to_onnx
-from gluon_asymmnet.export.onnx.graph import set_card
+from gluon_asymmnet.export.int8.qdq import measure_ranges, quantize
+from gluon_asymmnet.export.onnx.export import set_card, to_onnx
 from gluon_asymmnet.export.openvino import save_ir, set_ir_card, to_ir
 from gluon_asymmnet.predict.engines import OnnxRuntime, OpenVino
 from gluon_asymmnet.saved import Saved, card_id
@@ -30,33 +30,40 @@ SQUEEZE_EXCITE = "squeeze-excites"
 _RUNS = 12
 
 
-def parts_of(model: Saved) -> dict[str, str]:
-    """Return what may stay in float: name -> pattern of the names of its nodes.
+def find_parts(model, card: Card) -> dict[str, str]:
+    """Return the parts of a network that may stay in float: name -> regex of its nodes' names.
 
-    One part per block of ``arch.py``, the layers around them, and all squeeze-and-excites together.
-    Of a related net, up to a dozen runs of nodes with as many convolutions each.
+    One part per block of AsymmNet, the layers around the blocks, and all squeeze-and-excites
+    together.  For a related net, up to a dozen runs of nodes with equally many convolutions.
+
+    Args:
+        model: the network's ``onnx.ModelProto``.
     """
-    spec = model.card.model_spec
-    if spec.family_model is not None:
-        return _runs(to_onnx(model).graph.node, f"{card_id(model.card)}_")
-    parts, blocks = {"stem": r"features\.stem\..*"}, spec.plan().blocks
-    parts.update({f"block {i}": rf"features\.blocks\.{i}\..*" for i in range(len(blocks))})
-    if any(block.se_hidden for block in blocks):
-        parts[SQUEEZE_EXCITE] = r".*\.se\..*"
-    parts["squeeze"] = r"features\.squeeze\..*"
-    parts["hidden"] = r"features\.(mean|hidden).*"
-    parts["output"] = r"output.*|logits"
-    return parts
+    prefix = f"{card_id(card)}_"
+    nodes = [(node.name.removeprefix(prefix), node.op_type) for node in model.graph.node]
+    if card.model_spec.family_model is not None:
+        parts = _runs(nodes)
+    else:
+        blocks = [re.match(r"features_blocks_(\d+)_", name) for name, _ in nodes]
+        parts = {"stem": "features_stem_.*"}
+        parts.update({f"block {b[1]}": f"{b[0]}.*" for b in blocks if b})
+        if any("_se_" in name for name, _ in nodes):
+            parts[SQUEEZE_EXCITE] = ".*_se_.*"
+        parts["squeeze"] = "features_squeeze_.*"
+        parts["hidden"] = "features_(?!stem_|blocks_|squeeze_).*"
+        parts["output"] = "output_.*|logits.*"
+    # OpenVINO splits a convolution in two and calls the one without the bias X/WithoutBiases
+    return {part: f"({re.escape(prefix)})?({pattern})(/.*)?" for part, pattern in parts.items()}
 
 
-def _runs(nodes, prefix: str) -> dict[str, str]:
-    """Cut nodes into runs, each from a convolution on, after which it is named."""
-    convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
+def _runs(nodes: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Cut nodes into runs, each named after its first convolution."""
+    convolutions = [i for i, (_, op) in enumerate(nodes) if op == "Conv"]
     first = convolutions[:: -(-len(convolutions) // _RUNS)]
     runs = zip(first, [0, *first[1:]], [*first[1:], len(nodes)])
     return {
-        f"from {nodes[conv].name.removeprefix(prefix).removesuffix('_fwd')} on": "|".join(
-            re.escape(n.name) for n in nodes[start:end]
+        f"from {nodes[conv][0].removesuffix('_fwd')} on": "|".join(
+            re.escape(name) for name, _ in nodes[start:end]
         )
         for conv, start, end in runs
     }
@@ -70,18 +77,19 @@ class OnnxQuantizer:
     def __init__(self, model: Saved, images: np.ndarray, scratch: Path):
         self._onnx = load_extra("onnx")
         load_extra("onnxruntime")
-        self._model, self._parts = to_onnx(model), parts_of(model)
+        self._model = to_onnx(model)
+        self.parts = find_parts(self._model, model.card)
         self._ranges = measure_ranges(self._model, images)
         self._names = (scratch / f"trial{i}.onnx" for i in itertools.count())
         self.float_file = scratch / "float.onnx"
         self._onnx.save(self._model, self.float_file)
 
-    def write(self, kept: Sequence[str]) -> Path:
-        """Write the file in which all but ``kept`` is in 8 bits."""
-        in_float = re.compile("|".join(self._parts[part] for part in kept) or "(?!)")
-        names = [n.name for n in self._model.graph.node if in_float.fullmatch(n.name)]
+    def write(self, in_float: Sequence[str]) -> Path:
+        """Write a file with all parts but those ``in_float`` in 8 bits."""
+        pattern = re.compile("|".join(self.parts[part] for part in in_float) or "(?!)")
+        names = [n.name for n in self._model.graph.node if pattern.fullmatch(n.name)]
         path = next(self._names)
-        self._onnx.save(quantized(self._model, self._ranges, names), path)
+        self._onnx.save(quantize(self._model, self._ranges, names), path)
         return path
 
     def place(self, file: Path, final: Path, card: Card) -> None:
@@ -100,23 +108,23 @@ class NncfQuantizer:
         self._openvino = load_extra("openvino")
         self._nncf = load_extra("nncf")
         self._nncf.set_log_level(logging.ERROR)
-        self._parts, self._images = parts_of(model), images
-        # A new name each: OpenVINO maps the weights of a file in use into memory.
+        self.parts, self._images = find_parts(to_onnx(model), model.card), images
+        # A new name for each: OpenVINO maps the weights of an open file into memory.
         self._names = (scratch / f"trial{i}.xml" for i in itertools.count())
         self.float_file = scratch / "float.xml"
         save_ir(to_ir(model), self.float_file)
 
-    def write(self, kept: Sequence[str]) -> Path:
-        """Write the file in which all but ``kept`` is in 8 bits."""
+    def write(self, in_float: Sequence[str]) -> Path:
+        """Write a file with all parts but those ``in_float`` in 8 bits."""
         nncf, path = self._nncf, next(self._names)
-        scope = nncf.IgnoredScope(patterns=[self._parts[part] for part in kept], validate=False)
-        with contextlib.redirect_stdout(io.StringIO()):  # it draws bars
+        scope = nncf.IgnoredScope(patterns=[self.parts[part] for part in in_float], validate=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints progress bars
             model = nncf.quantize(
                 self._openvino.Core().read_model(str(self.float_file)),
                 nncf.Dataset([image[None] for image in self._images]),
-                preset=nncf.QuantizationPreset.MIXED,  # what hard-swish gives is not symmetric
+                preset=nncf.QuantizationPreset.MIXED,  # the output of hard-swish is not symmetric
                 subset_size=len(self._images),
-                ignored_scope=scope if kept else None,
+                ignored_scope=scope if in_float else None,
             )
         save_ir(model, path)
         return path
@@ -132,11 +140,11 @@ _QUANTIZERS = {"onnxruntime": OnnxQuantizer, "openvino": NncfQuantizer}
 
 
 def quantizer_of(engine: str):
-    """Return the class for an engine; InputError for one that has none."""
+    """Return the quantiser class of an engine; InputError if it has none."""
     if engine == "mxnet":
         raise InputError(
             "MXNet's own 8 bits are slower than its float32 on this network (measured: 25 ms "
-            "against 17), and its bfloat16 fails at the joins: use onnxruntime or openvino"
+            "against 17), and its bfloat16 fails at concatenations: use onnxruntime or openvino"
         )
     if engine not in _QUANTIZERS:
         raise InputError(f"engine must be {' or '.join(_QUANTIZERS)}, got {engine!r}")

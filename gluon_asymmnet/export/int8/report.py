@@ -1,74 +1,78 @@
-"""What a quantisation gave, as JSON and as a table."""
+"""The report of a quantisation, as JSON and as a table."""
 
 import json
 from typing import NamedTuple, Optional
 
-from gluon_asymmnet.export.int8.search import Choice, Score
+from gluon_asymmnet.export.int8.search import Score, SearchResult
 
 REPORT_FILE = "int8.json"
 TARGET_SPEED = 1.4  # times the engine's own float32
 
 
-class Report(NamedTuple):
-    """A search for what stays in float, and its result."""
+class Int8Report(NamedTuple):
+    """A search for the parts that stay in float, and its result."""
 
     engine: str
     model: str  # variant
-    images: int  # that calibrated
+    images: int  # for calibration
     max_loss: float  # percentage points
-    float_top1: Optional[float]  # on the validation set; None: agreement was judged
-    choice: Choice
-    speeds: dict[int, float]  # of the result: batch size -> times the engine's own float32
+    float_top1: Optional[float]  # on the validation set; None: the loss is one of agreement
+    result: SearchResult
+    speeds: dict[int, float]  # batch size -> times the engine's own float32
 
     @property
     def accurate(self) -> bool:
-        """Less was lost than allowed."""
-        return self.choice.chosen.score.loss < self.max_loss
+        """Whether the loss is below the limit."""
+        return self.result.chosen.score.loss < self.max_loss
 
     @property
     def fast(self) -> dict[int, bool]:
-        """At which batch sizes the target is met."""
+        """Batch size -> whether the target speed is met."""
         return {batch: speed >= TARGET_SPEED for batch, speed in self.speeds.items()}
+
+    @property
+    def _measure(self) -> str:
+        return "agreement with float32" if self.float_top1 is None else "top-1"
 
     def json(self) -> str:
         """Return everything as JSON."""
-        choice = self.choice
+        result = self.result
         content = {
             "engine": self.engine,
             "model": self.model,
             "calibration_images": self.images,
-            "loss_of": "agreement with float32" if self.float_top1 is None else "top-1",
+            "loss_of": self._measure,
             "max_loss": self.max_loss,
             "float_top1": self.float_top1,
             "target_speed": TARGET_SPEED,
             "accurate": self.accurate,
             "fast": {str(batch): met for batch, met in self.fast.items()},
-            "kept_in_float": list(choice.chosen.kept),
-            "score": _rounded(choice.chosen.score),
+            "kept_in_float": list(result.chosen.in_float),
+            "score": _rounded(result.chosen.score),
             "speeds": {str(batch): round(speed, 3) for batch, speed in self.speeds.items()},
-            "all_in_8_bits": _rounded(choice.everything),
-            "only_this_part_in_float": {p: _rounded(s) for p, s in choice.parts.items()},
+            "all_in_8_bits": _rounded(result.all_int8),
+            "only_this_part_in_float": {p: _rounded(s) for p, s in result.parts.items()},
             "trials": [
-                {"kept_in_float": list(trial.kept), **_rounded(trial.score)}
-                for trial in choice.trials
+                {"kept_in_float": list(trial.in_float), **_rounded(trial.score)}
+                for trial in result.trials
             ],
         }
         return json.dumps(content, indent=1) + "\n"
 
     def text(self) -> str:
-        """Return the tables: sensitivity by part, the sets tried, what was chosen."""
-        choice, kind = self.choice, "agreement" if self.float_top1 is None else "top-1"
-        whole = choice.everything
+        """Return the tables: sensitivity of each part, the sets that were tried, the choice."""
+        result, measure = self.result, self._measure.split()[0]
+        whole = result.all_int8
         lines = [
-            f"{'left in float':<28} {'SQNR, dB':>9} {'wins, dB':>9} {'agreement':>10} {'x f32':>6}",
+            f"{'in float':<28} {'SQNR, dB':>9} {'gain, dB':>9} {'agreement':>10} {'x f32':>6}",
             _row("nothing", whole, whole),
-            *(_row(part, score, whole) for part, score in choice.parts.items()),
+            *(_row(part, score, whole) for part, score in result.parts.items()),
             "",
-            f"{'loses':>7} points of {kind}   x f32  left in float",
+            f"{'loses':>7} points of {measure}   x f32  in float",
             *(
-                f"{trial.score.loss:>7.2f} {' ' * (12 + len(kind))} {trial.score.speed:>5.2f}  "
-                f"{', '.join(trial.kept) or 'nothing'}"
-                for trial in choice.trials
+                f"{trial.score.loss:>7.2f} {' ' * (12 + len(measure))} {trial.score.speed:>5.2f}  "
+                f"{_names(trial.in_float)}"
+                for trial in result.trials
             ),
             "",
             self.verdict(),
@@ -76,18 +80,25 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
     def verdict(self) -> str:
-        """Return what was chosen, and whether the targets are met, in one line."""
-        chosen = self.choice.chosen
+        """Return the choice, and whether the targets are met, in one line."""
+        chosen = self.result.chosen
         speeds = ", ".join(
-            f"{speed:.2f} at batch {batch} ({'met' if self.fast[batch] else 'not met'})"
+            f"{speed:.2f} at batch {batch} ({_met(self.fast[batch])})"
             for batch, speed in self.speeds.items()
         )
-        what = "agreement with float32" if self.float_top1 is None else "top-1"
         return (
-            f"{self.engine}: loses {chosen.score.loss:.2f} points of {what} (below "
-            f"{self.max_loss:g}: {'met' if self.accurate else 'not met'}), times the speed of f32 "
-            f"(target {TARGET_SPEED}): {speeds}; in float: {', '.join(chosen.kept) or 'nothing'}"
+            f"{self.engine}: loses {chosen.score.loss:.2f} points of {self._measure} (below "
+            f"{self.max_loss:g}: {_met(self.accurate)}), times the speed of f32 "
+            f"(target {TARGET_SPEED}): {speeds}; in float: {_names(chosen.in_float)}"
         )
+
+
+def _met(target: bool) -> str:
+    return "met" if target else "not met"
+
+
+def _names(parts: tuple[str, ...]) -> str:
+    return ", ".join(parts) or "nothing"
 
 
 def _row(part: str, score: Score, whole: Score) -> str:

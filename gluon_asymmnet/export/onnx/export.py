@@ -1,26 +1,81 @@
-"""Export as ONNX, compared with the network through ONNX Runtime."""
+"""Export as ONNX, compared with the network through ONNX Runtime.
+
+Not by way of mx2onnx: its files carry every weight as a graph input, which keeps runtimes from
+folding constants, every batch normalisation, a hard-swish of four nodes, and the opset that the
+installed ``onnx`` happens to have.
+"""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
+from gluon_asymmnet import __version__
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.arch import NetPlan
 from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import AnyParity, export_folder, with_costs
-from gluon_asymmnet.export.onnx.builder import build_symbol_graph
-from gluon_asymmnet.export.onnx.detector_graph import build_detector_graph
-from gluon_asymmnet.export.onnx.graph import OnnxForm, build_graph, set_card
+from gluon_asymmnet.export.onnx.graph import Graph, Operator
+from gluon_asymmnet.export.onnx.operators import convert
+from gluon_asymmnet.export.onnx.trace import INPUT, VARIABLE, fold_norms, fuse_hard_swish, trace
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.predict.engines import OnnxRuntime
 from gluon_asymmnet.saved import Saved, card_id
 from gluon_asymmnet.utils.extras import load_extra
-from gluon_asymmnet.weights.layouts import entries, exported_names
 
-LIMIT = 1e-4  # relative: other kernels, and the batch normalisation folded
+LIMIT = 1e-4  # relative: other kernels, and batch normalisation is folded
+LOGITS, SCORES, BOXES = "logits", "scores", "boxes"  # names of outputs
+CARD_KEY = "card"
+OPSETS = range(13, 18)
+HARD_SWISHES = ("op", "hardsigmoid", "clip")
+_BATCH = "batch"  # name of the free axis
+# Of either kind of card, under keys of their own.
+_NUMBERS = ("input_size", "crop_ratio", "nms_thresh", "nms_topk", "post_nms", "least_score")
+_HARD_SWISH_SINCE = 14  # the opset that introduced the HardSwish operator
+_FIRST_IR = 4  # before it, weights had to be graph inputs as well
+
+
+class OnnxForm(NamedTuple):
+    """Which of the equivalent ONNX files to write.
+
+    ``hard_swish``: ``op``, one HardSwish node, the default from opset 14 on; ``hardsigmoid``,
+    x * HardSigmoid(x), the default at 13, as fast in ONNX Runtime and slower in OpenVINO, which
+    does not fuse it; ``clip``, x * Clip(x + 3, 0, 6) / 6, the pattern that converters for phones
+    look for, with the gates of squeeze-and-excite written the same way.
+    """
+
+    opset: int = 13
+    ir_version: int = 8
+    hard_swish: Optional[str] = None
+
+    @property
+    def chosen_hard_swish(self) -> str:
+        """The form that was asked for, or the best that the opset has."""
+        if self.hard_swish is not None:
+            return self.hard_swish
+        return "op" if self.opset >= _HARD_SWISH_SINCE else "hardsigmoid"
+
+    def check(self, latest_ir: int) -> None:
+        """Raise InputError for a form that cannot be written."""
+        if self.opset not in OPSETS:
+            raise InputError(
+                f"opset must be {OPSETS.start} to {OPSETS.stop - 1}, got {self.opset!r}"
+            )
+        if self.chosen_hard_swish not in HARD_SWISHES:
+            raise InputError(
+                f"hard_swish must be one of {', '.join(HARD_SWISHES)}, got {self.hard_swish!r}"
+            )
+        if self.hard_swish == "op" and self.opset < _HARD_SWISH_SINCE:
+            raise InputError(
+                f"the HardSwish operator came with opset {_HARD_SWISH_SINCE}, the opset asked for "
+                f"is {self.opset}: raise it, or take hard_swish 'hardsigmoid' or 'clip'"
+            )
+        if self.ir_version not in range(_FIRST_IR, latest_ir + 1):
+            raise InputError(
+                f"ir_version must be {_FIRST_IR} to {latest_ir}, got {self.ir_version!r}"
+            )
 
 
 def export_onnx(
@@ -42,11 +97,11 @@ def export_onnx(
         opset: 13 to 17.
         ir_version: of the file format; 8 is read by every runtime since 2021.
         hard_swish: ``op`` (opset 14 on), ``hardsigmoid`` or ``clip``; the best by default.
-        images: ``(n, 3, S, S)`` float32 to compare on; made here by default.
+        images: ``(n, 3, S, S)`` float32 to compare on; synthetic by default.
 
     Raises:
         InputError: if ``out`` exists, onnx or onnxruntime is missing, the form cannot be written,
-            or the network has group normalisation or, a related one, an operator ONNX has not.
+            or the network has an operator that ONNX lacks, such as group normalisation.
         RunError: if ONNX Runtime's logits differ by more than 1e-4 of the largest; a detector's
             scores by 1e-3, or boxes by 1e-3 of the input's side.
     """
@@ -76,32 +131,114 @@ def write_onnx(
 
 
 def limit_of(model: Saved) -> float:
-    """Return how far a network's ONNX or OpenVINO form may be from it."""
+    """Return the largest difference allowed between a network and its ONNX or OpenVINO file."""
     return DETECTOR_LIMIT if model.card.kind == DETECTOR else LIMIT
 
 
 def to_onnx(model: Saved, form: Optional[OnnxForm] = None):
-    """Return the ``onnx.ModelProto`` of a network, its card without parity."""
+    """Return the ``onnx.ModelProto`` of a network, its card without parity.
+
+    A detector's has two outputs, for A anchors: ``scores`` ``(batch, A, classes)``, without the
+    background, so that column k belongs to ``class_names[k]``; ``boxes`` ``(batch, A, 4)``, corners
+    (xmin, ymin, xmax, ymax) in pixels of the input, not clipped.  Suppression stays outside: ONNX's
+    operator for it gives indices in an order of its own, with a dynamic shape, and has no limit
+    over all classes together, so that engines would differ.
+    """
     card = with_costs(model.card)
-    if card.kind == DETECTOR:
-        return build_detector_graph(_arrays(model), card, form)
-    if card.model_spec.family_model is not None:
-        return build_symbol_graph(model.net, card, form)
-    plan = card.model_spec.plan()
-    return build_graph(plan, _arrays(model, plan), card, form)
-
-
-def _arrays(model: Saved, plan: Optional[NetPlan] = None) -> dict[str, np.ndarray]:
-    """Return the network's arrays by their structural names, an exported symbol's as well."""
-    if not isinstance(model.net, mx.gluon.SymbolBlock):
-        params = model.net._collect_params_with_prefix()
-        return {name: param.data().asnumpy() for name, param in params.items()}
-    card, params = model.card, model.net.collect_params()
-    if plan is None:
+    if card.kind != DETECTOR:
+        return build_model(model.net, [LOGITS], card, form)
+    if isinstance(model.net, mx.gluon.SymbolBlock):
         raise InputError(
             f"{model.weights.parent} is an exported symbol, with the suppression inside: export "
             f"the run it came from"
         )
-    names = exported_names(f"{card_id(card)}_", plan, card.classes)
-    ours = [entry.name for entry in entries(plan, card.classes)]
-    return {o: params[n].data().asnumpy() for o, n in zip(ours, names) if n in params}
+    return build_model(model.net.raw(), [SCORES, BOXES], card, form)
+
+
+def build_model(net, outputs: Sequence[str], card, form: Optional[OnnxForm] = None):
+    """Return the ``onnx.ModelProto`` of a network, checked by ``onnx`` itself.
+
+    Input ``data`` is ``(batch, 3, S, S)`` float32, normalised, S the card's ``input_size``;
+    ``batch`` is free.  Nodes have their names in MXNet.  The card is in ``metadata_props``.
+
+    Args:
+        net: a HybridBlock or SymbolBlock with its parameters.
+        outputs: their names; the only output of a classifier is ``logits``, ``(batch, classes)``.
+        card: classes, input size and preprocessing.
+
+    Raises: InputError for a form that cannot be written, for other outputs, or for an operator that
+        is unknown here or is used in a way that ONNX lacks; it names the operator and the node.
+    """
+    onnx, form = load_extra("onnx"), form or OnnxForm()
+    form.check(onnx.IR_VERSION)
+    graph = build_graph(net, outputs, card.input_size, form)
+    shape = graph.outputs.get(LOGITS)
+    if shape and shape != (None, card.classes):
+        raise InputError(f"the network gives {shape}, expected logits (batch, {card.classes})")
+    model = to_proto(graph, card, form)
+    set_card(model, card)
+    return model
+
+
+def build_graph(net, outputs: Sequence[str], input_size: int, form: OnnxForm) -> Graph:
+    """Return the graph of a network, from the operators that MXNet traces of it.
+
+    Batch normalisation is folded, in float64, into a convolution that nothing else reads; else it
+    is a node.  Results of parameters alone become weights.
+    """
+    traced = trace(net, input_size, reserved=outputs)
+    if len(traced.outputs) != len(outputs):
+        raise InputError(
+            f"the network has {len(traced.outputs)} outputs, expected {', '.join(outputs)}"
+        )
+    fuse_hard_swish(traced)
+    fold_norms(traced)
+    graph = Graph(form.chosen_hard_swish)
+    tensors = {(number, 0): INPUT for number, node in enumerate(traced.nodes)
+               if node.op == VARIABLE and (number, 0) not in traced.arrays}  # fmt: skip
+    for number in traced.live:
+        results = convert(Operator(graph, traced, number, tensors))
+        tensors.update({(number, i): name for i, name in enumerate(results)})
+    for entry, name in zip(traced.outputs, outputs):
+        graph.output(tensors[entry], name, traced.shapes[entry])
+    return graph
+
+
+def to_proto(graph: Graph, card, form: OnnxForm):
+    """Return the checked ``onnx.ModelProto`` of a graph, without metadata."""
+    onnx = load_extra("onnx")
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    shapes = {INPUT: (None, 3, card.input_size, card.input_size), **graph.outputs}
+    source, *results = [
+        helper.make_tensor_value_info(name, float32, [size or _BATCH for size in shape])
+        for name, shape in shapes.items()
+    ]
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes)
+             for n in graph.nodes],
+            card.model, [source], results,
+            [onnx.numpy_helper.from_array(w, name) for name, w in graph.weights.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", form.opset)],
+        ir_version=form.ir_version,
+        producer_name="gluon_asymmnet",
+        producer_version=__version__,
+    )  # fmt: skip
+    onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    return model
+
+
+def set_card(model, card) -> None:
+    """Put the card into ``metadata_props``, and its values for runtimes under their own keys."""
+    onnx = load_extra("onnx")
+    metadata = {
+        CARD_KEY: card.text(),
+        **{name: str(getattr(card, name)) for name in _NUMBERS if hasattr(card, name)},
+        "rgb_mean": ",".join(map(str, card.rgb_mean)),
+        "rgb_std": ",".join(map(str, card.rgb_std)),
+    }
+    if card.class_names:
+        metadata["class_names"] = "\n".join(card.class_names)
+    onnx.helper.set_model_props(model, metadata)

@@ -1,187 +1,18 @@
-"""The ONNX graph of a planned network, made from the architecture and NumPy arrays.
+"""An ONNX graph under construction, and one traced operator on its way into it."""
 
-A classifier's; ``detector_graph`` makes a detector's of the same parts.
-
-Not by way of mx2onnx: its files carry every weight as a graph input, which keeps runtimes from
-folding anything, 46 batch normalisations, a hard-swish of four nodes, and the opset that the
-installed ``onnx`` happens to have.  Needs no MXNet.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Optional
+from collections.abc import Mapping, Sequence
+from itertools import count, repeat, takewhile
+from typing import Callable, NamedTuple, NoReturn, Union
 
 import numpy as np
 
-from gluon_asymmnet import __version__
-from gluon_asymmnet.arch import BlockPlan, ConvLayer, NetPlan, conv_layers
-from gluon_asymmnet.card import Card
-from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.nn.folding import fold_all
-from gluon_asymmnet.utils.extras import load_extra
-from gluon_asymmnet.weights.layouts import differences, entries
-
-INPUT, OUTPUT, BATCH = "data", "logits", "batch"
-CARD_KEY = "card"
-# Of either kind of card, under keys of their own.
-_NUMBERS = ("input_size", "crop_ratio", "nms_thresh", "nms_topk", "post_nms", "least_score")
-OPSETS = range(13, 18)
-HARD_SWISHES = ("op", "hardsigmoid", "clip")
-_HARD_SWISH_SINCE = 14  # opset that brought the HardSwish operator
-_FIRST_IR = 4  # before it, weights had to be graph inputs as well
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.onnx.trace import Shape, Trace
 
 
-class OnnxForm(NamedTuple):
-    """Which of the equivalent files to write.
+class Node(NamedTuple):
+    """One ONNX node."""
 
-    ``hard_swish``: ``op``, one HardSwish node, the default where the opset has it (14 on);
-    ``hardsigmoid``, x * HardSigmoid(x), the default at 13, as fast in ONNX Runtime and slower in
-    OpenVINO, which does not fuse it; ``clip``, x * Clip(x + 3, 0, 6) / 6, the pattern that
-    converters for phones look for, with the gates of squeeze-and-excite in the same manner.
-    """
-
-    opset: int = 13
-    ir_version: int = 8
-    hard_swish: Optional[str] = None
-
-    @property
-    def chosen_hard_swish(self) -> str:
-        """The form that was asked for, or the best the opset allows."""
-        if self.hard_swish is not None:
-            return self.hard_swish
-        return "op" if self.opset >= _HARD_SWISH_SINCE else "hardsigmoid"
-
-    def check(self, latest_ir: int) -> None:
-        """Raise InputError for a form that cannot be written."""
-        if self.opset not in OPSETS:
-            raise InputError(
-                f"opset must be {OPSETS.start} to {OPSETS.stop - 1}, got {self.opset!r}"
-            )
-        if self.chosen_hard_swish not in HARD_SWISHES:
-            raise InputError(
-                f"hard_swish must be one of {', '.join(HARD_SWISHES)}, got {self.hard_swish!r}"
-            )
-        if self.hard_swish == "op" and self.opset < _HARD_SWISH_SINCE:
-            raise InputError(
-                f"the HardSwish operator came with opset {_HARD_SWISH_SINCE}, the opset asked for "
-                f"is {self.opset}: raise it, or take hard_swish 'hardsigmoid' or 'clip'"
-            )
-        if self.ir_version not in range(_FIRST_IR, latest_ir + 1):
-            raise InputError(
-                f"ir_version must be {_FIRST_IR} to {latest_ir}, got {self.ir_version!r}"
-            )
-
-
-def build_graph(
-    plan: NetPlan, arrays: Mapping[str, np.ndarray], card: Card, form: Optional[OnnxForm] = None
-):
-    """Return the ``onnx.ModelProto`` of a network, checked by ``onnx`` itself.
-
-    Input ``data`` is ``(batch, 3, S, S)`` float32, normalised, S the card's ``input_size``; output
-    ``logits`` is ``(batch, classes)``; ``batch`` is free.  Nodes are named after the modules of
-    the Gluon net.  Batch normalisation is folded into the convolutions in float64.  The card
-    stands in ``metadata_props``.
-
-    Args:
-        plan: every channel count and decision.
-        arrays: the network's arrays under this package's own names, as ``compat.layouts`` lists.
-        card: classes, input size and preprocessing.
-
-    Raises:
-        InputError: for group normalisation, or a form that cannot be written.
-        FormatError: if arrays are missing or of another shape.
-    """
-    onnx, form = load_extra("onnx"), form or OnnxForm()
-    form.check(onnx.IR_VERSION)
-    if card.norm != "batch":
-        raise InputError(
-            f"only batch normalisation folds into an ONNX file, this network has {card.norm} "
-            f"normalisation: export it as symbol"
-        )
-    check_arrays({e.name: e.shape for e in entries(plan, card.classes)}, arrays)
-    graph = PlannedGraph(conv_layers(plan, card.classes), arrays, form, card.input_size)
-    _trace(graph, plan)
-    return to_model(graph, {OUTPUT: [card.classes]}, card, form)
-
-
-def to_model(graph: "Graph", outputs: Mapping[str, list[int]], card, form: OnnxForm):
-    """Return the checked ``onnx.ModelProto`` of a graph; ``outputs``: their shapes by name."""
-    onnx = load_extra("onnx")
-    model = _to_onnx(graph, outputs, card, form)
-    set_card(model, card)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    return model
-
-
-def set_card(model, card) -> None:
-    """Put the card into ``metadata_props``, and what runtimes need of it under keys of its own."""
-    onnx = load_extra("onnx")
-    metadata = {
-        CARD_KEY: card.text(),
-        **{name: str(getattr(card, name)) for name in _NUMBERS if hasattr(card, name)},
-        "rgb_mean": ",".join(map(str, card.rgb_mean)),
-        "rgb_std": ",".join(map(str, card.rgb_std)),
-    }
-    if card.class_names:
-        metadata["class_names"] = "\n".join(card.class_names)
-    onnx.helper.set_model_props(model, metadata)
-
-
-def check_arrays(expected: Mapping[str, tuple], arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise FormatError unless the arrays have the expected names and shapes."""
-    problems = differences(expected, {name: array.shape for name, array in arrays.items()})
-    if problems:
-        raise FormatError(f"the arrays do not fit the network: {problems}")
-
-
-# ------------------------------------------------------------------------------ the network
-
-
-def _trace(graph: "PlannedGraph", plan: NetPlan) -> None:
-    """Follow the network, as ``nn/asymmnet.py`` does."""
-    *_, x = trace_blocks(graph, "features", plan.blocks)
-    x = graph.conv("features.squeeze", x, "hard_swish")
-    x = graph.node("GlobalAveragePool", [x], "features.mean")
-    x = graph.conv("features.hidden", x)
-    x = graph.activation("hard_swish", x, "features.hidden_act")
-    graph.node("Flatten", [graph.conv("output", x)], OUTPUT, axis=1)
-
-
-def trace_blocks(graph: "PlannedGraph", path: str, blocks: Sequence[BlockPlan]) -> list[str]:
-    """Follow stem and blocks of a network; return the map of every block."""
-    x, maps = graph.conv(f"{path}.stem", INPUT, "hard_swish"), []
-    for index, block in enumerate(blocks):
-        x = _block(graph, f"{path}.blocks.{index}", block, x)
-        maps.append(x)
-    return maps
-
-
-def _block(graph: "PlannedGraph", path: str, block: BlockPlan, x: str) -> str:
-    """One bottleneck, as ``nn/bottlenecks.py`` does it."""
-    y = graph.conv(f"{path}.expand", x, block.act) if block.expand_channels else x
-    if block.rate:
-        copies = [x] * block.rate
-        y = graph.node("Concat", [*copies, y, *copies], f"{path}.join", axis=1)
-    if block.shuffle_groups:
-        y = graph.shuffle(f"{path}.shuffle", y, block.depthwise_channels, block.shuffle_groups)
-    y = graph.conv(f"{path}.depthwise", y, block.act)
-    if block.se_hidden:
-        y = _squeeze_excite(graph, f"{path}.se", y)
-    y = graph.conv(f"{path}.project", y)
-    return graph.node("Add", [x, y], f"{path}.add") if block.shortcut else y
-
-
-def _squeeze_excite(graph: "PlannedGraph", path: str, x: str) -> str:
-    gate = graph.node("GlobalAveragePool", [x], f"{path}.mean")
-    gate = graph.activation("relu", graph.conv(f"{path}.reduce", gate), f"{path}.relu")
-    gate = graph.activation("hard_sigmoid", graph.conv(f"{path}.restore", gate), f"{path}.gate")
-    return graph.node("Mul", [x, gate], f"{path}.scale")
-
-
-# ------------------------------------------------------------------------------ nodes
-
-
-class _Node(NamedTuple):
     op: str
     inputs: list[str]
     outputs: list[str]
@@ -190,27 +21,33 @@ class _Node(NamedTuple):
 
 
 class Graph:
-    """Nodes in order and weights by name, not yet in ONNX's own classes."""
+    """Nodes in topological order, weights and outputs by name; not yet in ONNX's own classes.
 
-    def __init__(self, form: OnnxForm):
-        self._hard_swish = form.chosen_hard_swish
-        self.nodes: list[_Node] = []
+    Args:
+        hard_swish: how activations are written; see ``OnnxForm``.
+    """
+
+    def __init__(self, hard_swish: str):
+        self._hard_swish = hard_swish
+        self.nodes: list[Node] = []
         self.weights: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, Shape] = {}
 
     def node(self, op: str, inputs: list[str], name: str, **attributes) -> str:
-        """Add a node and return its output, which has its name."""
-        self.nodes.append(_Node(op, inputs, [name], name, attributes))
+        """Add a node and return its output, which has the node's name."""
+        self.nodes.append(Node(op, inputs, [name], name, attributes))
         return name
 
     def split(self, x: str, sizes: Sequence[int], name: str, axis: int) -> list[str]:
         """Add a Split and return its outputs."""
         outputs = [f"{name}.{i}" for i in range(len(sizes))]
         inputs = [x, self.constant(f"{name}.sizes", np.int64(sizes))]
-        self.nodes.append(_Node("Split", inputs, outputs, name, {"axis": axis}))
+        self.nodes.append(Node("Split", inputs, outputs, name, {"axis": axis}))
         return outputs
 
-    def rename(self, tensor: str, name: str) -> None:
-        """Give a tensor, and the node of which it is the only output, another name."""
+    def output(self, tensor: str, name: str, shape: Shape) -> None:
+        """Make a tensor an output of the graph, and rename it and the node that computes it."""
+        self.outputs[name] = shape
         for i, node in enumerate(self.nodes):
             node_name = name if node.outputs == [tensor] else node.name
             inputs, outputs = (
@@ -219,21 +56,22 @@ class Graph:
             self.nodes[i] = node._replace(inputs=inputs, outputs=outputs, name=node_name)
 
     def constant(self, name: str, value) -> str:
-        """Add an array unless it is there, and return its name."""
+        """Add an array, unless one has this name already, and return its name."""
         self.weights.setdefault(name, value)
         return name
 
+    def number(self, value: float) -> str:
+        """Add a scalar, which all its readers share, and return its name."""
+        return self.constant(f"number.{value!r}", np.float32(value).reshape(()))
+
     def activation(self, kind: str, x: str, name: str) -> str:
-        """Add ``relu``, ``hard_sigmoid`` or ``hard_swish`` in the form that was asked for."""
-        if kind == "relu":
-            return self.node("Relu", [x], name)
+        """Add ``hard_sigmoid`` or ``hard_swish`` in the form that the file is to have."""
         if self._hard_swish == "clip":
-            y = self.node("Add", [x, self.number("three", 3)], f"{name}.shift")
-            bounds = [self.number("zero", 0), self.number("six", 6)]
-            y = self.node("Clip", [y, *bounds], f"{name}.clip")
+            y = self.node("Add", [x, self.number(3.0)], f"{name}.shift")
+            y = self.node("Clip", [y, self.number(0.0), self.number(6.0)], f"{name}.clip")
             if kind == "hard_swish":
                 y = self.node("Mul", [x, y], f"{name}.scale")
-            return self.node("Div", [y, self.number("six", 6)], name)
+            return self.node("Div", [y, self.number(6.0)], name)
         if kind == "hard_sigmoid":
             return self.node("HardSigmoid", [x], name, alpha=1 / 6, beta=0.5)
         if self._hard_swish == "op":
@@ -241,62 +79,86 @@ class Graph:
         gate = self.node("HardSigmoid", [x], f"{name}.gate", alpha=1 / 6, beta=0.5)
         return self.node("Mul", [x, gate], name)
 
-    def number(self, name: str, value: float) -> str:
-        """Add a scalar unless it is there, and return its name."""
-        return self.constant(name, np.float32(value).reshape(()))
+
+# Settings that do not change the result, or that follow from the shapes.
+_WITHOUT_EFFECT = {
+    "cudnn_off", "cudnn_tune", "is_int", "max_calib_range", "min_calib_range", "momentum",
+    "num_args", "num_filter", "num_hidden", "p_value", "use_global_stats", "workspace",
+}  # fmt: skip
 
 
-class PlannedGraph(Graph):
-    """The graph of a network whose convolutions ``arch.py`` lists."""
+class Operator:
+    """One traced operator, as its converter sees it.
 
-    def __init__(
-        self, layers: Iterable[ConvLayer], arrays: Mapping[str, np.ndarray], form: OnnxForm,
-        input_size: int,
-    ):  # fmt: skip
-        super().__init__(form)
-        self._layers = {layer.path: layer for layer in layers}
-        self._arrays = fold_all(arrays)
-        self._size = input_size  # side of the map made last, pixels
+    ``shapes`` and ``output_shapes`` are those of its inputs and outputs.
+    """
 
-    def conv(self, path: str, x: str, act: Optional[str] = None) -> str:
-        """Add the convolution at ``path`` with what normalises and activates its result."""
-        layer = self._layers[path]
-        name = f"{path}.conv" if layer.norm else path
-        held = [n for n in (f"{name}.weight", f"{name}.bias") if n in self._arrays]
-        inputs = [x, *(self.constant(n, self._arrays[n].astype(np.float32)) for n in held)]
-        kernel, stride = layer.kernel, layer.stride
-        self._size = -(-self._size // stride)
-        y = self.node(
-            "Conv", inputs, name, kernel_shape=[kernel] * 2, strides=[stride] * 2,
-            pads=[kernel // 2] * 4, group=layer.groups,
-        )  # fmt: skip
-        return self.activation(act, y, f"{path}.act") if act else y
+    def __init__(self, graph: Graph, traced: Trace, number: int, tensors: Mapping):
+        self.node = traced.nodes[number]
+        self.name = self.node.name
+        self.graph = graph
+        self.shapes = [traced.shapes.get(entry) for entry in self.node.inputs]
+        outputs = takewhile(traced.shapes.__contains__, zip(repeat(number), count()))
+        self.output_shapes = [traced.shapes[entry] for entry in outputs]
+        self._trace, self._tensors = traced, tensors
+        self._read = set(_WITHOUT_EFFECT)
 
-    def shuffle(self, name: str, x: str, channels: int, groups: int) -> str:
-        """Add a channel shuffle.  In a Reshape, 0 keeps the batch."""
-        apart = np.int64([0, groups, channels // groups, self._size**2])
-        together = np.int64([0, channels, self._size, self._size])
-        y = self.node("Reshape", [x, self.constant(f"{name}.apart", apart)], f"{name}.split")
-        y = self.node("Transpose", [y], f"{name}.deal", perm=[0, 2, 1, 3])
-        return self.node("Reshape", [y, self.constant(f"{name}.together", together)], name)
+    @property
+    def inputs(self) -> list[str]:
+        """The names of its input tensors; constant inputs become weights of the graph."""
+        return [self.input(i) for i in range(len(self.node.inputs))]
+
+    def input(self, index: int = 0) -> str:
+        """Return the name of one input tensor."""
+        entry = self.node.inputs[index]
+        if entry in self._tensors:
+            return self._tensors[entry]
+        if entry not in self._trace.arrays:
+            source = self._trace.nodes[entry[0]]
+            self.refuse(f"it reads output {entry[1]} of {source.op} {source.name}")
+        name = self._trace.nodes[entry[0]].name
+        return self.graph.constant(
+            f"{name}.{entry[1]}" if entry[1] else name, np.float32(self._trace.arrays[entry])
+        )
+
+    def array(self, index: int) -> np.ndarray:
+        """Return the value of an input that must not depend on the image."""
+        entry = self.node.inputs[index]
+        if entry not in self._trace.arrays:
+            self.refuse(f"its input {index} must be a constant")
+        return self._trace.arrays[entry]
+
+    def setting(self, name: str, default=None):
+        """Return the value of a setting."""
+        self._read.add(name)
+        return self.node.setting(name, default)
+
+    def skip(self, *names: str) -> None:
+        """Mark settings as having no effect here."""
+        self._read.update(names)
+
+    @property
+    def unread_settings(self) -> list[str]:
+        """The settings that the converter has neither read nor skipped."""
+        unread = self.node.settings.keys() - self._read
+        return sorted(name for name in unread if not name.startswith("__"))
+
+    def emit(self, op: str, *inputs: str, part: str = "", **attributes) -> str:
+        """Add an ONNX node with the operator's name, or that of a part, and return its output."""
+        name = f"{self.name}.{part}" if part else self.name
+        return self.graph.node(op, list(inputs), name, **attributes)
+
+    def constant(self, part: str, value: np.ndarray) -> str:
+        """Add an array and return its name."""
+        return self.graph.constant(f"{self.name}.{part}", value)
+
+    def refuse(self, why: str) -> NoReturn:
+        """Raise the InputError that says why this operator cannot be converted."""
+        raise InputError(
+            f"operator {self.node.op} of node {self.name} cannot be written as ONNX: {why}; "
+            f"export the network as symbol"
+        )
 
 
-def _to_onnx(graph: Graph, outputs: Mapping[str, list[int]], card, form: OnnxForm):
-    onnx = load_extra("onnx")
-    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    shape = [BATCH, 3, card.input_size, card.input_size]
-    return helper.make_model(
-        helper.make_graph(
-            [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes)
-             for n in graph.nodes],
-            card.model,
-            [helper.make_tensor_value_info(INPUT, float32, shape)],
-            [helper.make_tensor_value_info(name, float32, [BATCH, *shape])
-             for name, shape in outputs.items()],
-            [onnx.numpy_helper.from_array(w, name) for name, w in graph.weights.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", form.opset)],
-        ir_version=form.ir_version,
-        producer_name="gluon_asymmnet",
-        producer_version=__version__,
-    )  # fmt: skip
+# Adds an operator to its graph and returns its output, or outputs.
+Converter = Callable[[Operator], Union[str, list[str]]]

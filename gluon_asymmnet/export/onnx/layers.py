@@ -1,11 +1,9 @@
-"""What layers become in ONNX, opsets 13 to 17: convolution, normalisation, pooling, resizing."""
-
-from collections.abc import Mapping, Sequence
+"""Converters of layers, opsets 13 to 17: convolution, normalisation, pooling, resizing."""
 
 import numpy as np
 
-from gluon_asymmnet.export.onnx.context import Operator, Writer, value_of
-from gluon_asymmnet.export.onnx.trace import Shape
+from gluon_asymmnet.export.onnx.graph import Converter, Operator
+from gluon_asymmnet.export.onnx.trace import Shape, norm_parameters
 
 _LAYOUTS = (None, "NCW", "NCHW")
 
@@ -13,7 +11,7 @@ _LAYOUTS = (None, "NCW", "NCHW")
 def _convolution(o: Operator) -> str:
     kernel = o.setting("kernel")
     _check_layout(o)
-    o.skip("no_bias")  # the inputs tell
+    o.skip("no_bias")  # seen from the number of inputs
     ones, pad = (1,) * len(kernel), o.setting("pad") or (0,) * len(kernel)
     return o.emit(
         "Conv", *o.inputs, kernel_shape=kernel, strides=o.setting("stride") or ones,
@@ -33,20 +31,12 @@ def _batch_norm(o: Operator) -> str:
     axis, rank = o.setting("axis", 1), len(o.shapes[0])
     if axis % rank != 1:
         o.refuse(f"it normalises axis {axis}, not the channels, axis 1")
-    gamma, *_, epsilon = norm_arrays(o.node.settings, [o.array(i) for i in range(1, 5)])
+    gamma, *_, epsilon = norm_parameters(o.node, [o.array(i) for i in range(1, 5)])
     o.skip("eps", "fix_gamma")
-    scale = o.constant("gamma", gamma)  # not o.input(1): fix_gamma says 1
+    scale = o.constant("gamma", gamma)  # not o.input(1): fix_gamma may replace it by 1
     return o.emit(
         "BatchNormalization", o.input(), scale, *(o.input(i) for i in (2, 3, 4)), epsilon=epsilon
     )
-
-
-def norm_arrays(settings: Mapping[str, str], arrays: Sequence[np.ndarray]) -> tuple:
-    """Return gamma, beta, mean, variance and epsilon of a BatchNorm as it computes."""
-    gamma, beta, mean, variance = arrays
-    if value_of(settings.get("fix_gamma", "True")):
-        gamma = np.ones_like(gamma)
-    return gamma, beta, mean, variance, float(value_of(settings.get("eps", "1e-3")))
 
 
 def _fully_connected(o: Operator) -> str:
@@ -76,18 +66,18 @@ def _pooling(o: Operator) -> str:
     if convention not in ("valid", "full"):
         o.refuse(f"its pooling_convention is {convention}, not valid or full")
     stride, pad = stride or (1,) * len(kernel), pad or (0,) * len(kernel)
-    axes = list(zip(_sides(o, o.shapes[0]), _sides(o, o.made[0]), kernel, stride, pad))
-    # How far the last window goes beyond the padded map: with "full", which rounds up, somewhat.
-    # Not ONNX's ceil_mode: what it divides by there has changed from version to version.
+    axes = list(zip(_sides(o, o.shapes[0]), _sides(o, o.output_shapes[0]), kernel, stride, pad))
+    # Pixels of the last window beyond the padded map; some with "full", which rounds up.
+    # Not ONNX's ceil_mode: its divisor there has changed from version to version.
     beyond = [max(0, (n - 1) * s + k - (side + 2 * p)) for side, n, k, s, p in axes]
     if any(b >= k for b, k in zip(beyond, kernel)):
-        o.refuse("a window of it sees nothing but padding")
+        o.refuse("a window of it covers nothing but padding")
     pads = [*pad, *(p + b for p, b in zip(pad, beyond))]
     settings = {"kernel_shape": kernel, "strides": stride, "pads": pads}
     if kind == "max":
         return o.emit(op, o.input(), **settings)
-    # MXNet counts the padding, not what is beyond.  Not a Pad in front where there are both: ONNX
-    # Runtime 1.19 joins it with the pooling and then counts otherwise.
+    # MXNet counts the pixels of the padding, not those beyond.  No Pad in front where there are
+    # both: ONNX Runtime 1.19 fuses it with the pooling and then counts differently.
     corrected = with_padding and any(pad) and any(beyond)
     counted = int(with_padding and (corrected or not any(beyond)))
     if not corrected:
@@ -97,10 +87,10 @@ def _pooling(o: Operator) -> str:
 
 
 def _correction(axes) -> np.ndarray:
-    """Return the windows' whole areas over those inside the padded map, ``(1, 1, rows, columns)``.
+    """Return each window's area over its area in the padded map, ``(1, 1, rows, columns)``.
 
     Args:
-        axes: of each, the map's side, the number of windows, kernel, stride and padding.
+        axes: for each, the map's side, the number of windows, kernel, stride and padding.
     """
     inside = [
         np.float32([min(i * s + k, side + 2 * p) - i * s for i in range(n)]) / k
@@ -117,7 +107,7 @@ def _sides(o: Operator, shape: Shape) -> Shape:
 
 def _adaptive_pooling(o: Operator) -> str:
     o.skip("output_size")
-    before, after = _sides(o, o.shapes[0]), _sides(o, o.made[0])
+    before, after = _sides(o, o.shapes[0]), _sides(o, o.output_shapes[0])
     if after == (1, 1):
         return o.emit("GlobalAveragePool", o.input())
     if any(b % a for b, a in zip(before, after)):
@@ -128,7 +118,7 @@ def _adaptive_pooling(o: Operator) -> str:
 
 def _nearest(o: Operator) -> str:
     if o.setting("sample_type") != "nearest" or len(o.shapes) != 1:
-        o.refuse("only the nearest neighbours of one map are provided for")
+        o.refuse("only nearest-neighbour upsampling of one map is supported")
     scale = o.setting("scale")
     scales = o.constant("scales", np.float32([1, 1, scale, scale]))
     return o.emit("Resize", o.input(), "", scales, mode="nearest", nearest_mode="floor",
@@ -137,16 +127,16 @@ def _nearest(o: Operator) -> str:
 
 def _bilinear(o: Operator) -> str:
     o.skip("height", "width", "scale_height", "scale_width", "mode")
-    sides = o.constant("sides", np.int64(_sides(o, o.made[0])))
-    bounds = (o.constant(n, np.int64([v])) for n, v in (("first", 0), ("last", 2)))
-    kept = o.emit("Slice", o.emit("Shape", o.input(), part="shape"), *bounds, part="kept")
-    sizes = o.emit("Concat", kept, sides, part="sizes", axis=0)
+    sides = o.constant("sides", np.int64(_sides(o, o.output_shapes[0])))
+    bounds = (o.constant(n, np.int64([v])) for n, v in (("begin", 0), ("end", 2)))
+    batch = o.emit("Slice", o.emit("Shape", o.input(), part="shape"), *bounds, part="batch")
+    sizes = o.emit("Concat", batch, sides, part="sizes", axis=0)
     corners = "align_corners" if o.setting("align_corners", True) else "half_pixel"
     return o.emit("Resize", o.input(), "", "", sizes, mode="linear",
                   coordinate_transformation_mode=corners)  # fmt: skip
 
 
-LAYERS: dict[str, Writer] = {
+LAYERS: dict[str, Converter] = {
     "BatchNorm": _batch_norm,
     "Convolution": _convolution,
     "FullyConnected": _fully_connected,

@@ -1,7 +1,7 @@
-"""What each operator of MXNet becomes in ONNX, opsets 13 to 17; layers are in ``onnx_layers``.
+"""The converter of each operator of MXNet, opsets 13 to 17; those of layers are in ``layers``.
 
-Shapes are known but for the batch, so that every reshaping operator, whatever its codes mean, is a
-Reshape to the shape that MXNet inferred.
+Shapes are known except for the batch.  Every reshaping operator is therefore a Reshape to the shape
+that MXNet inferred, whatever the special codes of its settings mean.
 """
 
 import math
@@ -10,22 +10,21 @@ from typing import Optional
 
 import numpy as np
 
-from gluon_asymmnet.export.onnx.context import Operator, Writer, value_of
+from gluon_asymmnet.export.onnx.graph import Converter, Operator
 from gluon_asymmnet.export.onnx.layers import LAYERS
-from gluon_asymmnet.export.onnx.trace import Shape, TracedNode
+from gluon_asymmnet.export.onnx.trace import HARD_SWISH, Shape
 
-HARD_SWISH = "hard_swish"  # not MXNet's: x * hard_sigmoid(x)
 _END = np.iinfo(np.int64).max
 
 
-def write(operator: Operator) -> list[str]:
-    """Add an operator to its graph and return its outputs; InputError if that cannot be."""
-    writer = OPERATORS.get(operator.node.op)
-    if writer is None:
-        operator.refuse(f"it is none of the {len(OPERATORS)} that can")
-    outputs = writer(operator)
-    if operator.unread():
-        operator.refuse(f"its setting {operator.unread()[0]} is not provided for")
+def convert(operator: Operator) -> list[str]:
+    """Add an operator to its graph and return its outputs; InputError if it is not supported."""
+    converter = OPERATORS.get(operator.node.op)
+    if converter is None:
+        operator.refuse(f"it is none of the {len(OPERATORS)} supported operators")
+    outputs = converter(operator)
+    if operator.unread_settings:
+        operator.refuse(f"its setting {operator.unread_settings[0]} is not supported")
     return [outputs] if isinstance(outputs, str) else outputs
 
 
@@ -38,14 +37,14 @@ def _identity(o: Operator) -> str:
 
 def _dropout(o: Operator) -> str:
     if o.setting("mode", "training") != "training":
-        o.refuse("it drops at inference as well")
+        o.refuse("it drops values at inference as well")
     o.skip("p", "axes")
     return o.input()
 
 
 def _cast(o: Operator) -> str:
     if o.setting("dtype") != "float32":
-        o.refuse("everything is float32 here")
+        o.refuse("only float32 is supported")
     return o.input()
 
 
@@ -62,7 +61,7 @@ def _square(o: Operator) -> str:
 
 
 def _scalar(kind: str, o: Operator, *, first: bool = False) -> str:
-    pair = [o.input(), o.number(float(o.setting("scalar", 0)))]
+    pair = [o.input(), o.graph.number(float(o.setting("scalar", 0)))]
     return o.emit(kind, *(pair[::-1] if first else pair))
 
 
@@ -91,21 +90,10 @@ def _leaky(o: Operator) -> str:
     return o.emit("PRelu", o.input(), o.constant("slopes", slopes))
 
 
-def is_hard_sigmoid(node: TracedNode) -> bool:
-    """Return whether a node is ``clip(x / 6 + 1/2, 0, 1)``."""
-    alpha, beta = _hard_sigmoid_settings(node)
-    return node.op == "hard_sigmoid" and abs(alpha - 1 / 6) < 1e-6 and beta == 0.5
-
-
-def _hard_sigmoid_settings(node: TracedNode) -> tuple[float, float]:
-    return value_of(node.settings.get("alpha", "0.2")), value_of(node.settings.get("beta", "0.5"))
-
-
 def _hard_sigmoid(o: Operator) -> str:
-    o.skip("alpha", "beta")
-    if is_hard_sigmoid(o.node):
+    alpha, beta = o.setting("alpha", 0.2), o.setting("beta", 0.5)
+    if o.node.is_hard_sigmoid:
         return o.graph.activation("hard_sigmoid", o.input(), o.name)
-    alpha, beta = _hard_sigmoid_settings(o.node)
     return o.emit("HardSigmoid", o.input(), alpha=alpha, beta=beta)
 
 
@@ -114,13 +102,13 @@ def _hard_swish(o: Operator) -> str:
 
 
 def _clip(o: Operator) -> str:
-    bounds = (o.number(float(o.setting(name))) for name in ("a_min", "a_max"))
+    bounds = (o.graph.number(float(o.setting(name))) for name in ("a_min", "a_max"))
     return o.emit("Clip", o.input(), *bounds)
 
 
 def _softmax(o: Operator) -> str:
     if o.setting("temperature") not in (None, 1) or o.setting("use_length", False):
-        o.refuse("a temperature or lengths are not provided for")
+        o.refuse("a temperature or lengths are not supported")
     o.skip("dtype")
     return o.emit("Softmax", o.input(), axis=o.setting("axis", -1))
 
@@ -143,17 +131,17 @@ def _reduce(kind: str, o: Operator) -> str:
     keep = bool(o.setting("keepdims", False))
     if kind == "ReduceMean" and keep and axes == [*range(2, rank)] and rank > 2:
         return o.emit("GlobalAveragePool", o.input())
-    if kind == "ReduceSum":  # at opset 13 the first whose axes are an input
+    if kind == "ReduceSum":  # the only one whose axes are an input at opset 13
         return o.emit(kind, o.input(), o.constant("axes", np.int64(axes)), keepdims=int(keep))
     return o.emit(kind, o.input(), axes=axes, keepdims=int(keep))
 
 
-def _reshape(*settings: str) -> Writer:
-    """All that only changes the shape; the settings say how, and MXNet has inferred it."""
+def _reshape(*settings: str) -> Converter:
+    """Return the converter of an operator that only changes the shape, as its settings say."""
 
-    def write_reshape(o: Operator) -> str:
+    def convert_reshape(o: Operator) -> str:
         o.skip(*settings)
-        before, shape = o.shapes[0], o.made[0]
+        before, shape = o.shapes[0], o.output_shapes[0]
         if None in before and None not in shape:
             o.refuse(f"the number of images is built into its shape, {shape}")
         if shape.count(None) > 1:
@@ -162,10 +150,14 @@ def _reshape(*settings: str) -> Writer:
             return o.input()
         sizes = [-1 if size is None else size for size in shape]
         if shape[0] is before[0] is None and _fixed(shape) == _fixed(before):
-            sizes[0] = 0  # the batch, kept
+            sizes[0] = 0  # keeps the batch
         return o.emit("Reshape", o.input(), o.constant("shape", np.int64(sizes)))
 
-    return write_reshape
+    return convert_reshape
+
+
+def _flatten(o: Operator) -> str:
+    return o.emit("Flatten", o.input(), axis=1) if len(o.shapes[0]) > 2 else o.input()
 
 
 def _fixed(shape: Shape) -> int:
@@ -186,7 +178,7 @@ def _swap_axes(o: Operator) -> str:
 
 
 def _concat(o: Operator) -> str:
-    return o.emit("Concat", *o.inputs, axis=o.setting("dim", 1))
+    return o.emit("Concat", *o.inputs, axis=o.setting("dim", 1) % len(o.shapes[0]))
 
 
 def _slice_axis(o: Operator) -> str:
@@ -201,7 +193,7 @@ def _slice(o: Operator) -> str:
 
 
 def _sliced(o: Operator, parts: list[tuple]) -> str:
-    """Slice axes from begin to end by steps, with None for the whole."""
+    """Slice axes; ``parts`` are (axis, begin, end, step), with None for the whole axis."""
     parts = [part for part in parts if part[1:] not in ((None, None, 1), (0, None, 1))]
     if not parts:
         return o.input()
@@ -219,7 +211,7 @@ def _split(o: Operator) -> list[str]:
     axis %= rank
     if o.shapes[0][axis] is None:
         o.refuse("it splits the batch")
-    sizes = [1 if squeezed else shape[axis] for shape in o.made]
+    sizes = [1 if squeezed else shape[axis] for shape in o.output_shapes]
     parts = o.graph.split(o.input(), sizes, o.name, axis)
     if not squeezed:
         return parts
@@ -232,48 +224,48 @@ def _take(o: Operator) -> str:
     size = o.shapes[0][axis]
     if size is None:
         o.refuse("it takes from the batch")
-    chosen = o.array(1).astype(np.int64)
-    chosen = chosen % size if mode == "wrap" else np.clip(chosen, 0, size - 1)
-    return o.emit("Gather", o.input(), o.constant("chosen", chosen), axis=axis)
+    indices = o.array(1).astype(np.int64)
+    indices = indices % size if mode == "wrap" else np.clip(indices, 0, size - 1)
+    return o.emit("Gather", o.input(), o.constant("indices", indices), axis=axis)
 
 
 def _pad(o: Operator) -> str:
     widths, mode = o.setting("pad_width"), o.setting("mode")
     pads = o.constant("pads", np.int64([*widths[::2], *widths[1::2]]))
-    value = o.number(float(o.setting("constant_value", 0)))
+    value = o.graph.number(float(o.setting("constant_value", 0)))
     return o.emit("Pad", o.input(), pads, *([value] if mode == "constant" else []), mode=mode)
 
 
-# ------------------------------------------------------------------------------ shapes of others
+# --------------------------------------------------------------- broadcasts and products
 
 
 def _broadcast_like(o: Operator) -> str:
     if o.setting("lhs_axes") or o.setting("rhs_axes"):
-        o.refuse("axes of its own are not provided for")
+        o.refuse("its settings lhs_axes and rhs_axes are not supported")
     return o.emit("Expand", o.input(0), o.emit("Shape", o.input(1), part="shape"))
 
 
 def _broadcast_to(o: Operator) -> str:
     o.skip("shape", "axis", "size")
-    before, after = o.shapes[0], o.made[0]
+    before, after = o.shapes[0], o.output_shapes[0]
     if any(a is None is not b for b, a in zip(before, after)):
-        o.refuse("it makes as many as there are pictures")
-    sizes = np.int64([a or 1 for a in after])  # what is 1 stays as it is
+        o.refuse("it repeats along the batch")
+    sizes = np.int64([a or 1 for a in after])  # 1 keeps the size
     return o.emit("Expand", o.input(), o.constant("shape", sizes))
 
 
 def _all(value: float, o: Operator) -> str:
-    """An array of one value, in the shape of another."""
-    return o.emit("Expand", o.number(value), o.emit("Shape", o.input(), part="shape"))
+    """Return an array of one value in the shape of the input."""
+    return o.emit("Expand", o.graph.number(value), o.emit("Shape", o.input(), part="shape"))
 
 
 def _product(o: Operator) -> str:
-    """A batch of matrix products, or ``dot`` where it is one; the last two axes may be swapped."""
+    """``batch_dot``, or a ``dot`` that is a product of matrices; either input may be transposed."""
     pair, ranks = o.inputs, [len(shape) for shape in o.shapes]
     swapped = [o.setting(name, False) for name in ("transpose_a", "transpose_b")]
     o.skip("forward_stype")
     if o.node.op == "dot" and (ranks[1] != 2 or (swapped[0] and ranks[0] != 2)):
-        o.refuse("it is no product of matrices")
+        o.refuse("it is not a product of matrices")
     for index, rank in enumerate(ranks):
         if swapped[index]:
             perm = [*range(rank - 2), rank - 1, rank - 2]
@@ -281,14 +273,14 @@ def _product(o: Operator) -> str:
     return o.emit("MatMul", *pair)
 
 
-OPERATORS: dict[str, Writer] = {
+OPERATORS: dict[str, Converter] = {
     **LAYERS,
     "Activation": _activation,
     "BlockGrad": _identity,
     "Cast": _cast,
     "Concat": _concat,
     "Dropout": _dropout,
-    "Flatten": _reshape(),
+    "Flatten": _flatten,
     HARD_SWISH: _hard_swish,
     "LeakyReLU": _leaky,
     "Pad": _pad,

@@ -1,4 +1,4 @@
-"""Export in several forms at once, into one folder with one card."""
+"""Export in several formats into one folder with one card."""
 
 import functools
 from collections.abc import Sequence
@@ -9,20 +9,19 @@ import numpy as np
 
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import export_folder
-from gluon_asymmnet.export.onnx.export import write_onnx
-from gluon_asymmnet.export.onnx.graph import OnnxForm
+from gluon_asymmnet.export.onnx.export import OnnxForm, write_onnx
 from gluon_asymmnet.export.openvino import write_openvino
 from gluon_asymmnet.export.symbol import write_symbol
 from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.extras import load_extra
 
-# form -> what writes it, and the libraries that it needs
-_FORMS = {
+# format -> its writer, and the libraries that it needs
+_WRITERS = {
     "symbol": (write_symbol, ()),
     "onnx": (write_onnx, ("onnx", "onnxruntime")),
     "openvino": (write_openvino, ("onnx", "openvino")),
 }
-FORMATS = tuple(_FORMS)
+FORMATS = tuple(_WRITERS)
 
 
 def export_all(
@@ -33,18 +32,18 @@ def export_all(
     images: Optional[np.ndarray] = None,
     formats: Sequence[str] = FORMATS,
 ) -> Path:
-    """Write symbol, parameters, ONNX, IR and one card with the parity of each, all or nothing.
+    """Write symbol, parameters, ONNX, IR and one card with their parities, all or nothing.
 
     Args:
         model: a classifier or a detector, from ``saved.open_saved``.
-        formats: some of ``FORMATS``, to leave the others out.
+        formats: those to write, of ``FORMATS``.
 
     Other args and errors are those of ``export_symbol``, ``export_onnx`` and ``export_openvino``.
     """
-    unknown = [name for name in formats if name not in _FORMS]
+    unknown = [name for name in formats if name not in _WRITERS]
     if unknown or not formats:
         raise InputError(f"formats must be some of {', '.join(FORMATS)}, got {list(formats)}")
-    chosen = {name: _FORMS[name] for name in FORMATS if name in formats}
+    chosen = {name: _WRITERS[name] for name in FORMATS if name in formats}
     for _, libraries in chosen.values():
         for library in libraries:
             load_extra(library)  # before any work
