@@ -193,7 +193,7 @@ def test_command_writes_a_model(tmp_path, capsys):
 
 
 def test_the_page_shows_what_is_proposed_today(tmp_path, capsys):
-    for found in json.loads((ROOT / "docs/data/optimizer.json").read_text())["proposals"]:
+    for found in json.loads((ROOT / "docs/data/search.json").read_text())["proposals"]:
         command = found.pop("command").split()
         assert main(["optimize", *command, "--out", str(tmp_path / "x.json"), "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == found

@@ -150,11 +150,11 @@ def _decomposition(table):
 
 
 def proposals_table() -> str:
-    """Return what the optimizer proposes in docs/optimizer.md, stage by stage."""
+    """Return what the search proposes in docs/search.md, stage by stage."""
     parts = []
-    for found in _optimizer()["proposals"]:
+    for found in _search()["proposals"]:
         before, after = found["value"]
-        title = f"`asymmnet optimize {found['command']}`: value {before:.1f} -> {after:.1f} bits"
+        title = f"`asymmnet search {found['command']}`: value {before:.1f} -> {after:.1f} bits"
         rows = []
         total = {"units": ("", ""), "volume": (), **found}
         for number, stage in enumerate((*found["stages"], total)):
@@ -170,9 +170,9 @@ def proposals_table() -> str:
 
 
 def trained_table() -> str:
-    """Return how the optimizer's proposals learn beside their originals."""
+    """Return the accuracy of the proposals of the search beside their originals."""
     rows = []
-    for run in _optimizer()["runs"]:
+    for run in _search()["runs"]:
         top1 = [100 * one for one in run["top1"]]
         shown = ", ".join(f"{one:.1f}" for one in top1)
         mean = sum(top1) / len(top1)
@@ -182,8 +182,8 @@ def trained_table() -> str:
     return markdown_table(("net", "multiply-adds", "parameters", "top-1, %", "mean"), rows)
 
 
-def _optimizer() -> dict:
-    return json.loads((_ROOT / "docs/data/optimizer.json").read_text())
+def _search() -> dict:
+    return json.loads((_ROOT / "docs/data/search.json").read_text())
 
 
 TABLES = {
@@ -197,7 +197,7 @@ TABLES = {
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
     "docs/related.md": {"counts": related_table, "compared": compared_table},
     "docs/speed.md": {"targets": targets_table},
-    "docs/optimizer.md": {"proposals": proposals_table, "trained": trained_table},
+    "docs/search.md": {"proposals": proposals_table, "trained": trained_table},
     "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }
 

@@ -18,7 +18,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         description="Search for a better network within budgets, without training. Networks are "
         "compared by the 3D receptive field of their stages, a measure of this project "
-        "(docs/optimizer.md). The search changes widths, removes units, pools earlier and replaces "
+        "(docs/search.md). The search changes widths, removes units, pools earlier and replaces "
         "units by depthwise + RPW ones. The spec can be used as any model: train_imagenet.py "
         "--model SPEC.json.",
         epilog="example: asymmnet search cifar_vgg16 --budget-macs 30M --budget-params 1M "
