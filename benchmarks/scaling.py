@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import ROOT
 from benchmarks.suite import noise, write_records
-from gluon_asymmnet.distributed.launch import Plan, launch
+from gluon_asymmnet.distributed.launch import LaunchPlan, launch
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.utils.atomic import write_text
 from tools.markdown import markdown_table
@@ -48,7 +48,7 @@ def scaling(case: Case, numbers) -> list[dict]:
             line = [sys.executable, "-m", __name__, json.dumps(case._asdict()), folder, str(out)]
             os.environ["OMP_NUM_THREADS"] = "1"
             os.environ["PYTHONPATH"] = str(ROOT)
-            status = launch(Plan(line, workers, [], engine=case.engine))
+            status = launch(LaunchPlan(line, workers, [], engine=case.engine))
             if status:
                 raise RunError(f"the run of {workers} workers ended with status {status}")
             rows.append({**case._asdict(), "workers": workers, **json.loads(out.read_text())})
@@ -57,7 +57,7 @@ def scaling(case: Case, numbers) -> list[dict]:
 
 def _measure(case: Case, folder: str, out: str) -> None:
     """Time one worker; worker 0 writes the means of all to ``out``."""
-    from gluon_asymmnet.distributed.join import joined
+    from gluon_asymmnet.distributed.group import join_workers
     from gluon_asymmnet.distributed.workers import ALONE
     from gluon_asymmnet.train.classifier_config import ClassifierConfig
     from gluon_asymmnet.train.config import resolve
@@ -67,7 +67,7 @@ def _measure(case: Case, folder: str, out: str) -> None:
         "batch_size": case.batch, "data_backend": "opencv", "rec_val": "", "num_workers": 1,
         "rec_train": f"{folder}/train.rec", "rec_train_idx": f"{folder}/train.idx", "lr": 1e-3,
     })  # fmt: skip
-    with joined(config) as workers:
+    with join_workers(config) as workers:
         from gluon_asymmnet._mxnet import mx
         from gluon_asymmnet.train.classifier import ClassifierTask
 
@@ -98,7 +98,7 @@ def _measure(case: Case, folder: str, out: str) -> None:
             for name, call in calls.items():
                 times[name].append(seconds(call))
         medians = [statistics.median(values) for values in times.values()]
-        means = [total / workers.size for total in workers.sum_numbers("times", medians)]
+        means = [total / workers.world_size for total in workers.sum_numbers("times", medians)]
         if workers.rank == 0:
             result = {name: round(value, 6) for name, value in zip(calls, means)}
             write_text(out, json.dumps({**result, "load": round(os.getloadavg()[0], 1)}))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gluon_asymmnet.cli import guarded
-from gluon_asymmnet.distributed.join import joined
+from gluon_asymmnet.distributed.group import join_workers
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
@@ -22,7 +22,7 @@ def train(settings_file, out):
     settings = json.loads(Path(settings_file).read_text())
     frozen, steps = settings.pop("frozen"), settings.pop("steps")
     config = resolve(ClassifierConfig, settings)
-    with joined(config) as workers:
+    with join_workers(config) as workers:
         from gluon_asymmnet._mxnet import mx
         from gluon_asymmnet.distributed.workers import digest
         from gluon_asymmnet.train.checkpoint import net_arrays
@@ -53,10 +53,10 @@ def train(settings_file, out):
 
 def add_up():
     config = resolve(ClassifierConfig, {"model": "asymmnet_small"})
-    with joined(config) as workers:
+    with join_workers(config) as workers:
         for number in range(10**6):
             total = workers.sum_numbers("sums", [number, workers.rank])
-            assert total == [number * workers.size, sum(range(workers.size))], total
+            assert total == [number * workers.world_size, sum(range(workers.world_size))], total
             if number == 20:
                 print("adding up", flush=True)
             if "fail" in sys.argv and workers.rank == 1 and number == 50:

@@ -1,4 +1,4 @@
-"""Several workers: which of them this is, their parts of the data, and the watch over them."""
+"""Several workers: rank and world size, shards of the data, heartbeats."""
 
 import re
 import socket
@@ -10,9 +10,9 @@ import pytest
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.data.loader import Shard, epoch_order
 from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.distributed.environment import WorkerEnvironment, read_environment
+from gluon_asymmnet.distributed.heartbeat import Coordinator, Member
 from gluon_asymmnet.distributed.launch import read_hosts
-from gluon_asymmnet.distributed.place import Place, find_place
-from gluon_asymmnet.distributed.watch import Hub, Member
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.evaluation.classification import ShardedSource
@@ -21,12 +21,12 @@ from gluon_asymmnet.train.classifier import ClassifierTask, train
 from tests.conftest import free_port
 from tests.test_train import config
 
-# --- Which worker this is --------------------------------------------------------------------
+# --- Rank and world size ---------------------------------------------------------------------
 
 
 def test_alone_unless_several_are_asked_for():
-    assert find_place("auto", False, {"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}) is None
-    assert find_place("local", False, {"ASYMMNET_ENGINE": "kvstore"}) is None
+    assert read_environment("auto", False, {"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}) is None
+    assert read_environment("local", False, {"ASYMMNET_ENGINE": "kvstore"}) is None
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ def test_alone_unless_several_are_asked_for():
         {"JOB_COMPLETION_INDEX": "2", "DMLC_NUM_WORKER": "4"},
     ],
 )
-def test_the_place_is_that_of_the_starter(variables):
-    place = find_place("dist_sync", False, {**variables, "DMLC_PS_ROOT_URI": "node1"})
-    assert place == Place(2, 4, "node1", 9091, 4, "kvstore", 300)
+def test_rank_and_world_size_come_from_the_launcher(variables):
+    environment = read_environment("dist_sync", False, {**variables, "DMLC_PS_ROOT_URI": "node1"})
+    assert environment == WorkerEnvironment(2, 4, "node1", 9091, 4, "kvstore", 300)
 
 
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({}, "--kvstore dist_sync needs to know which worker this is"),
+        ({}, "--kvstore dist_sync needs the rank of this worker"),
         ({"SLURM_PROCID": "4", "SLURM_NTASKS": "4"}, "SLURM_PROCID 4 is not below SLURM_NTASKS 4"),
-        ({"SLURM_PROCID": "x", "SLURM_NTASKS": "4"}, "SLURM_PROCID must be a number from 0 on"),
+        ({"SLURM_PROCID": "x", "SLURM_NTASKS": "4"}, "SLURM_PROCID must be a number, at least 0"),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, "set DMLC_PS_ROOT_URI"),
         (
             {"PMI_RANK": "0", "PMI_SIZE": "2", "DMLC_PS_ROOT_URI": "a", "DMLC_NUM_SERVER": "3"},
@@ -59,7 +59,7 @@ def test_the_place_is_that_of_the_starter(variables):
 )
 def test_variables_that_do_not_fit_are_refused(variables, message):
     with pytest.raises(InputError, match=message):
-        find_place("dist_sync", False, variables)
+        read_environment("dist_sync", False, variables)
 
 
 def test_hosts_are_read_as_mpi_writes_them(tmp_path):
@@ -109,7 +109,7 @@ def test_parts_of_an_evaluation_have_each_image_once(digits):
 class Two(Workers):
     """The first of two workers, as far as a task asks before it communicates."""
 
-    size = 2
+    world_size = 2
 
 
 def test_batch_steps_and_rate_are_those_of_all_workers(digits):
@@ -137,38 +137,40 @@ def test_a_run_goes_on_with_as_many_workers_as_before(digits, tmp_path):
         train(small)
 
 
-# --- The watch -------------------------------------------------------------------------------
+# --- Heartbeats ------------------------------------------------------------------------------
 
 
-def places(size, timeout=2.0):
+def environments(size, timeout=2.0):
     port = free_port()
-    return [Place(r, size, "127.0.0.1", port, 1, "kvstore", timeout) for r in range(size)]
+    return [
+        WorkerEnvironment(r, size, "127.0.0.1", port, 1, "kvstore", timeout) for r in range(size)
+    ]
 
 
-def verdicts(ends, count, seconds=10):
+def reasons_of(ends, count, seconds=10):
     until = time.monotonic() + seconds
     while len(ends) < count and time.monotonic() < until:
         time.sleep(0.02)
     return [ends[rank] for rank in sorted(ends)]
 
 
-def test_who_does_not_come_is_named_to_the_others():
-    two = places(3, timeout=1.0)[:2]
+def test_a_missing_worker_is_named_to_the_others():
+    two = environments(3, timeout=1.0)[:2]
     ends = {}
-    hub = Hub(two[0], {})
-    for place in two:
-        Member(place, lambda reason, rank=place.rank: ends.update({rank: reason}))
-    assert len(verdicts(ends, 2)) == 2
+    coordinator = Coordinator(two[0], {})
+    for environment in two:
+        Member(environment, lambda reason, rank=environment.rank: ends.update({rank: reason}))
+    assert len(reasons_of(ends, 2)) == 2
     for reason in ends.values():
         assert re.match(r"worker 2 of 3 did not come within 1 s: .* port \d+", reason)
-    hub.wait(5)
+    coordinator.wait(5)
 
 
-def test_strangers_do_not_disturb_and_all_may_leave():
+def test_strangers_are_dropped_and_all_workers_close():
     """A port scan, a browser, a flood, a hello that is none: dropped; the workers meet and end."""
-    two = places(2, timeout=5.0)
+    two = environments(2, timeout=5.0)
     ends = {}
-    hub = Hub(two[0], {"port": 7})
+    coordinator = Coordinator(two[0], {"port": 7})
     strangers = (
         b"", b"GET / HTTP/1.1\r\n\r\n", b"[" * 100_000, b'{"hello": 3}\n{"fail": 1}\n',
         b'{"hello": {"rank": "x"}}\n', b'{"bye": 0}\n', b"\xff\xfe\n{}\n",
@@ -178,33 +180,36 @@ def test_strangers_do_not_disturb_and_all_may_leave():
             connection.sendall(stranger)
     members = [Member(p, lambda reason, rank=p.rank: ends.update({rank: reason})) for p in two]
     for member in members:
-        told = member.wait_for_all()
-        assert told["port"] == 7
-        assert told["hosts"] == [socket.gethostname()] * 2
+        rendezvous = member.wait_for_all()
+        assert rendezvous["port"] == 7
+        assert rendezvous["hosts"] == [socket.gethostname()] * 2
         assert member.address == "127.0.0.1"
     for member in members:
-        member.leave()
-    hub.wait(5)
+        member.close()
+    coordinator.wait(5)
     assert ends == {}
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", two[0].port))
 
 
 def test_two_of_one_number_end_the_run():
-    first, second = places(2, timeout=5.0)
+    first, second = environments(2, timeout=5.0)
     ends = {}
-    Hub(first, {})
+    Coordinator(first, {})
     Member(first, lambda reason: ends.update({0: reason}))
     Member(second, lambda reason: ends.update({1: reason}))
     Member(second, lambda reason: ends.update({2: reason}))
-    reasons = verdicts(ends, 3)
+    reasons = reasons_of(ends, 3)
     assert len(reasons) == 3
     assert all("came as worker 1 of 2, as " in reason for reason in reasons)
 
 
 def test_a_port_in_use_and_no_answer_are_said():
-    place = places(2, timeout=1.0)[1]
+    environment = environments(2, timeout=1.0)[1]
     with pytest.raises(RunError, match="worker 1 of 2: no answer from worker 0"):
-        Member(place)
-    with socket.create_server(("", place.port)), pytest.raises(RunError, match="cannot listen on"):
-        Hub(place, {})
+        Member(environment)
+    with (
+        socket.create_server(("", environment.port)),
+        pytest.raises(RunError, match="cannot listen on"),
+    ):
+        Coordinator(environment, {})

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gluon_asymmnet.distributed.watch import LOST
+from gluon_asymmnet.distributed.heartbeat import LOST
 from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, free_port
 from tests.floats import NET, assert_close

@@ -2,7 +2,7 @@
 
 import argparse
 
-from gluon_asymmnet.distributed.launch import Plan, launch, read_hosts
+from gluon_asymmnet.distributed.launch import LaunchPlan, launch, read_hosts
 from gluon_asymmnet.errors import InputError
 
 
@@ -48,7 +48,7 @@ def run(args) -> int:
         if value < least:
             raise InputError(f"{flag} must be at least {least}, got {value:g}")
     hosts = read_hosts(args.hosts, args.workers) if args.hosts else []
-    plan = Plan(
+    plan = LaunchPlan(
         command, args.workers, hosts, args.servers, args.engine, args.timeout, args.port,
         args.elastic_restart, args.ssh,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 
-from gluon_asymmnet.distributed.join import joined
+from gluon_asymmnet.distributed.group import join_workers
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
 from gluon_asymmnet.train.detector_config import DetectorConfig
@@ -44,7 +44,7 @@ def detector_parser(prog: str) -> argparse.ArgumentParser:
 def _train_classifier(args) -> int:
     config = resolve(ClassifierConfig, _settings(args))
     set_threads(config.threads)
-    with joined(config) as workers:
+    with join_workers(config) as workers:
         from gluon_asymmnet.train.classifier import train
 
         result = train(config, workers)

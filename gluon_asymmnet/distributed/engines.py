@@ -1,18 +1,20 @@
 """Sums over several workers, by MXNet's kvstore or by Horovod.
 
-What is exchanged goes as one flat array in single precision: one message instead of hundreds, and
-added in one order.
+All arrays of an exchange are sent as one flat float32 array: one message instead of hundreds, and
+one order of addition.
 """
 
 import ctypes
+import fcntl
 import os
 import socket
+import struct
 import zlib
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.distributed.helper import start_helper
-from gluon_asymmnet.distributed.place import Place
-from gluon_asymmnet.distributed.watch import Member
+from gluon_asymmnet.distributed.environment import WorkerEnvironment
+from gluon_asymmnet.distributed.heartbeat import Member
+from gluon_asymmnet.distributed.server import start_server
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.utils.extras import load_extra, require
@@ -20,35 +22,35 @@ from gluon_asymmnet.utils.extras import load_extra, require
 _SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
 
-class _Many(Workers):
-    """What both engines build on their ``sum``."""
+class _DistributedWorkers(Workers):
+    """The operations of both engines, built on ``sum``."""
 
-    def __init__(self, place: Place):
-        self.rank, self.size = place.rank, place.size
+    def __init__(self, environment: WorkerEnvironment):
+        self.rank, self.world_size = environment.rank, environment.world_size
 
     def sum_numbers(self, name: str, numbers) -> list[float]:
-        """Return the sums of some numbers, in single precision."""
+        """Return the sum of each number over the workers, in single precision."""
         return self.sum(name, mx.nd.array(list(numbers))).asnumpy().tolist()
 
-    def first(self, name: str, number: float) -> float:
-        """Return worker 0's number; exact for integers below 2^24."""
+    def broadcast(self, name: str, number: float) -> float:
+        """Return the number of worker 0; exact for integers below 2^24."""
         return self.sum_numbers(name, [0 if self.rank else number])[0]
 
     def barrier(self) -> None:
-        """Wait until every worker is here."""
+        """Wait until every worker has called this."""
         self.sum_numbers("barrier", [0])
 
     def sum_gradients(self, trainer) -> None:
-        """Add up the gradients in a Gluon trainer's parameters, and average running statistics."""
+        """Sum the gradients of a Gluon trainer's parameters, and average running statistics."""
         gradients = [p.list_grad() for p in trainer._params if p.grad_req != "null"]
         running = [p.list_data() for p in trainer._params if _is_running(p)]
         flat = _flat([arrays[0] for arrays in gradients + running])
         total = self.sum("gradients", flat)
         start = _put_back(total, gradients, 0)
-        _put_back(total / self.size, running, start)
+        _put_back(total / self.world_size, running, start)
 
     def share_parameters(self, net) -> None:
-        """Give every worker worker 0's parameters."""
+        """Copy the parameters of worker 0 to every worker."""
         parameters = [p.list_data() for p in net.collect_params().values()]
         flat = _flat([arrays[0] for arrays in parameters])
         _put_back(self.sum("parameters", flat * 0 if self.rank else flat), parameters, 0)
@@ -63,7 +65,7 @@ class _Many(Workers):
                     f"worker {self.rank} ({socket.gethostname()}) has {fact} {value}, worker 0 "
                     f"another: all need the same command and the same files"
                 )
-        self.barrier()  # the others must not end well where one fails
+        self.barrier()  # no worker may continue if one fails
 
 
 def _is_running(parameter) -> bool:
@@ -88,27 +90,27 @@ def _put_back(flat, parameters, start: int) -> int:
     return start
 
 
-class KVStoreWorkers(_Many):
-    """MXNet's ``dist_sync``: servers add up what the workers push.
+class KVStoreWorkers(_DistributedWorkers):
+    """MXNet's ``dist_sync``: parameter servers sum the arrays that the workers push.
 
-    They add in the order in which it arrives.  Two numbers have the same sum in any order, so two
-    workers repeat bit for bit; more do so up to the last digits.  The optimizer stays here: sent to
-    the servers, it would travel as a pickle.
+    The servers add in the order of arrival.  Two numbers have the same sum in any order, so a run
+    of two workers is reproducible bit for bit, one of more workers up to the last digits.  The
+    optimizer runs in the workers: MXNet would send it to the servers as a pickle.
     """
 
-    def __init__(self, place: Place, member: Member, told: dict):
-        super().__init__(place)
+    def __init__(self, environment: WorkerEnvironment, member: Member, rendezvous: dict):
+        super().__init__(environment)
         variables = {
-            "DMLC_PS_ROOT_URI": told["address"], "DMLC_PS_ROOT_PORT": str(told["port"]),
-            "DMLC_NUM_WORKER": str(place.size), "DMLC_NUM_SERVER": str(place.servers),
+            "DMLC_PS_ROOT_URI": rendezvous["address"], "DMLC_PS_ROOT_PORT": str(rendezvous["port"]),
+            "DMLC_NUM_WORKER": str(self.world_size), "DMLC_NUM_SERVER": str(environment.servers),
             "DMLC_NODE_HOST": member.address,
         }  # fmt: skip
-        if place.rank == 0:
-            member.help_by("scheduler", start_helper("scheduler", variables))
-        if place.rank < place.servers:
-            member.help_by("parameter server", start_helper("server", variables))
+        if self.rank == 0:
+            member.watch_server("scheduler", start_server("scheduler", variables))
+        if self.rank < environment.servers:
+            member.watch_server("parameter server", start_server("server", variables))
         os.environ.update(variables, DMLC_ROLE="worker")
-        with member.within_time("the meeting of workers, servers and scheduler"):
+        with member.start_limit("the rendezvous of workers, servers and scheduler"):
             self._store = mx.kv.create("dist_sync")
         self._known: set[str] = set()
 
@@ -128,45 +130,45 @@ class KVStoreWorkers(_Many):
         del self._store
 
     def abandon(self) -> None:
-        """End without the others: its destructor would wait for them."""
+        """Close without the other workers, for which the store's destructor would wait."""
         library = mx.base._LIB
         mx.base.check_call(library.MXKVStoreSetBarrierBeforeExit(self._store.handle, 0))
 
 
-class HorovodWorkers(_Many):
-    """Horovod over Gloo: the workers add up among themselves, in a ring.
+class HorovodWorkers(_DistributedWorkers):
+    """Horovod over Gloo: a ring of workers without servers.
 
-    One array at a time, and a ring adds in the order of the ranks, so any number of workers repeats
-    bit for bit.
+    A ring adds in the order of the ranks, and only one array at a time is summed, so a run of any
+    number of workers is reproducible bit for bit.
     """
 
-    def __init__(self, place: Place, member: Member, told: dict):
-        super().__init__(place)
-        hosts, host = told["hosts"], told["hosts"][place.rank]
+    def __init__(self, environment: WorkerEnvironment, member: Member, rendezvous: dict):
+        super().__init__(environment)
+        hosts, host = rendezvous["hosts"], rendezvous["hosts"][self.rank]
         order = list(dict.fromkeys(hosts))
-        local_rank = hosts[: place.rank].count(host)
-        peers = [h for h in order if hosts.count(h) > local_rank]  # with a worker of that number
+        local_rank = hosts[: self.rank].count(host)
+        peers = [h for h in order if hosts.count(h) > local_rank]  # hosts with that local rank
         os.environ.update({
-            "HOROVOD_RANK": str(place.rank), "HOROVOD_SIZE": str(place.size),
+            "HOROVOD_RANK": str(self.rank), "HOROVOD_SIZE": str(self.world_size),
             "HOROVOD_LOCAL_RANK": str(local_rank), "HOROVOD_LOCAL_SIZE": str(hosts.count(host)),
             "HOROVOD_CROSS_RANK": str(peers.index(host)), "HOROVOD_CROSS_SIZE": str(len(peers)),
-            "HOROVOD_GLOO_RENDEZVOUS_ADDR": told["address"],
-            "HOROVOD_GLOO_RENDEZVOUS_PORT": str(told["port"]),
+            "HOROVOD_GLOO_RENDEZVOUS_ADDR": rendezvous["address"],
+            "HOROVOD_GLOO_RENDEZVOUS_PORT": str(rendezvous["port"]),
             "HOROVOD_GLOO_IFACE": _interface(member.address), "HOROVOD_HOSTNAME": host,
             "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",
-            "HOROVOD_FUSION_THRESHOLD": "0",  # what is added together depends on the moment
+            "HOROVOD_FUSION_THRESHOLD": "0",  # fusion would depend on timing
         })  # fmt: skip
         self._horovod = _load_horovod()
-        with member.within_time("the meeting of the Horovod workers"):
+        with member.start_limit("the rendezvous of the Horovod workers"):
             self._horovod.init()
-        self._under_way: dict = {}
+        self._pending: dict = {}
 
     def sum(self, name: str, array):
         """Return the sum of an array over the workers."""
-        if name in self._under_way:  # it takes a name once at a time, and crashes otherwise
-            self._under_way[name].wait_to_read()
+        if name in self._pending:  # two pending sums of one name crash Horovod
+            self._pending[name].wait_to_read()
         total = self._horovod.allreduce(array, op=self._horovod.Sum, name=name)
-        self._under_way[name] = total
+        self._pending[name] = total
         return total
 
     def close(self) -> None:
@@ -175,29 +177,26 @@ class HorovodWorkers(_Many):
         self._horovod.shutdown()
 
     def abandon(self) -> None:
-        """End without the others."""
+        """Close without the other workers; nothing to do."""
 
 
 def _load_horovod():
-    """Import Horovod with its symbols to itself.
+    """Import Horovod without making its symbols global.
 
-    It loads its library for all to see, and PyTorch, which tensorboardX imports where it is there,
-    then takes Horovod's Gloo for its own and crashes.
+    Horovod loads its library with ``RTLD_GLOBAL``.  If PyTorch is installed, tensorboardX imports
+    it, and it then binds to Horovod's Gloo instead of its own and crashes.
     """
     require("horovod")
-    visible = ctypes.RTLD_GLOBAL
+    before = ctypes.RTLD_GLOBAL
     ctypes.RTLD_GLOBAL = ctypes.RTLD_LOCAL
     try:
         return load_extra("horovod.mxnet")
     finally:
-        ctypes.RTLD_GLOBAL = visible
+        ctypes.RTLD_GLOBAL = before
 
 
 def _interface(address: str) -> str:
     """Return the name of the network interface that has an address."""
-    import fcntl
-    import struct
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:

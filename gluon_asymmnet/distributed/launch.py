@@ -1,8 +1,8 @@
-"""Start the workers of a run, here or over ssh, and end with them.
+"""Start the workers of a run, on this machine or over ssh, and end them together.
 
-MXNet's own tracker, ``dmlc_tracker`` in its wheel, does not run on Python 3.9 and later (it calls
-``Thread.isAlive``), joins the command's words with blanks and leaves the rest waiting when a worker
-dies; what it does is to set a few variables, so that is done here.
+This replaces MXNet's own launcher, ``dmlc_tracker`` in its wheel.  That one fails on Python 3.9 and
+later (it calls ``Thread.isAlive``), does not quote the command's arguments, and leaves the other
+workers waiting when one dies.
 """
 
 import contextlib
@@ -18,32 +18,32 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gluon_asymmnet.distributed.watch import LOST, status_text
+from gluon_asymmnet.distributed.heartbeat import LOST, status_text
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.utils.threads import available
 
-_GRACE = 5  # seconds for the others to end by themselves, then from SIGTERM to SIGKILL
-_PASSED_ON = ("OMP_NUM_THREADS", "PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "DMLC_INTERFACE")
-_PID = "asymmnet-worker-process "  # what a remote shell says first
-_WRONG_INPUT = 2  # exit status that another try will not mend
+_GRACE = 5  # seconds for the workers to end by themselves, then from SIGTERM to SIGKILL
+_COPIED_VARIABLES = ("OMP_NUM_THREADS", "PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "DMLC_INTERFACE")
+_PID = "asymmnet-worker-process "  # begins the first line that a remote shell prints
+_WRONG_INPUT = 2  # exit status of an InputError, which a restart does not repair
 
 
-class Plan(NamedTuple):
-    """What to start, and where."""
+class LaunchPlan(NamedTuple):
+    """The command of the workers, and the hosts to run them on."""
 
     command: list[str]
     workers: int
-    hosts: list[str]  # one for each worker; empty: all on this machine
+    hosts: list[str]  # of each worker; empty: all on this machine
     servers: int = 0  # of the kvstore; 0: one per host
     engine: str = "kvstore"
     timeout: float = 300  # seconds
-    port: int = 0  # where worker 0 listens; 0: a free one
+    port: int = 0  # on which worker 0 listens; 0: a free one
     restarts: int = 0
     ssh: str = "ssh"
 
 
 def read_hosts(path, workers: int) -> list[str]:
-    """Return a host for each worker, from lines of ``host [slots=N]``, as MPI has them.
+    """Read the host of each worker from lines of ``host [slots=N]``, the format of MPI.
 
     Raises: InputError for other lines, or for fewer slots than workers.
     """
@@ -63,39 +63,39 @@ def read_hosts(path, workers: int) -> list[str]:
     return slots[:workers]
 
 
-def launch(plan: Plan) -> int:
-    """Run the workers to their end; return 0, or the status of the first that failed."""
+def launch(plan: LaunchPlan) -> int:
+    """Run all workers; return 0, or the exit status of the first one that failed."""
     if plan.workers < 1:
         raise InputError(f"-n must be at least 1, got {plan.workers}")
     if plan.servers > plan.workers:
         raise InputError(f"--servers {plan.servers} is above -n {plan.workers}")
-    for attempt in range(plan.restarts + 1):
-        run = _Run(plan)
-        status = run()
-        if run.stopping and not status:
-            _say(f"to resume: {shlex.join(sys.argv)}")
-        if status in (0, _WRONG_INPUT) or run.stopping or attempt == plan.restarts:
+    for number in range(plan.restarts + 1):
+        attempt = _Attempt(plan)
+        status = attempt.run()
+        if attempt.stopping and not status:
+            _print(f"to resume: {shlex.join(sys.argv)}")
+        if status in (0, _WRONG_INPUT) or attempt.stopping or number == plan.restarts:
             return status
-        _say(f"starting all again from the last checkpoint ({attempt + 1} of {plan.restarts})")
+        _print(f"starting all again from the last checkpoint ({number + 1} of {plan.restarts})")
     raise AssertionError  # the loop returns
 
 
 class _Worker:
-    """One worker's process here, or the ssh that holds it."""
+    """The process of one worker: its own, or that of its ssh."""
 
-    def __init__(self, plan: Plan, rank: int, variables: dict):
+    def __init__(self, plan: LaunchPlan, rank: int, variables: dict):
         self.rank = rank
         self._host = plan.hosts[rank] if plan.hosts else None
         self._ssh = shlex.split(plan.ssh)
         self._remote = None if self._host else ""
-        line, environment = list(plan.command), {**os.environ, **variables}
-        if line[0].endswith(".py"):
-            line.insert(0, sys.executable)
+        command, environment = list(plan.command), {**os.environ, **variables}
+        if command[0].endswith(".py"):
+            command.insert(0, sys.executable)
         if self._host:
-            line = [*self._ssh, self._host, _remote_line(line, variables)]
-        # In a session of its own: a Ctrl-C comes once, through us.
+            command = [*self._ssh, self._host, _remote_command(command, variables)]
+        # In a session of its own: the launcher alone passes a Ctrl-C on.
         self.process = subprocess.Popen(
-            line, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         streams = ((self.process.stdout, sys.stdout), (self.process.stderr, sys.stderr))
@@ -124,19 +124,19 @@ class _Worker:
             self.process.kill()
 
     def finish(self) -> None:
-        """Wait until everything it said is printed."""
+        """Wait until all output of the worker is printed."""
         for thread in self._threads:
             thread.join(_GRACE)
 
 
-class _Run:
-    """One try of a plan."""
+class _Attempt:
+    """One start of all workers."""
 
-    def __init__(self, plan: Plan):
-        self.plan, self.stopping = plan, False
+    def __init__(self, plan: LaunchPlan):
+        self.plan, self.stopping = plan, False  # stopping: by a signal
 
-    def __call__(self) -> int:
-        with _handled(self._stop):
+    def run(self) -> int:
+        with _signal_handler(self._stop):
             self.workers = []
             variables = _variables(self.plan)
             try:
@@ -161,15 +161,15 @@ class _Run:
             time.sleep(0.05)
 
     def _end_after(self, failed: dict[int, int]) -> int:
-        """Say who failed first, and let the others end: they notice by themselves."""
-        # Those who only say that another is lost do not count if that one is there, too.
+        """Report the worker that failed first; wait for the others, which detect the loss."""
+        # Status LOST reports the loss of another worker, which is the one to name.
         rank = next((r for r, s in failed.items() if s != LOST), next(iter(failed)))
         self._wait_for_all(_GRACE)
         ended = {w.rank: w.process.poll() for w in self.workers}
         if failed[rank] == LOST:
             rank = next((r for r, s in ended.items() if s and s != LOST), rank)
         status = ended[rank]
-        _say(f"worker {rank} ended first: {status_text(status)}")
+        _print(f"worker {rank} ended first: {status_text(status)}")
         self._signal(signal.SIGTERM)
         self._wait_for_all(_GRACE if None in ended.values() else 0)
         return 128 - status if status < 0 else status
@@ -188,9 +188,9 @@ class _Run:
             worker.send(number)
 
 
-def _variables(plan: Plan) -> dict[str, str]:
+def _variables(plan: LaunchPlan) -> dict[str, str]:
     here = set(plan.hosts) <= {"localhost", "127.0.0.1"}
-    # Alone on this machine they share its processors; each on its own, it takes all.
+    # Workers on one machine share its processors; on a host of its own a worker uses all.
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available() // plan.workers))
     return {
         "DMLC_NUM_WORKER": str(plan.workers),
@@ -206,16 +206,16 @@ def _variables(plan: Plan) -> dict[str, str]:
 
 def _free_port(here: bool) -> int:
     if not here:
-        return 20000 + secrets.randbelow(12000)  # below those that systems hand out
+        return 20000 + secrets.randbelow(12000)  # below the range of automatic ports
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _remote_line(command: list[str], variables: dict) -> str:
-    """Return what the remote shell runs: its process becomes the worker."""
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    words = [f"{name}={value}" for name, value in {**passed, **variables}.items()]
+def _remote_command(command: list[str], variables: dict) -> str:
+    """Return the line for the remote shell, whose process becomes the worker."""
+    copied = {name: os.environ[name] for name in _COPIED_VARIABLES if name in os.environ}
+    words = [f"{name}={value}" for name, value in {**copied, **variables}.items()]
     return (
         f"echo {_PID}$$; cd {shlex.quote(os.getcwd())} && "
         f"exec env {shlex.join(words)} {shlex.join(command)}"
@@ -223,7 +223,7 @@ def _remote_line(command: list[str], variables: dict) -> str:
 
 
 @contextlib.contextmanager
-def _handled(function):
+def _signal_handler(function):
     """Handle SIGINT and SIGTERM for the length of a block."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, function) for number in numbers}
@@ -234,5 +234,5 @@ def _handled(function):
             signal.signal(number, handler)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"asymmnet launch: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What training asks of the processes that do it together."""
+"""Communication between the workers of a run."""
 
 import zlib
 
@@ -6,36 +6,37 @@ import numpy as np
 
 
 class Workers:
-    """One process: every sum is what it was given, and nothing costs anything."""
+    """The interface, and its implementation for one process: a sum is its argument."""
 
-    rank, size = 0, 1
+    rank, world_size = 0, 1
 
     def sum(self, name: str, array):
-        """Return the sum of an MXNet array over the workers, on each the same bits; not waited for.
+        """Return the sum of an MXNet array over the workers; asynchronous.
 
-        All of them call it in the same order, with the same names and shapes.
+        All workers get the same bits.  They must call it in the same order, with the same names and
+        shapes.
         """
         return array
 
     def sum_numbers(self, name: str, numbers) -> list[float]:
-        """Return the sums of some numbers, in single precision."""
+        """Return the sum of each number over the workers, in single precision."""
         return list(numbers)
 
-    def first(self, name: str, number: float) -> float:
-        """Return worker 0's number."""
+    def broadcast(self, name: str, number: float) -> float:
+        """Return the number of worker 0."""
         return number
 
     def sum_gradients(self, trainer) -> None:
-        """Add up the gradients in a Gluon trainer's parameters, and average running statistics."""
+        """Sum the gradients of a Gluon trainer's parameters, and average running statistics."""
 
     def share_parameters(self, net) -> None:
-        """Give every worker worker 0's parameters."""
+        """Copy the parameters of worker 0 to every worker."""
 
     def check_same(self, name: str, facts: dict) -> None:
         """Raise InputError if a fact is not the same on all workers."""
 
     def barrier(self) -> None:
-        """Wait until every worker is here."""
+        """Wait until every worker has called this."""
 
     def close(self) -> None:
         """End the communication; all workers call it."""

@@ -157,10 +157,10 @@ def evaluate_distributed(workers, predict: Callable, source, **settings) -> dict
 
     Raises: RunError if the workers together score another number of images.
     """
-    if workers.size == 1:
+    if workers.world_size == 1:
         result = evaluate(predict, source, **settings)
         return {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-    shard = ShardedSource(source, workers.rank, workers.size)
+    shard = ShardedSource(source, workers.rank, workers.world_size)
     sums = [0, 0, 0, 0]
     if len(shard):
         own = evaluate(predict, shard, **settings)

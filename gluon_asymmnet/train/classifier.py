@@ -52,7 +52,7 @@ def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
     """Train as ``config`` says, or go on where a run of the same config stopped.
 
     Args:
-        workers: who does it together, from ``distributed.join``; each calls this.
+        workers: who does it together, from ``distributed.group``; each calls this.
 
     Raises:
         InputError: for data, weights or settings that do not fit together.
@@ -81,7 +81,7 @@ class ClassifierTask:
     def __init__(self, config: ClassifierConfig, devices, workers: Workers = ALONE):
         self.config, self.devices, self.workers = config, devices, workers
         self.own_images = config.batch_size * len(devices) * config.accumulate
-        self.images_per_step = self.own_images * workers.size
+        self.images_per_step = self.own_images * workers.world_size
         self.metric = "RMSE" if config.mixes else "accuracy"
         self._spec = ModelSpec.parse(
             config.model, width=config.width, rate=config.rate,
@@ -101,8 +101,8 @@ class ClassifierTask:
         if images < self.images_per_step:
             raise InputError(
                 f"a batch of {self.images_per_step} images ({config.batch_size} on each of "
-                f"{len(devices) * workers.size} devices{_times(config.accumulate)}) is larger than "
-                f"the training set of {images}: lower --batch-size"
+                f"{len(devices) * workers.world_size} devices{_times(config.accumulate)}) is "
+                f"larger than the training set of {images}: lower --batch-size"
             )
         self.steps_per_epoch = images // self.images_per_step
         self.first_step = config.resume_epoch * self.steps_per_epoch
@@ -138,9 +138,9 @@ class ClassifierTask:
             normalization=Normalization(config.rgb_mean, config.rgb_std),
             seed=config.seed,
             threads=config.num_workers,
-            shard=Shard(self.workers.rank, self.workers.size),
+            shard=Shard(self.workers.rank, self.workers.world_size),
         )  # fmt: skip
-        batch, size, together = self.own_images, config.input_size, self.workers.size > 1
+        batch, size, together = self.own_images, config.input_size, self.workers.world_size > 1
         if together and config.data_backend == "mxnet":
             raise InputError(
                 "--data-backend mxnet is for one process: ImageRecordIter cuts the records into "
@@ -173,7 +173,7 @@ class ClassifierTask:
                 f" (= {config.lr:g} x {self.images_per_step} / {config.lr_base_batch}, "
                 f"scaled by the global batch)"
             )
-        together = f"{self.workers.size} workers of " if self.workers.size > 1 else ""
+        together = f"{self.workers.world_size} workers of " if self.workers.world_size > 1 else ""
         return (
             f"{config.model_name}: {self.classes} classes, {self.steps_per_epoch} steps of "
             f"{self.images_per_step} images per epoch on {together}{len(self.devices)} "

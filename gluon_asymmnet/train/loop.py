@@ -275,7 +275,7 @@ class _Run:
         # dropout; a worker's masks are its own
         mx.random.seed((int(rng.integers(2**31)) + self.workers.rank) % 2**31)
         sums = self.task.step(batch, epoch, rng)
-        if self.workers.size > 1:
+        if self.workers.world_size > 1:
             told = mx.nd.full(1, self.signals.stop, ctx=sums.context)
             sums = self.workers.sum("sums", mx.nd.concat(sums, told, dim=0))
         self.sums.add(self.step, sums)
@@ -288,7 +288,7 @@ class _Run:
 
         A signal reaches them at different steps; they all read that of the same step.
         """
-        if self.workers.size == 1:
+        if self.workers.world_size == 1:
             return self.signals.stop
         self.stop = self.stop or self.sums.stop
         return self.stop

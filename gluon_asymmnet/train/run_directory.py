@@ -208,7 +208,7 @@ class FollowedRun:
 def open_run(path, config, environment: dict, workers: Workers):
     """Return the run's directory: worker 0 writes it, the others follow."""
     own = RunDirectory(path, config, environment) if workers.rank == 0 else None
-    step = int(workers.first("checkpoint", own.latest.step if own and own.latest else 0))
+    step = int(workers.broadcast("checkpoint", own.latest.step if own and own.latest else 0))
     return own or FollowedRun(path, step)
 
 
