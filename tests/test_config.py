@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 
 import pytest
@@ -7,7 +8,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import parse_config, resolve
 from gluon_asymmnet.train.recipes import RECIPES
-from gluon_asymmnet.utils.settings import REFUSED, flag_of, from_json, to_json
+from gluon_asymmnet.utils.settings import flag_of, from_json, to_json
 
 README_COMMAND = (
     "--rec-train ./train.rec --rec-train-idx ./train.idx --rec-val ./val.rec "
@@ -85,11 +86,17 @@ def test_json_round_trip(tmp_path):
 
 
 def test_every_refused_flag_says_why():
-    refused = [f for f in dataclasses.fields(ClassifierConfig) if f.metadata["group"] == REFUSED]
-    assert refused
-    for field in refused:
-        with pytest.raises(InputError, match=re.escape(field.metadata["help"])):
-            resolve(ClassifierConfig, {"model": "asymmnet_small", field.name: "x"})
+    assert ClassifierConfig.declined
+    for flag, reason in ClassifierConfig.declined.items():
+        with pytest.raises(InputError, match=re.escape(f"{flag} is declined: {reason}")):
+            parse(f"--model asymmnet_small {flag}")
+
+
+def test_a_config_of_an_earlier_version_lists_declined_flags(tmp_path):
+    config = parse("--model asymmnet_small")
+    settings = {**json.loads(to_json(config)), "use_se": False, "batch_norm": None}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert from_json(ClassifierConfig, tmp_path / "config.json") == config
 
 
 @pytest.mark.parametrize(
@@ -111,7 +118,7 @@ def test_every_refused_flag_says_why():
         ("--model a --use-pretrained --resume-params x", "not both"),
         ("--model a --ema 1", "--ema must be at least 0 and below 1, got 1.0"),
         ("--model a --patience -1", "--patience must be at least 0, got -1"),
-        ("--model a --patience 3 --rec-val=", "--patience goes by the validation"),
+        ("--model a --patience 3 --rec-val=", "--patience needs a validation set"),
         ("--model a --clip-norm -2", "--clip-norm must be at least 0, got -2.0"),
         ("--model a --accumulate 0", "--accumulate must be at least 1, got 0"),
         ("--model a --layer-decay 0", r"--layer-decay must be in \(0, 1\], got 0.0"),
@@ -124,7 +131,7 @@ def test_every_refused_flag_says_why():
         ("--model a --freeze-stages 7 --use-pretrained", "--freeze-stages is at most 6, got 7"),
         ("--model a --freeze-bn", "need trained weights"),
         ("--model a --reset-output", "--reset-output goes with --resume-params"),
-        ("--model a --reset-output --resume-params x --resume-epoch 2", "starts something new"),
+        ("--model a --reset-output --resume-params x --resume-epoch 2", "starts a new training"),
         ("--model a --temperature 3", "--temperature goes with --teacher"),
         ("--model a --hard-weight 0.2", "--hard-weight goes with --teacher"),
         ("--model a --teacher-params x", "--teacher-params goes with --teacher"),
@@ -146,7 +153,7 @@ def test_every_field_is_read_somewhere():
     )
     unread = [
         f.name for f in dataclasses.fields(ClassifierConfig)
-        if f.metadata["group"] != REFUSED and not re.search(rf"(config|self)\.{f.name}\b", code)
+        if not re.search(rf"(config|self)\.{f.name}\b", code)
     ]  # fmt: skip
     assert unread == ["recipe"]  # read by ``resolve``, before there is a config
     assert flag_of(ClassifierConfig(), "rate") == "--asymmrate"

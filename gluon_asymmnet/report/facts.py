@@ -14,7 +14,6 @@ from gluon_asymmnet.report.published import NAME, Published, is_published
 from gluon_asymmnet.report.run_files import DETECTOR, Run, finite
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.detector_config import DetectorConfig
-from gluon_asymmnet.utils.settings import REFUSED
 
 _SHOWN_EVENTS = 200
 _LARGE = (
@@ -161,7 +160,6 @@ def _settings(config_class) -> dict:
     return {
         field.name: list(field.default) if isinstance(field.default, tuple) else field.default
         for field in dataclasses.fields(config_class)
-        if field.metadata["group"] != REFUSED
     }
 
 

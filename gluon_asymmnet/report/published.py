@@ -8,7 +8,6 @@ from typing import NamedTuple, Optional
 from gluon_asymmnet.report.run_files import CLASSIFIER, Run
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.recipes import RECIPES
-from gluon_asymmnet.utils.settings import REFUSED
 
 RECIPE = "published"
 NAME = "published run"
@@ -45,7 +44,7 @@ def deviations(config: dict) -> list[str]:
     found = [
         f"{field.name} {config.get(field.name)!r} instead of {published[field.name]!r}"
         for field in dataclasses.fields(ClassifierConfig)
-        if field.metadata["group"] not in ("run", REFUSED)
+        if field.metadata["group"] != "run"
         and field.name not in (*_FREE, *_ONE_BATCH)
         and _listed(config.get(field.name, field.default)) != _listed(published[field.name])
     ]

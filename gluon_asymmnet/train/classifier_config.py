@@ -1,14 +1,15 @@
-"""The settings of a classifier's training; the command line is made from them.
+"""Settings of a classifier's training, from which the command line is made.
 
-Flag names are those of GluonCV's and the authors' scripts where these have one.
+The flags are named as in GluonCV's and the authors' scripts where these have them.
 """
 
 import dataclasses
+from typing import ClassVar
 
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.config import LoopConfig
 from gluon_asymmnet.train.recipes import RECIPES
-from gluon_asymmnet.utils.settings import at_least, flag_of, option, refused
+from gluon_asymmnet.utils.settings import at_least, flag_of, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +22,10 @@ class ClassifierConfig(LoopConfig):
     )
     width: float = option(1.0, "width multiplier", "--width-scale", "--width", group="model")
     rate: int = option(
-        1, "copies of a block's input joined on each side", "--asymmrate", "--rate", group="model"
-    )
-    doshuffle: bool = option(False, "shuffle channels after the join", group="model")
+        1, "copies of a block's input concatenated on each side", "--asymmrate", "--rate",
+        group="model",
+    )  # fmt: skip
+    doshuffle: bool = option(False, "shuffle channels after the concatenation", group="model")
     shuffle_group: int = option(2, "groups of the channel shuffle", group="model")
     stem: str = option(
         "authors", "graph of the first block: see README", group="model",
@@ -43,14 +45,14 @@ class ClassifierConfig(LoopConfig):
     trust: bool = option(False, "load .states, a pickle, which can run any code", group="model")
     resume_epoch: int = option(0, "with it, the epoch to go on from", group="model")
     reset_output: bool = option(
-        False, "with --resume-params, leave the classifier as it is: for other classes",
+        False, "with --resume-params, do not load the classifier: for other classes",
         group="model",
     )  # fmt: skip
     freeze_stages: int = option(
-        0, "leave so many of the net's 5 stages as they are; 6: all but the classifier",
+        0, "freeze the first stages of the net's 5; 6: all but the classifier",
         group="model",
     )  # fmt: skip
-    freeze_bn: bool = option(False, "leave all batch normalisation as it is", group="model")
+    freeze_bn: bool = option(False, "freeze all batch normalisation", group="model")
 
     # data
     dataset: str = option(
@@ -64,7 +66,7 @@ class ClassifierConfig(LoopConfig):
     data_dir: str = option(
         "", "folder with train/ and val/, each with one folder per class, instead", group="data"
     )
-    use_rec: bool = option(False, "read the records although --data-dir is given", group="data")
+    use_rec: bool = option(False, "read the records even if --data-dir is given", group="data")
     data_backend: str = option(
         "auto", "mxnet: ImageRecordIter, the authors' reader (records only, one process); opencv: "
         "the same augmentation, reproducible with any number of threads and of processes; auto: "
@@ -75,7 +77,7 @@ class ClassifierConfig(LoopConfig):
         4, "decoding threads", "-j", "--num-data-workers", "--num-workers", group="data"
     )
     max_bad_records: int = option(
-        0, "go on after so many damaged training records: the next one of the epoch stands in, and "
+        0, "skip up to so many corrupt training records: the next of the epoch replaces each, and "
         "skipped_records.jsonl lists them; for records with --data-backend opencv", group="data",
     )  # fmt: skip
     input_size: int = option(224, "height and width of the input, pixels", group="data")
@@ -128,7 +130,7 @@ class ClassifierConfig(LoopConfig):
     )  # fmt: skip
     mixup_off_epoch: int = option(0, "last epochs without mixup and CutMix", group="optimisation")
     teacher: str = option(
-        "", "learn from this model, too: a run directory, an exported folder or ONNX file, or the "
+        "", "teacher for distillation: a run directory, an exported folder or ONNX file, or the "
         "name of a GluonCV model", group="optimisation",
     )  # fmt: skip
     teacher_params: str = option(
@@ -136,7 +138,7 @@ class ClassifierConfig(LoopConfig):
         group="optimisation",
     )  # fmt: skip
     temperature: float = option(
-        20.0, "softens what teacher and net say to each other",
+        20.0, "softmax temperature of the distillation loss",
         group="optimisation",
     )  # fmt: skip
     hard_weight: float = option(
@@ -158,8 +160,8 @@ class ClassifierConfig(LoopConfig):
                          choices=("", *RECIPES))  # fmt: skip
     num_gpus: int = option(0, "GPUs to train on; 0: CPU")
     kvstore: str = option(
-        "auto", "dist_sync: one of several workers, see docs/scaling.md; local: alone; auto: what "
-        "`asymmnet launch` says, else alone", "--kvstore", "--kv-store",
+        "auto", "dist_sync: one of several workers, see docs/scaling.md; local: one process; auto: "
+        "dist_sync under `asymmnet launch`, otherwise local", "--kvstore", "--kv-store",
         choices=("auto", "local", "dist_sync"),
     )  # fmt: skip
     horovod: bool = option(False, "one of several workers, by Horovod")
@@ -175,14 +177,14 @@ class ClassifierConfig(LoopConfig):
     log_interval: int = option(50, "steps between log lines; 0: none")
     dry_run: int = option(0, "time so many forward passes, then stop")
 
-    # declined, with the reason
-    use_se: bool = refused("the model's table says where squeeze-and-excite stands", "--use_se",
-                           switch=True)  # fmt: skip
-    batch_norm: bool = refused("every model here has batch normalisation", switch=True)
+    declined: ClassVar[dict[str, str]] = {
+        "--use_se": "the model's table says which blocks have squeeze-and-excite",
+        "--batch-norm": "every model here has batch normalisation",
+    }
 
     @property
     def shuffle_groups(self) -> int:
-        """Groups of the channel shuffle that is really done."""
+        """Groups of the channel shuffle; 0: no shuffle."""
         return self.shuffle_group if self.doshuffle else 0
 
     @property
@@ -192,17 +194,17 @@ class ClassifierConfig(LoopConfig):
 
     @property
     def reads_with_opencv(self) -> bool:
-        """Whether our own reader is used, not MXNet's."""
+        """Whether OpenCV reads the images, not MXNet."""
         augmented = self.randaugment or self.random_erasing
         return bool(self.data_backend == "opencv" or self.reads_folders or augmented)
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed, so that labels are shares of classes."""
+        """Whether images are mixed, so that labels are probabilities."""
         return self.mixup or self.cutmix > 0
 
     def check(self) -> "ClassifierConfig":
-        """Return self, or raise InputError for a setting that cannot be meant."""
+        """Return self.  Raises: InputError for a value or a combination that is not valid."""
         if not self.model:
             raise InputError("--model is required, e.g. --model asymmnet_large")
         self.check_loop()
@@ -229,7 +231,7 @@ class ClassifierConfig(LoopConfig):
                 "--data-backend dali is declined: DALI's MXNet plugin is gone; use mxnet or opencv"
             )
         if self.max_bad_records and not self.reads_with_opencv:
-            # Not switched silently: the two readers have other orders and other augmentation.
+            # No silent switch to OpenCV: the two readers differ in order and augmentation.
             raise InputError(
                 f"--max-bad-records {self.max_bad_records} needs --data-backend opencv: MXNet's "
                 f"reader cannot leave a record out; or make a clean copy with `asymmnet records "
@@ -258,7 +260,7 @@ class ClassifierConfig(LoopConfig):
         if self.use_pretrained and self.resume_params:
             raise InputError("give --use-pretrained or --resume-params, not both")
         if self.patience and not (self.rec_val or (self.data_dir and not self.use_rec)):
-            raise InputError("--patience goes by the validation: give --rec-val or --data-dir")
+            raise InputError("--patience needs a validation set: give --rec-val or --data-dir")
         self._check_augmentation()
         self._check_fine_tuning()
         self._check_distillation()
@@ -288,7 +290,7 @@ class ClassifierConfig(LoopConfig):
             raise InputError("--reset-output goes with --resume-params")
         if self.reset_output and (self.resume_states or self.resume_epoch):
             raise InputError(
-                "--reset-output starts something new: leave --resume-states and --resume-epoch out"
+                "--reset-output starts a new training: leave --resume-states and --resume-epoch out"
             )
 
     def _check_distillation(self) -> None:
@@ -300,6 +302,6 @@ class ClassifierConfig(LoopConfig):
             raise InputError(f"--temperature must be above 0, got {self.temperature}")
         if not 0 <= self.hard_weight < 1:
             raise InputError(
-                f"--hard-weight must be in [0, 1), got {self.hard_weight}; 1 leaves nothing of the "
+                f"--hard-weight must be in [0, 1), got {self.hard_weight}; 1 ignores the "
                 f"teacher: leave --teacher out"
             )

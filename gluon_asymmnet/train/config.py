@@ -8,12 +8,12 @@ from typing import Any, Optional
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.recipes import RECIPES
-from gluon_asymmnet.utils.settings import REFUSED, _flags, add_flags, at_least, flag_of, option
+from gluon_asymmnet.utils.settings import DECLINED_FLAG, add_flags, at_least, flag_of, option
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """What the training of every task can be told."""
+    """Settings shared by all training tasks."""
 
     rgb_mean: tuple[float, ...] = option(IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data")
     rgb_std: tuple[float, ...] = option(IMAGENET_STD, "deviation of R, G, B", group="data")
@@ -47,11 +47,11 @@ class LoopConfig:
 
     @property
     def model_name(self) -> str:
-        """What a run is named after: the model, or its spec file without folder."""
+        """The model in the name of the run; of a spec file its name without folder."""
         return Path(self.model).stem if self.model.endswith(".json") else self.model
 
     def check_loop(self) -> None:
-        """Raise InputError for one of these, or of what every task has, that cannot be meant."""
+        """Raise InputError for a shared setting that is not valid."""
         for name in ("num_epochs", "num_workers", "keep_last"):
             at_least(self, name, 1)
         for name in (
@@ -75,20 +75,18 @@ class LoopConfig:
 
 
 def resolve(config_class, given: dict[str, Any]):
-    """Return defaults, overridden by the recipe, overridden by what was given; checked."""
-    names = {f.name: f for f in dataclasses.fields(config_class)}
-    for name, value in given.items():
-        if names[name].metadata["group"] == REFUSED and value not in (None, False):
-            raise InputError(
-                f"{_flags(names[name])[0]} is declined: {names[name].metadata['help']}"
-            )
+    """Return the checked config: defaults, then the recipe, then the given values."""
+    given = dict(given)
+    flag = given.pop(DECLINED_FLAG, None)
+    if flag:
+        raise InputError(f"{flag} is declined: {config_class.declined[flag]}")
     recipe = given.get("recipe", "")
     settings = {**(RECIPES[recipe].settings if recipe else {}), **given}
     return config_class(**settings).check()
 
 
 def parse_config(config_class, argv=None, *, prog: Optional[str] = None, description: str = ""):
-    """Read a command line into a checked config."""
+    """Parse a command line into a checked config."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     add_flags(parser, config_class)
     return resolve(config_class, vars(parser.parse_args(argv)))

@@ -1,13 +1,13 @@
-"""The settings of a detector's training; the command line is made from them."""
+"""Settings of a detector's training, from which the command line is made."""
 
 import dataclasses
-from typing import Optional
+from typing import ClassVar, Optional
 
 from gluon_asymmnet.data.boxes.sources import is_record_file, parse_splits
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.ssd_spec import HEADS, parse_detector
 from gluon_asymmnet.train.config import LoopConfig
-from gluon_asymmnet.utils.settings import at_least, option, refused
+from gluon_asymmnet.utils.settings import at_least, option
 
 STAGES = 5  # of a backbone: stem and blocks up to stride 2, 4, ... 32
 
@@ -36,12 +36,8 @@ class DetectorConfig(LoopConfig):
         "", "start from this .params file of the detector", "--resume", group="model"
     )
     start_epoch: int = option(0, "with --resume, the epoch to go on from", group="model")
-    freeze_stages: int = option(
-        0, "leave so many of the backbone's 5 stages as they are", group="model"
-    )
-    freeze_bn: bool = option(
-        False, "leave the backbone's batch normalisation as it is", group="model"
-    )
+    freeze_stages: int = option(0, "freeze the first stages of the backbone's 5", group="model")
+    freeze_bn: bool = option(False, "freeze the backbone's batch normalisation", group="model")
     syncbn: bool = option(False, "batch statistics over all GPUs", "--syncbn", group="model")
 
     # data
@@ -61,15 +57,15 @@ class DetectorConfig(LoopConfig):
         group="data",
     )  # fmt: skip
     max_bad_records: int = option(
-        0, "go on after so many damaged training pictures: the next one of the epoch stands in, "
+        0, "skip up to so many corrupt training images: the next of the epoch replaces each, "
         "and skipped_records.jsonl lists them", group="data",
     )  # fmt: skip
     use_difficult: bool = option(
-        False, "train on difficult objects; otherwise what covers them is ignored", group="data"
+        False, "train on difficult objects; otherwise anchors on them are ignored", group="data"
     )
     no_mirror: bool = option(False, "do not mirror at random", group="data")
     max_expansion: float = option(
-        4.0, "random expansion: greatest side of the canvas over the picture's; 1: none",
+        4.0, "random expansion: largest side of the canvas relative to the image; 1: none",
         group="data",
     )  # fmt: skip
     num_workers: int = option(4, "decoding threads", "-j", "--num-workers", group="data")
@@ -83,10 +79,11 @@ class DetectorConfig(LoopConfig):
     momentum: float = option(0.9, "momentum of SGD", group="optimisation")
     wd: float = option(0.0005, "weight decay", group="optimisation")
     negative_ratio: float = option(
-        3.0, "background boxes per matched one of a picture, the hardest", group="optimisation"
-    )
+        3.0, "background anchors per matched anchor of an image, the hardest ones",
+        group="optimisation",
+    )  # fmt: skip
     min_negatives: int = option(
-        0, "the least number of them in a picture, also without objects", group="optimisation"
+        0, "minimum of background anchors per image, also without objects", group="optimisation"
     )
 
     # run
@@ -105,18 +102,15 @@ class DetectorConfig(LoopConfig):
         10, "keep the weights of every so many epochs; 0: best and last", "--save-interval"
     )
     val_interval: int = option(1, "epochs from validation to validation; the last one always")
-    samples: int = option(8, "pictures with boxes, drawn after each validation")
+    samples: int = option(8, "images drawn with their boxes after each validation")
     log_interval: int = option(100, "steps between log lines; 0: none")
 
-    # declined, with the reason
-    dali: bool = refused("DALI's MXNet plugin is gone", "--dali", switch=True)
-    amp: bool = refused(
-        "MXNet 1.9.1's automatic mixed precision rewrites its operators for the whole process, and "
-        "was not tried on these networks; training is in single precision", "--amp", switch=True,
-    )  # fmt: skip
-    horovod: bool = refused(
-        "detectors train on the devices of one process", "--horovod", switch=True
-    )
+    declined: ClassVar[dict[str, str]] = {
+        "--dali": "DALI's MXNet plugin is gone",
+        "--amp": "MXNet 1.9.1's automatic mixed precision rewrites its operators for the whole "
+        "process, and is not tested on these networks; training is in single precision",
+        "--horovod": "detectors train on the devices of one process",
+    }
 
     @property
     def model(self) -> str:
@@ -125,12 +119,12 @@ class DetectorConfig(LoopConfig):
 
     @property
     def run_dir(self) -> str:
-        """Where the run is written."""
+        """Directory of the run."""
         return self.save_prefix + "_".join(filter(None, (self.model, self.tag_name)))
 
     @property
     def class_names(self) -> Optional[list[str]]:
-        """The names that were given, or None."""
+        """The names in --classes, or None."""
         return [name.strip() for name in self.classes.split(",")] if self.classes else None
 
     @property
@@ -146,7 +140,7 @@ class DetectorConfig(LoopConfig):
             ) from None
 
     def check(self) -> "DetectorConfig":
-        """Return self, or raise InputError for a setting that cannot be meant."""
+        """Return self.  Raises: InputError for a value or a combination that is not valid."""
         if self.dataset == "coco":
             raise InputError(
                 "--dataset coco: convert it with `asymmnet voc from-coco`, then --dataset custom"
@@ -180,16 +174,16 @@ class DetectorConfig(LoopConfig):
             if not is_record_file(splits):
                 parse_splits(splits)
         if self.patience and not self.val_splits:
-            raise InputError("--patience goes by the validation: give --val-splits")
+            raise InputError("--patience needs a validation set: give --val-splits")
         return self
 
     def _check_sizes(self) -> None:
-        sizes, least, most = self.training_sizes, self.data_shape // 2, self.data_shape * 2
+        sizes, low, high = self.training_sizes, self.data_shape // 2, self.data_shape * 2
         if not self.multi_scale:
             return
-        if not len(set(sizes)) == len(sizes) > 1 or min(sizes) < least or max(sizes) > most:
+        if not len(set(sizes)) == len(sizes) > 1 or min(sizes) < low or max(sizes) > high:
             raise InputError(
-                f"--multi-scale takes two or more different sizes from {least} to {most} pixels "
+                f"--multi-scale takes two or more different sizes from {low} to {high} pixels "
                 f"(half to twice --data-shape {self.data_shape}), got {self.multi_scale!r}"
             )
 

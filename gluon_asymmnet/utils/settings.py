@@ -1,7 +1,8 @@
-"""Settings as frozen dataclasses, and the command lines made from them.
+"""Settings as frozen dataclasses, from which command lines are made.
 
-A setting is declared once, as a field; its flag, type, default and help follow, so no flag can
-be unread.
+A setting is declared once, as a field, which also gives its flag, type, default and help.  A class
+can list flags of GluonCV's and the authors' scripts that it declines: ``declined`` maps each to the
+reason.
 """
 
 import argparse
@@ -13,23 +14,14 @@ from pathlib import Path
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.utils.json_objects import make, parse_object
 
-REFUSED = "refused"  # group of flags that exist elsewhere and are declined here, with the reason
-
-
-# in the order of the help
-_GROUPS = {**{name: name for name in ("model", "data", "optimisation", "run")},
-           REFUSED: "declined (of GluonCV's and the authors' flags)"}  # fmt: skip
+DECLINED_FLAG = "declined_flag"  # destination of the declined flags in the parser
+_GROUPS = ("model", "data", "optimisation", "run")  # in the order of the help
 
 
 def option(default, help_text: str, *flags: str, group: str = "run", **argparse_kwargs):
     """Declare one setting; ``flags`` replace the flag made from the field's name."""
     metadata = {"help": help_text, "flags": flags, "group": group, **argparse_kwargs}
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def refused(reason: str, *flags: str, switch: bool = False):
-    """Declare a flag of GluonCV's or the authors' scripts that is declined, and why."""
-    return option(False if switch else None, reason, *flags, group=REFUSED)
 
 
 def at_least(config, name: str, bound) -> None:
@@ -51,8 +43,8 @@ def _flags(field) -> Sequence[str]:
 
 
 def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
-    """Give ``parser`` a flag for every field.  Flags that are not given stay unset."""
-    groups = {name: parser.add_argument_group(title) for name, title in _GROUPS.items()}
+    """Add a flag for every field to ``parser``.  Flags that are not given stay unset."""
+    groups = {name: parser.add_argument_group(name) for name in _GROUPS}
     for field in dataclasses.fields(config_class):
         meta = dict(field.metadata)
         group = meta.pop("group")
@@ -60,8 +52,6 @@ def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
         flags = meta.pop("flags") or _flags(field)
         if isinstance(field.default, bool):
             kwargs["action"] = "store_true"
-        elif group == REFUSED:
-            kwargs["metavar"] = "..."
         else:
             kwargs["help"] += _shown_default(field.default)
             kwargs["type"] = _parser_of(field.default)
@@ -69,6 +59,10 @@ def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
             if "choices" in meta:
                 kwargs.pop("metavar")
         groups[group].add_argument(*flags, **kwargs, **meta)
+    group = parser.add_argument_group("declined (of GluonCV's and the authors' flags)")
+    for flag, reason in config_class.declined.items():
+        group.add_argument(flag, action="store_const", const=flag, dest=DECLINED_FLAG,
+                           default=argparse.SUPPRESS, help=reason)  # fmt: skip
 
 
 def _shown_default(default) -> str:
@@ -94,7 +88,7 @@ def _parser_of(default):
 
 
 def to_json(config) -> str:
-    """Write a config as JSON, one setting a line."""
+    """Return a config as JSON, one setting per line."""
     return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
 
 
@@ -102,6 +96,7 @@ def from_json(config_class, path: Path):
     """Read a config that ``to_json`` wrote.  Raises: FormatError; FileNotFoundError."""
     what = "the configuration of a run"
     settings = parse_object(Path(path).read_bytes(), path, what)
-    # None: a flag that was declined when this was written, and unset
-    given = {name: value for name, value in settings.items() if value is not None}
+    # Earlier versions wrote declined flags, too, as false or null.
+    declined = {flag.lstrip("-").replace("-", "_") for flag in config_class.declined}
+    given = {k: v for k, v in settings.items() if v is not None and k not in declined}
     return make(config_class, given, path, what)
