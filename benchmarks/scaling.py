@@ -72,7 +72,7 @@ def _measure(case: Case, folder: str, out: str) -> None:
         from gluon_asymmnet.train.classifier import ClassifierTask
 
         task = ClassifierTask(config, [mx.cpu()], workers)
-        task.agree()
+        task.synchronize_workers()
         batch = next(task.batches(0, 0))
 
         def seconds(call) -> float:

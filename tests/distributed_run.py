@@ -39,7 +39,7 @@ def train(settings_file, out):
                 param.set_data(param.data() + 1)
         if frozen:
             task.net.apply(freeze)
-        task.agree()
+        task.synchronize_workers()
         sums = []
         for step, batch in zip(range(steps), task.batches(0, 0)):
             task.trainer.set_learning_rate(task.schedule(step + 1))

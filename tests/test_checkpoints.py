@@ -14,7 +14,7 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.train import checkpoint_files as files
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
-from gluon_asymmnet.train.progress import Board
+from gluon_asymmnet.train.progress import TensorBoard
 from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.utils.json_objects import read_json_lines
 from tests.conftest import ROOT, run_python
@@ -302,7 +302,7 @@ def test_the_board_is_written_at_once_and_says_where_it_starts(tmp_path):
     """Read with tensorboardX's own messages; each event is framed by length and checksums."""
     from tensorboardX.proto.event_pb2 import Event
 
-    board = Board(tmp_path, purge_step=3)
+    board = TensorBoard(tmp_path, purge_step=3)
     board.add_scalar("val_top1", 0.5, 3)
     data = next(tmp_path.glob("events.out.tfevents.*")).read_bytes()  # before it is closed
     events = []
@@ -321,11 +321,11 @@ def test_a_full_disk_is_an_error_of_the_board_and_of_the_log_not_a_hang(tmp_path
     code = """
 import resource, signal, sys
 from pathlib import Path
-from gluon_asymmnet.train.progress import Board
+from gluon_asymmnet.train.progress import TensorBoard
 from gluon_asymmnet.train.run_directory import logging_to
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
-board = Board(folder, 0)
+board = TensorBoard(folder, 0)
 try:
     for epoch in range(99):
         board.add_scalar("x", 1, epoch)

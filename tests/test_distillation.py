@@ -135,7 +135,7 @@ def test_the_loss_of_a_step_is_that_of_the_mixed_images(digits, teacher_run):
     """The teacher sees what the student sees: the batch after CutMix."""
     task = task_of(digits, teacher_run, cutmix=1.0, temperature=4.0, hard_weight=0.3)
     batch, rng = one_batch(digits), np.random.default_rng(1)
-    mix = task._draw_mix(0, np.random.default_rng(1))
+    mix = task._sample_mixup(0, np.random.default_rng(1))
     assert mix.box.area > 0
     images = mix.images(mx.nd.array(batch.data))
     with mx.autograd.train_mode():
@@ -189,5 +189,5 @@ def test_classes_must_be_the_same(digits, teacher_run, tmp_path):
     net.initialize()
     write_params(tmp_path / "best.params", checkpoint.net_arrays(net))
     dataclasses.replace(card, classes=4, class_names=None).save(tmp_path / "card.json")
-    with pytest.raises(InputError, match="knows 4 classes, the training set has 10"):
+    with pytest.raises(InputError, match="has 4 classes, the training set 10"):
         task_of(digits, tmp_path)

@@ -89,19 +89,19 @@ def test_which_average_is_the_best():
     average = AveragedWeights(small_net(), 0.9, 0)
     scores = [0.5, 0.4, 0.5, 0.7]
     better = [
-        average.judge({"top1": 1.0, "ema_top1": score, "ema_loss": 9.0}, epoch)
+        average.update_best({"top1": 1.0, "ema_top1": score, "ema_loss": 9.0}, epoch)
         for epoch, score in enumerate(scores)
     ]
     assert better == [True, False, False, True]
     assert average.state == {"best": 0.7, "best_epoch": 3}
-    assert not average.judge({}, 4)  # an epoch without validation
+    assert not average.update_best({}, 4)  # an epoch without validation
 
 
 def test_state_goes_out_and_in(tmp_path):
     net = small_net()
     one, other = AveragedWeights(net, 0.9, 0.75), AveragedWeights(small_net(), 0.9, 0.75)
     one.update(1)
-    one.judge({"ema_top1": 0.5}, 2)
+    one.update_best({"ema_top1": 0.5}, 2)
     write_params(tmp_path / "ema.params", one.as_numpy())
     other.load(tmp_path / "ema.params", one.state)
     assert other.state == one.state

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.train.mixing import Box, Mix, Mixing, random_box
+from gluon_asymmnet.train.mixing import Box, Mixing, Mixup, random_box
 from tests.floats import assert_close
 
 
@@ -14,7 +14,7 @@ def images(number=4, size=6):
 
 def test_mixup_by_hand():
     batch = images()
-    mix = Mix(0.25)
+    mix = Mixup(0.25)
     np.testing.assert_array_equal(mix.images(batch)[0], 0.25 * batch[0] + 0.75 * batch[3])
     np.testing.assert_array_equal(mix.labels(np.eye(4)[[2, 0, 1, 3]])[1], [0.25, 0.75, 0, 0])
 
@@ -23,7 +23,7 @@ def test_mixup_by_hand():
 def test_cutmix_takes_the_box_from_the_other_image_and_labels_by_its_area(kind):
     batch = images()
     box = Box(1, 4, 2, 6)  # 3 x 4 of 36 pixels
-    mix = Mix(1 - 12 / 36, box)
+    mix = Mixup(1 - 12 / 36, box)
     given = kind(batch)
     mixed = mix.images(given)
     mixed = mixed if isinstance(mixed, np.ndarray) else mixed.asnumpy()
@@ -41,16 +41,16 @@ def test_cutmix_takes_the_box_from_the_other_image_and_labels_by_its_area(kind):
 
 def test_nothing_drawn_changes_nothing():
     batch = images()
-    assert Mix().images(batch) is batch
-    assert Mix().labels(batch) is batch
+    assert Mixup().images(batch) is batch
+    assert Mixup().labels(batch) is batch
     rng = np.random.default_rng(0)
-    assert Mixing().draw(32, rng) == Mix()
+    assert Mixing().sample(32, rng) == Mixup()
     assert rng.random() == np.random.default_rng(0).random()
 
 
 def test_mixup_alone_draws_as_it_always_did():
     """One beta and nothing else, so that runs with mixup repeat those of earlier versions."""
-    share = Mixing(mixup_alpha=0.2).draw(32, np.random.default_rng(5)).share
+    share = Mixing(mixup_alpha=0.2).sample(32, np.random.default_rng(5)).share
     assert share == np.random.default_rng(5).beta(0.2, 0.2)
 
 
@@ -82,12 +82,12 @@ def test_boxes_at_the_ends(share):
 
 def test_the_share_is_what_the_box_leaves():
     mixing, rng = Mixing(cutmix_alpha=1.0), np.random.default_rng(1)
-    mixes = [mixing.draw(32, rng) for _ in range(3000)]
+    mixes = [mixing.sample(32, rng) for _ in range(3000)]
     assert all(mix.share == 1 - mix.box.area / 1024 for mix in mixes)
     asked = []  # the beta before the border cut the box: Beta(1, 1) is uniform
     for seed in range(500):
         again = np.random.default_rng(seed)
-        mix, beta = mixing.draw(32, np.random.default_rng(seed)), again.beta(1, 1)
+        mix, beta = mixing.sample(32, np.random.default_rng(seed)), again.beta(1, 1)
         asked.append(beta)
         assert mix.share >= beta - 1e-9
         side = int(32 * np.sqrt(1 - beta))
@@ -97,10 +97,10 @@ def test_the_share_is_what_the_box_leaves():
 
 def test_probability_and_switch():
     mixing, rng = Mixing(0.8, 1.0, prob=0.6, switch_prob=0.25), np.random.default_rng(0)
-    mixes = [mixing.draw(64, rng) for _ in range(4000)]
+    mixes = [mixing.sample(64, rng) for _ in range(4000)]
     cut = sum(mix.box is not None for mix in mixes)
-    plain = sum(mix == Mix() for mix in mixes)
+    plain = sum(mix == Mixup() for mix in mixes)
     assert plain / 4000 == pytest.approx(0.4, abs=0.03)
     assert cut / 4000 == pytest.approx(0.6 * 0.25, abs=0.02)
     always = Mixing(0.8, 1.0, switch_prob=1)
-    assert all(always.draw(64, rng).box is not None for _ in range(50))
+    assert all(always.sample(64, rng).box is not None for _ in range(50))

@@ -27,9 +27,10 @@ WITHOUT_MXNET = (
     "weights.state_dict_file", "weights.states_file", "distributed.group", "distributed.launch",
     "distributed.environment", "distributed.heartbeat", "distributed.workers", "train.config",
     "train.classifier_config", "train.detector_config", "train.recipes", "train.checkpoint_files",
-    "train.mixing", "train.progress", "train.run_directory", "compress.decomposition",
-    "compress.moments", "compress.options", "compress.receptive_field", "compress.search",
-    "export.parity", "export.int8.qdq", "export.int8.report", "export.int8.search",
+    "train.mixing", "train.progress", "train.reporter", "train.run_directory",
+    "compress.decomposition", "compress.moments", "compress.options", "compress.receptive_field",
+    "compress.search", "export.parity", "export.int8.qdq", "export.int8.report",
+    "export.int8.search",
 )  # fmt: skip
 
 OUTSIDE = {"benchmarks", "examples", "tools", "symbols", "tests", "train_imagenet", "eval"}

@@ -23,7 +23,7 @@ from gluon_asymmnet.train.classifier import ClassifierTask, train
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
 from gluon_asymmnet.train.loop import run
-from gluon_asymmnet.train.mixing import Mix
+from gluon_asymmnet.train.mixing import Mixup
 from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.weights.layouts import entries
 from gluon_asymmnet.weights.params_file import read_params
@@ -85,14 +85,14 @@ def test_smoothed_and_mixed_targets_by_hand(digits):
     target = task._target(label)
     assert_close(target, expected, axes=())
     mixed = 0.7 * expected + 0.3 * expected[::-1]
-    assert_close(Mix(0.7).labels(target), mixed, axes=())
+    assert_close(Mixup(0.7).labels(target), mixed, axes=())
 
 
 def test_mixup_is_off_in_the_last_epochs(digits):
     task = ClassifierTask(config(digits, mixup=True, mixup_off_epoch=1), [mx.cpu()])
     rng = np.random.default_rng(0)
-    assert task._draw_mix(2, rng) == Mix()
-    shares = [task._draw_mix(1, rng).share for _ in range(2000)]
+    assert task._sample_mixup(2, rng) == Mixup()
+    shares = [task._sample_mixup(1, rng).share for _ in range(2000)]
     # Beta(0.2, 0.2): mean 1/2, variance 1 / (4 * 1.4)
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
     assert np.var(shares) == pytest.approx(1 / 5.6, abs=0.01)
@@ -375,7 +375,7 @@ def test_stopped_in_the_last_step_of_an_epoch_it_still_validates(digits, tmp_pat
     settings = config(digits, num_training_samples=128, save_dir=str(tmp_path))
     directory = RunDirectory(run_dir(tmp_path), settings, {})
     task = SignalledTask(settings, [mx.cpu()])
-    result = run(task, settings, directory, task.describe)
+    result = run(task, directory)
     directory.close()
     assert (result.finished, result.steps) == (False, 2)
     assert [row["step"] for row in read_metrics(run_dir(tmp_path))] == [2]
@@ -387,6 +387,38 @@ def test_stopped_in_the_last_step_of_an_epoch_it_still_validates(digits, tmp_pat
         ("started", 0, "at step 0 of 6"), ("stopped", 2, "by SIGTERM after step 2"),
         ("resumed", 2, "from step-000000002, of 6 steps"),
     ]  # fmt: skip
+
+
+class InterruptedTask(ClassifierTask):
+    """Is interrupted in its first validation, after the checkpoint of the epoch."""
+
+    def validate(self, epoch):
+        raise KeyboardInterrupt
+
+
+def test_a_run_interrupted_in_validation_validates_first_when_resumed(digits, tmp_path):
+    undisturbed, interrupted = (
+        config(digits, num_training_samples=128, save_dir=str(tmp_path / name)) for name in "ab"
+    )
+    train(undisturbed)
+    folder = run_dir(tmp_path / "b")
+    directory = RunDirectory(folder, interrupted, {})
+    with pytest.raises(KeyboardInterrupt):
+        run(InterruptedTask(interrupted, [mx.cpu()]), directory)
+    directory.close()
+    assert latest(folder / "checkpoints").step == 2
+    assert latest(folder / "checkpoints").read_state()["validation_pending"]
+    assert not (folder / "metrics.jsonl").exists()
+    assert train(interrupted).finished
+    rows = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")}
+         for row in read_metrics(run_dir(tmp_path / name))]
+        for name in "ab"
+    ]  # fmt: skip
+    assert [row["step"] for row in rows[1]] == [2, 4, 6]
+    assert rows[0] == rows[1]
+    assert equal_weights(folder, run_dir(tmp_path / "a"))
+    assert not latest(folder / "checkpoints").read_state()["validation_pending"]
 
 
 def test_a_finished_run_is_left_alone_and_another_config_refused(digits, undisturbed):
@@ -468,7 +500,7 @@ def test_dry_run_times_the_forward_pass(digits, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_gpus": 8}, "--num-gpus 8: this MXNet is built without CUDA; use --num-gpus 0"),
+        ({"num_gpus": 8}, "GPU 7 is not available: this MXNet is built without CUDA; use .*0"),
         ({"batch_size": 5000}, "a batch of 5000 images .* is larger than the training set of 1348"),
         ({"num_training_samples": 5000}, "--num-training-samples 5000: the training set has only"),
         ({"rec_train": "/nowhere/a.rec"}, "/nowhere/a.rec"),

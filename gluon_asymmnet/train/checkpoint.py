@@ -1,9 +1,9 @@
-"""What a checkpoint holds: no pickle, all or nothing.
+"""The contents of a checkpoint: written all or nothing, without pickle.
 
-``net.params`` (an ordinary Gluon file), ``trainer.params`` (the optimizer's arrays under their
-parameters' names), ``ema.params`` if there is an average of the weights, ``state.json`` (everything
-else), copies of the run's small text files, and ``manifest.json``; ``checkpoint_files`` says how
-such folders are kept.
+``net.params`` (an ordinary Gluon file), ``trainer.params`` (the optimizer's arrays by parameter),
+``ema.params`` if there is an average of the weights, ``state.json`` (all other values), copies of
+the run's small text files, and ``manifest.json``.  ``checkpoint_files`` finds, checks and removes
+these folders.
 """
 
 import json
@@ -20,7 +20,7 @@ from gluon_asymmnet.utils.atomic import new_folder
 from gluon_asymmnet.weights.layouts import entries
 from gluon_asymmnet.weights.load import load_exact
 from gluon_asymmnet.weights.params_file import read_params, write_params
-from gluon_asymmnet.weights.states_file import inspect_states, load_states
+from gluon_asymmnet.weights.states_file import load_states
 
 EMA_FILE = "ema.params"
 
@@ -31,7 +31,7 @@ def save(
     """Write a checkpoint; ``checkpoint_files.clean_up`` removes older ones.
 
     Args:
-        state: what JSON can hold; ``best_step`` names the checkpoint of the best epoch.
+        state: values for JSON; ``best_step`` is the step of the best epoch's checkpoint.
         texts: further files of the checkpoint, by name.
         ema: the ``AveragedWeights`` of the net, if there are any.
 
@@ -52,7 +52,7 @@ def save(
 
 
 def load(checkpoint: Checkpoint, net, trainer, ema=None) -> dict:
-    """Put a checkpoint's arrays into ``net`` and ``trainer`` and return its state."""
+    """Load a checkpoint's arrays into ``net`` and ``trainer``; return its state."""
     load_exact(net, checkpoint.params)
     load_trainer(checkpoint.path / "trainer.params", net, trainer)
     state = checkpoint.read_state()
@@ -62,20 +62,20 @@ def load(checkpoint: Checkpoint, net, trainer, ema=None) -> dict:
 
 
 def net_arrays(net) -> dict[str, "mx.nd.NDArray"]:
-    """Return a network's arrays under their structural names, as NumPy arrays."""
+    """Return a network's arrays by structural name, as NumPy arrays."""
     return {
         n: p.data(p.list_ctx()[0]).asnumpy() for n, p in net._collect_params_with_prefix().items()
     }
 
 
 def not_finite(net) -> Optional[str]:
-    """Return the name of a parameter that holds something infinite or no number, or None."""
+    """Return the name of a parameter with an infinite value or a NaN, or None."""
     arrays = net_arrays(net)
     return next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
 
 
 def trainer_arrays(net, trainer) -> dict:
-    """Return the optimizer's arrays under ``parameter:number``, as NumPy arrays."""
+    """Return the optimizer's arrays by ``parameter:number``, as NumPy arrays."""
     found = {}
     states = trainer._updaters[0].states
     for index, name in _trained(net, trainer).items():
@@ -85,12 +85,12 @@ def trainer_arrays(net, trainer) -> dict:
 
 
 def load_trainer(path, net, trainer) -> None:
-    """Put the optimizer's arrays of a checkpoint into ``trainer``."""
+    """Load the optimizer's arrays of a checkpoint into ``trainer``."""
     put_trainer(read_params(path), path, net, trainer)
 
 
 def put_trainer(arrays: Mapping, path, net, trainer) -> None:
-    """Put what ``trainer_arrays`` returned back, on every device; errors name ``path``."""
+    """Load the arrays of ``trainer_arrays`` on every device; errors name ``path``."""
     names = _trained(net, trainer)
     known = {name for name in arrays if name.rsplit(":", 1)[0] in names.values()}
     if len(known) != len(arrays):
@@ -112,7 +112,7 @@ def put_trainer(arrays: Mapping, path, net, trainer) -> None:
 
 
 def _trained(net, trainer) -> dict[int, str]:
-    """Map the trainer's numbers to structural names, of parameters that are trained."""
+    """Map the trainer's indices to structural names, for parameters that are not frozen."""
     names = {id(p): n for n, p in net._collect_params_with_prefix().items()}
     return {i: names[id(p)] for i, p in enumerate(trainer._params) if p.grad_req != "null"}
 
@@ -127,24 +127,21 @@ def flat_state(state) -> list:
 
 
 def load_states_file(path, net, trainer, *, trust: bool) -> None:
-    """Put the states of a ``.states`` file into ``trainer``; its own settings stay.
+    """Load the states of a ``.states`` file into ``trainer``, without the file's settings.
 
     Args:
         net: a classifier of ours, whose parameters ``trainer`` trains.
-        trust: unpickling can run any code.
+        trust: allow unpickling, which can run any code.
 
     Raises:
         InputError: without ``trust``.
-        FormatError: if it is damaged, or fits the net in no order that is known.
+        FormatError: if it is damaged, or does not fit the net in a known order.
     """
     if not trust:
         raise InputError(
             f"{path} is a Python pickle, and loading it can run any code: add --trust if you know "
             f"who made it, or start from --resume-params alone"
         )
-    found = {name.split(".")[0] for name in inspect_states(path)["globals"]}
-    if "gluoncv" in found:  # learning-rate schedules of its scripts
-        pass
     try:
         loaded = load_states(path, trust=True)
         states = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -157,7 +154,7 @@ def load_states_file(path, net, trainer, *, trust: bool) -> None:
 
 
 def _named(path, by_position: Mapping[int, list], net, trainer) -> dict[str, np.ndarray]:
-    """Return ``{parameter:number: array}`` in the one order that fits."""
+    """Return ``{parameter:number: array}`` in the order that fits."""
     fitting = [
         {name: by_position[i] for i, name in order.items()}
         for order in _orders(net, trainer)
@@ -177,7 +174,7 @@ def _named(path, by_position: Mapping[int, list], net, trainer) -> dict[str, np.
 
 
 def _orders(net, trainer) -> Iterator[dict[int, str]]:
-    """Yield what the positions of trained parameters may mean."""
+    """Yield the known orders of parameters, as maps from position to name."""
     params = net._collect_params_with_prefix()
     names = {id(param): name for name, param in params.items()}
     layers = [entry.name for entry in entries(net.plan, net.output._channels)]
@@ -186,9 +183,9 @@ def _orders(net, trainer) -> Iterator[dict[int, str]]:
 
 
 def _fits(by_position: Mapping[int, list], order: Mapping[int, str], net) -> bool:
-    """Whether there are states of exactly the trained parameters, in their shapes.
+    """Return whether the states have the positions and shapes of the trained parameters.
 
-    Positions of running statistics have none, so that an order that is wrong hardly ever fits.
+    Running statistics have no state, so that a wrong order hardly ever fits.
     """
     params = net._collect_params_with_prefix()
     return by_position.keys() == order.keys() and all(

@@ -1,8 +1,8 @@
-"""Checkpoints as folders: which there are, whether they are whole, which may go.
+"""Checkpoint folders: list them, check them for damage, remove old ones.
 
-``checkpoints/step-000000123`` holds what ``train.checkpoint`` wrote, and ``manifest.json`` with
-the size and the SHA-256 of each of its files.  ``checkpoints/damaged-step-...`` was found damaged
-and is kept for a person to look at; nothing here reads it again.
+``checkpoints/step-000000123`` holds the files of ``train.checkpoint``, and ``manifest.json`` with
+the size and the SHA-256 of each.  A damaged checkpoint is renamed to ``damaged-step-...`` for
+inspection and never read again.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from gluon_asymmnet.errors import FormatError
-from gluon_asymmnet.utils.atomic import hidden_name
+from gluon_asymmnet.utils.atomic import hidden_name, write_text
 from gluon_asymmnet.utils.json_objects import parse_object
 
-MANIFEST = "manifest.json"
+MANIFEST, VALIDATION = "manifest.json", "validation.json"
 REQUIRED = ("net.params", "trainer.params", "state.json")
 _NAME = re.compile(r"step-(\d{9,18})")
 _ASIDE = "damaged-"
-_MOST_JSON = 1 << 26  # bytes; a state with the metrics of ten thousand epochs has a tenth of it
+_MAX_JSON = 1 << 26  # bytes; ten times the state of a run of ten thousand epochs
 
 
 class Checkpoint(NamedTuple):
@@ -38,19 +38,25 @@ class Checkpoint(NamedTuple):
         return self.path / "net.params"
 
     def read_state(self) -> dict:
-        """Return what is not an array: step, best score, sums.  Raises: FormatError, OSError."""
-        return _read_json(self.path / "state.json")
+        """Return the values that are not arrays: step, best score, sums, with the validation's.
+
+        Raises: FormatError, OSError.
+        """
+        state = _read_json(self.path / "state.json")
+        if VALIDATION in read_manifest(self.path / MANIFEST):
+            state.update(_read_json(self.path / VALIDATION))
+        return state
 
 
 class Damage(NamedTuple):
-    """A checkpoint that is not whole, and why."""
+    """A damaged checkpoint with the reason."""
 
     checkpoint: Checkpoint
     reason: str
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """Return the checkpoints, whole or not, oldest first."""
+    """Return the checkpoints, damaged ones included, oldest first."""
     found = ((path, _NAME.fullmatch(path.name)) for path in Path(folder).glob("step-*"))
     return sorted((Checkpoint(p, int(m[1])) for p, m in found if m), key=lambda c: c.step)
 
@@ -61,18 +67,35 @@ def list_set_aside(folder: Path) -> list[Path]:
 
 
 def latest(folder: Path) -> Optional[Checkpoint]:
-    """Return the newest checkpoint, looked at by nobody yet, or None."""
+    """Return the newest checkpoint without checking it, or None."""
     checkpoints = list_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
 
 
 def write_manifest(folder: Path, step: int) -> None:
-    """List every file of a checkpoint that is complete but for this."""
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)}
-        for path in sorted(folder.iterdir())
-    }
-    (folder / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1) + "\n")
+    """Write the manifest, the last file of a checkpoint."""
+    files = {path.name: _file_entry(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(_manifest_text(step, files))
+
+
+def _file_entry(path: Path) -> dict:
+    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _manifest_text(step: int, files: dict) -> str:
+    return json.dumps({"step": step, "files": files}, indent=1) + "\n"
+
+
+def add_validation(checkpoint: Checkpoint, state: dict) -> None:
+    """Add the results of a validation, which replace values of the checkpoint's state.
+
+    The new manifest comes last: until then the checkpoint is whole without them.
+    """
+    path, manifest = checkpoint.path / VALIDATION, checkpoint.path / MANIFEST
+    files = read_manifest(manifest)
+    write_text(path, json.dumps(state, indent=1) + "\n")
+    files[VALIDATION] = _file_entry(path)
+    write_text(manifest, _manifest_text(checkpoint.step, files))
 
 
 def read_manifest(path: Path) -> dict[str, dict]:
@@ -103,7 +126,7 @@ def read_manifest(path: Path) -> dict[str, dict]:
 
 
 def find_damage(checkpoint: Checkpoint) -> Optional[str]:
-    """Read a checkpoint through; return what is wrong with it, in words, or None."""
+    """Read a whole checkpoint; return the reason why it is damaged, or None."""
     path = checkpoint.path
     try:
         if not path.is_dir():
@@ -137,14 +160,14 @@ def _file_damage(path: Path, entry: dict) -> Optional[str]:
 
 
 class Search(NamedTuple):
-    """What a look for the newest good checkpoint found."""
+    """The result of the search for the newest good checkpoint."""
 
     good: Optional[Checkpoint]
     damaged: list[Damage]  # newer than ``good``, newest first
 
 
 def find_good(folder: Path) -> Search:
-    """Read checkpoints through, newest first, until one is whole.  Changes nothing."""
+    """Check checkpoints, newest first, until one is good.  Changes nothing."""
     damaged: list[Damage] = []
     for checkpoint in reversed(list_checkpoints(folder)):
         reason = find_damage(checkpoint)
@@ -155,7 +178,7 @@ def find_good(folder: Path) -> Search:
 
 
 def set_aside(checkpoint: Checkpoint) -> Path:
-    """Rename a damaged checkpoint, so that it is not met again; return its new path."""
+    """Rename a damaged checkpoint, so that it is not read again; return its new path."""
     path, number = checkpoint.path, 1
     aside = path.with_name(_ASIDE + path.name)
     while os.path.lexists(aside):
@@ -166,16 +189,16 @@ def set_aside(checkpoint: Checkpoint) -> Path:
 
 
 class Reading(NamedTuple):
-    """What reading one checkpoint through showed."""
+    """The result of a check of one checkpoint."""
 
     checkpoint: Checkpoint
-    reason: Optional[str]  # what is damaged, or None
+    reason: Optional[str]  # of the damage, or None
     epoch: Optional[int]  # of its last step; None if it is damaged
-    best: bool  # whether the newest whole one names it as that of the best epoch
+    best: bool  # whether it is that of the best epoch, according to the newest good one
 
 
 def read_through(folder: Path) -> list[Reading]:
-    """Read every checkpoint, oldest first.  One that a run removes meanwhile is left out."""
+    """Check every checkpoint, oldest first, except those that a run removes meanwhile."""
     found, best = [], None
     for checkpoint in reversed(list_checkpoints(folder)):
         reason = find_damage(checkpoint)
@@ -188,7 +211,7 @@ def read_through(folder: Path) -> list[Reading]:
 
 
 class Sorted(NamedTuple):
-    """Which checkpoints stay and which may go."""
+    """The checkpoints to keep, those to remove and the damaged ones."""
 
     kept: list[Checkpoint]
     removable: list[Checkpoint]
@@ -196,9 +219,9 @@ class Sorted(NamedTuple):
 
 
 def sort_out(folder: Path, keep: int) -> Sorted:
-    """Decide what the newest ``keep`` good checkpoints and that of the best epoch leave over.
+    """Keep the newest ``keep`` good checkpoints and that of the best epoch.
 
-    Damaged ones count for nothing.  Older ones than those kept are not read through.
+    Damaged ones do not count.  Checkpoints older than those to keep are not checked.
     """
     kept: list[Checkpoint] = []
     removable, damaged = [], []
@@ -220,7 +243,7 @@ def sort_out(folder: Path, keep: int) -> Sorted:
 def clean_up(folder: Path, keep: int) -> list[Damage]:
     """Remove all but the newest ``keep`` good checkpoints and that of the best epoch.
 
-    Returns: the damaged ones that were met; they were set aside.
+    Returns: the damaged ones among those checked; they are renamed.
     """
     found = sort_out(folder, keep)
     for damage in found.damaged:
@@ -231,7 +254,7 @@ def clean_up(folder: Path, keep: int) -> list[Damage]:
 
 
 def remove(checkpoint: Checkpoint) -> None:
-    """Delete a checkpoint: out of sight at once, so that a kill leaves no half of it."""
+    """Delete a checkpoint; it is hidden first, so that a kill leaves no partial one."""
     hidden = hidden_name(checkpoint.path)
     checkpoint.path.rename(hidden)
     shutil.rmtree(hidden)
@@ -256,6 +279,6 @@ def _digest(path: Path) -> str:
 
 def _read_json(path: Path) -> dict:
     """Read a JSON object.  Raises: FormatError naming the file without its folder, OSError."""
-    if path.stat().st_size > _MOST_JSON:
+    if path.stat().st_size > _MAX_JSON:
         raise FormatError(f"{path.name} is damaged: it has {path.stat().st_size} bytes")
     return parse_object(path.read_bytes(), f"{path.name} is damaged", "a JSON object")

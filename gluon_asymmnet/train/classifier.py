@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
@@ -30,12 +29,11 @@ from gluon_asymmnet.train import optimization as gradients
 from gluon_asymmnet.train.checkpoint import load_states_file, load_trainer
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.distillation import make_distillation
-from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
-from gluon_asymmnet.train.loop import Result, run
-from gluon_asymmnet.train.mixing import Mix, make_mixing
-from gluon_asymmnet.train.optimization import decay_rates, freeze_classifier, make_schedule
-from gluon_asymmnet.train.run_directory import FREE_SETTINGS, open_run
-from gluon_asymmnet.utils.doctor import environment
+from gluon_asymmnet.train.loop import Result, run_in
+from gluon_asymmnet.train.mixing import Mixup, make_mixing
+from gluon_asymmnet.train.optimization import decay_rates, freeze_classifier
+from gluon_asymmnet.train.run_directory import FREE_SETTINGS
+from gluon_asymmnet.train.task import Task, training_devices
 from gluon_asymmnet.weights.load import load_published, load_weights
 
 SMOOTHING = 0.1  # fixed in the authors' train.py
@@ -49,39 +47,30 @@ _DATASETS = {
 
 
 def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
-    """Train as ``config`` says, or go on where a run of the same config stopped.
+    """Train with the settings of ``config``, or resume an interrupted run of the same settings.
 
     Args:
-        workers: who does it together, from ``distributed.group``; each calls this.
+        workers: the processes that train together, from ``distributed.group``; each calls this.
 
     Raises:
         InputError: for data, weights or settings that do not fit together.
         RunError: if the loss is not finite.
     """
-    devices = _devices(config.num_gpus)
-    task = ClassifierTask(config, devices, workers)
+    task = ClassifierTask(config, training_devices(range(config.num_gpus)), workers)
     if config.dry_run:
         return _dry_run(task, config)
+    task.synchronize_workers()
     name = f"{config.model_name}_{config.tag_name}"
-    task.agree()
-    path = Path(config.save_dir) / config.dataset / name
-    directory = open_run(path, config, environment(), workers)
-    try:
-        if workers.rank == 0:
-            task.card.save(directory.path / "card.json")
-        task.skipped.log_to(directory.path, directory.add_event, workers.rank)
-        return run(task, config, directory, task.describe)
-    finally:
-        directory.close()
+    return run_in(Path(config.save_dir) / config.dataset / name, task)
 
 
-class ClassifierTask:
-    """The network, its data and its update, for ``loop.run``."""
+class ClassifierTask(Task):
+    """The training of an image classifier."""
 
     def __init__(self, config: ClassifierConfig, devices, workers: Workers = ALONE):
-        self.config, self.devices, self.workers = config, devices, workers
+        super().__init__(config, devices, workers)
         self.own_images = config.batch_size * len(devices) * config.accumulate
-        self.images_per_step = self.own_images * workers.world_size
+        images_per_step = self.own_images * workers.world_size
         self.metric = "RMSE" if config.mixes else "accuracy"
         self._spec = ModelSpec.parse(
             config.model, width=config.width, rate=config.rate,
@@ -92,38 +81,38 @@ class ClassifierTask:
         expected, images = _DATASETS[config.dataset]
         self.classes = check_labels(source, expected, allowed=config.max_bad_records)
         self.class_names = source.class_names
-        self._facts = {"training images": len(source), "classes": self.classes}
+        self._data_facts = {"training images": len(source), "classes": self.classes}
         images = config.num_training_samples or len(source)
         if images > len(source):
             raise InputError(
                 f"--num-training-samples {images}: the training set has only {len(source)} images"
             )
-        if images < self.images_per_step:
+        if images < images_per_step:
+            times = f", {config.accumulate} times" if config.accumulate > 1 else ""
             raise InputError(
-                f"a batch of {self.images_per_step} images ({config.batch_size} on each of "
-                f"{len(devices) * workers.world_size} devices{_times(config.accumulate)}) is "
-                f"larger than the training set of {images}: lower --batch-size"
+                f"a batch of {images_per_step} images ({config.batch_size} on each of "
+                f"{len(devices) * workers.world_size} devices{times}) is larger than the training "
+                f"set of {images}: lower --batch-size"
             )
-        self.steps_per_epoch = images // self.images_per_step
-        self.first_step = config.resume_epoch * self.steps_per_epoch
-        self.skipped = SkippedRecords(config.max_bad_records)
-        self._input = self._training_input(source)
         self._validation = _validation_source(config)
         if self._validation is not None:
             check_labels(self._validation, self.classes)
-        scale = self.images_per_step / config.lr_base_batch if config.lr_base_batch else 1
+        scale = images_per_step / config.lr_base_batch if config.lr_base_batch else 1
         self.peak_lr = config.lr * scale
-        self.schedule = make_schedule(config, self.steps_per_epoch, self.peak_lr)
         self.loss_scale = FP16_LOSS_SCALE if config.dtype == "float16" else 1
-        self._loss = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
+        self._entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
         self._distillation = make_distillation(config, self.classes, self.class_names, devices)
-        self.net = self._make_net()
-        self.trainer = self._make_trainer()
-        self.ema = make_average(self.net, config)
-        self._judged = self._new_net()
-        self._judged.initialize(ctx=devices[0])
-        if devices[0].device_type == "cpu":
-            set_graph_mode(self._judged, INFERENCE)
+        self._build(
+            "nag", images_per_step=images_per_step, steps_per_epoch=images // images_per_step,
+            first_epoch=config.resume_epoch, peak_lr=self.peak_lr,
+            multi_precision=config.dtype == "float16",
+        )  # fmt: skip
+        if config.resume_states.endswith(".states"):
+            load_states_file(config.resume_states, self.net, self.trainer, trust=config.trust)
+        elif config.resume_states:
+            load_trainer(config.resume_states, self.net, self.trainer)
+        self.skipped = SkippedRecords(config.max_bad_records)
+        self._input = self._training_input(source)
 
     def _training_input(self, source):
         config = self.config
@@ -154,7 +143,7 @@ class ClassifierTask:
 
     @property
     def card(self) -> Card:
-        """What an evaluation or an export of this run has to know."""
+        """The model card, which evaluation and export of this run read."""
         config = self.config
         cost = count_model(self._spec, classes=self.classes, input_size=config.input_size)
         return Card.of(
@@ -180,79 +169,76 @@ class ClassifierTask:
             f"{self.devices[0].device_type}(s), peak lr {self.peak_lr:g}{scaled}"
         )
 
-    def agree(self) -> None:
-        """Let all workers start from the same weights, on the same data, with the same settings."""
+    def synchronize_workers(self) -> None:
+        """Check that all workers have the same data and settings; copy worker 0's weights to all.
+
+        Raises: InputError if they differ.
+        """
         settings = dataclasses.asdict(self.config)
         decisive = {k: v for k, v in settings.items() if k not in FREE_SETTINGS}
-        self.workers.check_same("task", {**self._facts, **decisive})
+        self.workers.check_same("task", {**self._data_facts, **decisive})
         self.workers.share_parameters(self.net)
 
-    def batches(self, epoch: int, first_step: int):
-        """Yield an epoch's batches from a step on."""
-        return self._input.epoch(epoch, first_step)
-
     def step(self, batch, epoch: int, rng: np.random.Generator):
-        """Do one update; return this worker's sums of loss and metric, not waited for."""
-        outputs = []
-        for data, label in self._parts(batch):
-            outputs += self._backward(data, label, self._draw_mix(epoch, rng))
-        self._update()
+        """Do one update; return the sums of loss and metric, as ``Task.step``."""
+        config, outputs = self.config, []
+        for images, labels in self._passes(batch):
+            mixup = self._sample_mixup(epoch, rng)
+            inputs = [
+                self._with_targets(mixup, image, label)
+                for image, label in zip(self._split(images), self._split(labels))
+            ]
+            losses = []
+            with mx.autograd.record():
+                for image, label, target, soft_target in inputs:
+                    logits = self.net(image.astype(config.dtype, copy=False))
+                    loss = self._loss(logits, target, soft_target)
+                    losses.append(loss * self.loss_scale)
+                    outputs.append((logits, label, target, loss))
+            mx.autograd.backward(losses)
+        scale = self.images_per_step * self.loss_scale
+        self.trainer.allreduce_grads()  # over this worker's devices
+        self.workers.sum_gradients(self.trainer)
+        if config.clip_norm:
+            gradients.clip_norm(self.trainer, config.clip_norm * scale)
+        self.trainer.update(scale)
+        if config.accumulate > 1:
+            gradients.clear(self.net)
         return self._sums(outputs)
 
-    def _parts(self, batch):
-        """Cut a step's images into those of one backward pass each."""
-        number = self.config.accumulate
-        if number == 1:
-            yield batch.data, batch.label
-            return
-        length = self.own_images // number
+    def _passes(self, batch):
+        """Yield the images and labels of each forward and backward pass of a step."""
+        length = self.own_images // self.config.accumulate
         for first in range(0, self.own_images, length):
             yield batch.data[first : first + length], batch.label[first : first + length]
 
-    def _draw_mix(self, epoch: int, rng: np.random.Generator) -> Mix:
+    def _split(self, array) -> list:
+        """Return the part of each device."""
+        return mx.gluon.utils.split_and_load(mx.nd.array(array), self.devices)
+
+    def _sample_mixup(self, epoch: int, rng: np.random.Generator) -> Mixup:
         if epoch >= self.config.num_epochs - self.config.mixup_off_epoch:
-            return Mix()
-        return self._mixing.draw(self.config.input_size, rng)
+            return Mixup()
+        return self._mixing.sample(self.config.input_size, rng)
 
-    def _backward(self, data, label, mix: Mix) -> list:
-        """Put the gradients in place; return what ``_sums`` wants, of each device."""
-        split = mx.gluon.utils.split_and_load
-        images = [mix.images(part) for part in split(mx.nd.array(data), self.devices)]
-        labels = split(mx.nd.array(label), self.devices)
-        targets = [mix.labels(self._target(part)) for part in labels]
-        teacher = self._distillation
-        soft = [teacher.soft_target(image) for image in images] if teacher else [None] * len(images)
-        outputs, losses = [], []
-        with mx.autograd.record():
-            for image, label, target, hint in zip(images, labels, targets, soft):
-                logits = self.net(image.astype(self.config.dtype, copy=False))
-                loss = self._loss_of(logits, target, hint)
-                losses.append(loss * self.loss_scale)
-                outputs.append((logits, label, target, loss))
-        mx.autograd.backward(losses)
-        return outputs
-
-    def _loss_of(self, logits, target, hint):
-        target = target.astype(self.config.dtype, copy=False)
-        if hint is None:
-            return self._loss(logits, target)
-        return self._distillation.loss(logits, target, hint.astype(self.config.dtype, copy=False))
-
-    def _update(self) -> None:
-        scale = self.images_per_step * self.loss_scale
-        self.trainer.allreduce_grads()  # of this worker's devices
-        self.workers.sum_gradients(self.trainer)
-        if self.config.clip_norm:
-            gradients.clip_norm(self.trainer, self.config.clip_norm * scale)
-        self.trainer.update(scale)
-        if self.config.accumulate > 1:
-            gradients.clear(self.net)
+    def _with_targets(self, mixup: Mixup, image, label) -> tuple:
+        """Return mixed images, labels, target and the teacher's soft target, or None."""
+        image = mixup.images(image)
+        soft_target = self._distillation.soft_target(image) if self._distillation else None
+        return image, label, mixup.labels(self._target(label)), soft_target
 
     def _target(self, label):
         """Return ``(N, classes)`` probabilities, smoothed."""
         eta = SMOOTHING if self.config.label_smoothing else 0
         low = eta / self.classes
         return label.one_hot(self.classes, on_value=1 - eta + low, off_value=low)
+
+    def _loss(self, logits, target, soft_target):
+        target = target.astype(self.config.dtype, copy=False)
+        if soft_target is None:
+            return self._entropy(logits, target)
+        soft_target = soft_target.astype(self.config.dtype, copy=False)
+        return self._distillation.loss(logits, target, soft_target)
 
     def _sums(self, outputs):
         pairs = []
@@ -266,24 +252,7 @@ class ClassifierTask:
             pairs.append(pair.reshape(2).as_in_context(self.devices[0]))
         return mx.nd.add_n(*pairs)
 
-    def validate(self, epoch: int) -> Optional[dict[str, float]]:
-        """Return top-1, top-5 and loss on the validation set; with an average, its own, too.
-
-        A copy of the net is judged: in inference oneDNN changes the layout of the weights it meets,
-        in the background, and training after it would no longer repeat bit for bit.
-        """
-        if self._validation is None:
-            return None
-        params = self.net._collect_params_with_prefix()
-        scores = self._scores({n: param.data(self.devices[0]) for n, param in params.items()})
-        if self.ema:
-            averaged = self._scores(self.ema.arrays)
-            scores.update({METRIC_PREFIX + name: score for name, score in averaged.items()})
-        return scores
-
-    def _scores(self, weights: dict) -> dict[str, float]:
-        for name, param in self._judged._collect_params_with_prefix().items():
-            param.set_data(weights[name])
+    def _evaluate(self, epoch) -> dict[str, float]:
         return evaluate_distributed(
             self.workers, self._predict, self._validation, classes=self.classes,
             preprocessing=self.card.preprocessing, batch_size=self.config.batch_size,
@@ -292,7 +261,7 @@ class ClassifierTask:
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
         batch = mx.nd.array(images, ctx=self.devices[0], dtype=self.config.dtype)
-        return self._judged(batch).astype("float32").asnumpy()
+        return self._eval_net(batch).astype("float32").asnumpy()
 
     def _new_net(self):
         config = self.config
@@ -312,7 +281,6 @@ class ClassifierTask:
         config, net = self.config, self._new_net()
         if self.devices[0].device_type == "cpu":
             set_graph_mode(net, TRAINING)
-        mx.random.seed(config.seed)
         net.initialize(mx.init.MSRAPrelu(), ctx=self.devices)
         if config.use_pretrained:
             load_published(net, skip_output=self.classes != IMAGENET_CLASSES)
@@ -323,33 +291,13 @@ class ClassifierTask:
             decay_rates(net, config.layer_decay)
         if config.accumulate > 1:
             gradients.set_accumulation(net)
-        if config.no_wd:
-            for param in net.collect_params(".*beta|.*gamma|.*bias").values():
-                param.wd_mult = 0.0
         return net
 
-    def _make_trainer(self):
-        config = self.config
-        trainer = mx.gluon.Trainer(
-            self.net.collect_params(), "nag",
-            {"wd": config.wd, "momentum": config.momentum, "learning_rate": self.schedule(1),
-             "multi_precision": config.dtype == "float16"},
-            update_on_kvstore=False,
-        )  # fmt: skip
-        if config.resume_states.endswith(".states"):
-            load_states_file(config.resume_states, self.net, trainer, trust=config.trust)
-        elif config.resume_states:
-            load_trainer(config.resume_states, self.net, trainer)
-        return trainer
-
-
-def _devices(num_gpus: int) -> list:
-    found = mx.context.num_gpus()
-    if num_gpus > found:
-        built = "CUDA" in [f.name for f in mx.runtime.feature_list() if f.enabled]
-        why = f"this machine offers {found}" if built else "this MXNet is built without CUDA"
-        raise InputError(f"--num-gpus {num_gpus}: {why}; use --num-gpus {found}")
-    return [mx.gpu(i) for i in range(num_gpus)] or [mx.cpu()]
+    def _make_eval_net(self):
+        net = self._new_net()
+        if self.devices[0].device_type == "cpu":
+            set_graph_mode(net, INFERENCE)
+        return net
 
 
 def _training_source(config: ClassifierConfig):
@@ -368,10 +316,6 @@ def _validation_source(config: ClassifierConfig):
     if config.reads_folders:
         return open_source(folder=str(Path(config.data_dir) / "val"))
     return open_source(rec=config.rec_val, idx=config.rec_val_idx) if config.rec_val else None
-
-
-def _times(accumulate: int) -> str:
-    return f", {accumulate} times" if accumulate > 1 else ""
 
 
 def _dry_run(task: ClassifierTask, config: ClassifierConfig) -> Result:

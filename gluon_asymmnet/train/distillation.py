@@ -1,4 +1,4 @@
-"""A trained network as teacher: its probabilities stand beside the true labels.
+"""Distillation: a teacher network's probabilities as targets, besides the labels.
 
 Source: Hinton et al. 2015, arXiv:1503.02531, in the form of GluonCV's
 ``DistillationSoftmaxCrossEntropyLoss``, whose ``temperature`` and ``hard_weight`` these are.
@@ -18,7 +18,7 @@ from gluon_asymmnet.weights.load import load_exact
 
 
 class Teacher(NamedTuple):
-    """A network that is asked, and what it was trained on."""
+    """A trained network with its classes, input size and normalisation."""
 
     predict: Callable  # (n, 3, size, size) float32 array of MXNet to (n, classes) logits of it
     classes: int
@@ -27,17 +27,17 @@ class Teacher(NamedTuple):
     normalization: Normalization
 
     def __call__(self, images, student: Normalization):
-        """Return logits for a batch as the student sees it, augmented, mixed and normalised.
+        """Return logits for a batch of the student: augmented, mixed and normalised.
 
-        Another normalisation is exchanged, which mixing does not disturb; another size is made
-        by bilinear interpolation.
+        The images are converted to the teacher's normalisation, which is exact for mixed images,
+        too, and resized to its input size by bilinear interpolation.
 
         Args:
             images: ``(n, 3, H, H)`` array of MXNet.
         """
         images = images.astype("float32", copy=False)
         if student != self.normalization:
-            images = _exchanged(images, student, self.normalization)
+            images = _renormalize(images, student, self.normalization)
         if images.shape[2] != self.size:
             images = mx.nd.contrib.BilinearResize2D(images, height=self.size, width=self.size)
         return self.predict(images)
@@ -47,10 +47,10 @@ class Distillation:
     """The loss of a student.
 
     Args:
-        teacher: who is asked.
-        temperature: divides the logits of both; the gradient is scaled back by its square.
-        hard_weight: share of the true labels, from 0 to below 1.
-        student: the normalisation of the images that come in.
+        teacher: the trained network.
+        temperature: divides the logits of both; its square scales the loss back.
+        hard_weight: weight of the labels in the loss, at least 0 and below 1.
+        student: the normalisation of the student's images.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Distillation:
 
 
 def make_distillation(config, classes: int, class_names, devices) -> Optional[Distillation]:
-    """Return the distillation that ``config``, a ``ClassifierConfig``, asks for, or None.
+    """Return the distillation that ``config``, a ``ClassifierConfig``, requests, or None.
 
-    Raises: InputError, FormatError, FileNotFoundError if the teacher cannot be read or does not
-        know the same classes.
+    Raises: InputError, FormatError, FileNotFoundError if the teacher cannot be read or has
+        other classes.
     """
     if not config.teacher:
         return None
@@ -90,8 +90,7 @@ def make_distillation(config, classes: int, class_names, devices) -> Optional[Di
         )
     if teacher.classes != classes:
         raise InputError(
-            f"--teacher {config.teacher} knows {teacher.classes} classes, the training set has "
-            f"{classes}"
+            f"--teacher {config.teacher} has {teacher.classes} classes, the training set {classes}"
         )
     for number, (theirs, ours) in enumerate(zip(teacher.class_names or (), class_names or ())):
         if theirs != ours:
@@ -124,11 +123,10 @@ def open_teacher(path, devices, threads: int = 0) -> Teacher:
 def gluoncv_teacher(name: str, params: str, classes: int, size: int, devices) -> Teacher:
     """Build a model of GluonCV's zoo.
 
-    It is taken to be trained with the normalisation of GluonCV's own training script, and sees
-    images of the student's ``size``.
+    It gets images of the student's ``size``, in the normalisation of GluonCV's training script.
 
     Args:
-        params: its weights; empty: those that GluonCV downloads, of ImageNet's 1,000 classes.
+        params: its weights; empty: those of ImageNet's 1,000 classes, which GluonCV downloads.
     """
     from gluon_asymmnet._mxnet import gluoncv
 
@@ -155,7 +153,7 @@ def gluoncv_teacher(name: str, params: str, classes: int, size: int, devices) ->
 
 
 def _classes(net, name: str, size: int, device) -> int:
-    """Ask for one image; this also lets the net find its shapes."""
+    """Return the number of classes from one forward pass, which also infers the shapes."""
     try:
         logits = net(mx.nd.zeros((1, 3, size, size), ctx=device))
     except (mx.base.MXNetError, ValueError) as error:
@@ -166,7 +164,7 @@ def _classes(net, name: str, size: int, device) -> int:
     return logits.shape[1]
 
 
-def _exchanged(images, old: Normalization, new: Normalization):
+def _renormalize(images, old: Normalization, new: Normalization):
     """Return images normalised by ``new`` instead of ``old``."""
     old_mean, old_std, new_mean, new_std = (np.float64(v) for v in (*old, *new))
 

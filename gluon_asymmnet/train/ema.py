@@ -12,8 +12,9 @@ METRIC_PREFIX = "ema_"  # of the average's metrics
 def decay_of(update: int, decay: float, power: float) -> float:
     """Return the decay of an update, counted from 1: ``min(decay, 1 - update ** -power)``.
 
-    The first is 0, so that the average starts as the weights after the first update and not as
-    random ones.  With power 3/4 it reaches 0.999 after 10,000 updates and 0.9999 after 215,443.
+    The first decay is 0, so that the average starts from the weights after the first update, not
+    from random ones.  With power 3/4 the decay reaches 0.999 after 10,000 updates and 0.9999 after
+    215,443.
 
     Args:
         power: of the warm-up; 0: none.
@@ -36,7 +37,7 @@ class AveragedWeights:
         decay, power: as ``decay_of`` takes them.
 
     Attributes:
-        best, best_epoch: of the average's validations.
+        best, best_epoch: first metric and epoch of the average's best validation.
     """
 
     def __init__(self, net, decay: float, power: float):
@@ -47,11 +48,11 @@ class AveragedWeights:
         self.best_epoch: Optional[int] = None
 
     def _value(self, name: str):
-        """Return an array as it is after the last update, not waited for.
+        """Return an array as it is after the last update; asynchronous.
 
         In MXNet 1.9.1 the backward pass of batch normalisation writes the running statistics
-        without the engine's knowledge, so that who reads them gets old or new ones as it happens.
-        The same operator gives gamma's gradient: what reads the updated gamma comes after it.
+        without the engine's knowledge, so that a reader gets old or new ones.  The same operator
+        computes gamma's gradient: an operation that reads the updated gamma runs after it.
         """
         value = self._single(name)
         layer, _, kind = name.rpartition(".")
@@ -65,7 +66,7 @@ class AveragedWeights:
         return param.data(param.list_ctx()[0]).astype("float32", copy=False)
 
     def update(self, update: int) -> None:
-        """Take the weights in; ``update`` counts from 1.  Not waited for.
+        """Add the weights after an update, counted from 1, to the average.  Asynchronous.
 
         The average moves by a share of its distance, ``a += (1 - d) * (w - a)``: ``d * a`` rounds
         ``d`` itself, and for 0.9999 that alone would change the average by 0.03 %.
@@ -74,8 +75,8 @@ class AveragedWeights:
         for name, average in self.arrays.items():
             average += share * (self._value(name) - average)
 
-    def judge(self, validation: dict[str, float], epoch: int) -> bool:
-        """Note the metrics of a validation; return whether the average is better than ever."""
+    def update_best(self, validation: dict[str, float], epoch: int) -> bool:
+        """Compare a validation with the best one; return whether it is the new best."""
         score = next((v for name, v in validation.items() if name.startswith(METRIC_PREFIX)), None)
         if score is None or (self.best is not None and score <= self.best):
             return False
@@ -84,7 +85,7 @@ class AveragedWeights:
 
     @property
     def state(self) -> dict:
-        """What ``load`` wants back besides the arrays; JSON can hold it."""
+        """The values besides the arrays that ``load`` restores, for JSON."""
         return {"best": self.best, "best_epoch": self.best_epoch}
 
     def as_numpy(self) -> dict:
@@ -92,7 +93,7 @@ class AveragedWeights:
         return {name: array.asnumpy() for name, array in self.arrays.items()}
 
     def load(self, path, state: dict) -> None:
-        """Go on from what ``as_numpy`` and ``state`` gave.
+        """Restore the arrays of a file of ``as_numpy``, and ``state``.
 
         Raises: FormatError if the file is damaged or holds another network.
         """
@@ -106,5 +107,5 @@ class AveragedWeights:
 
 
 def make_average(net, config) -> Optional[AveragedWeights]:
-    """Return the average that ``config`` asks for, or None."""
+    """Return the average that ``config`` requests, or None."""
     return AveragedWeights(net, config.ema, config.ema_power) if config.ema else None

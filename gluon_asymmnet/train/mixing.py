@@ -1,4 +1,4 @@
-"""Mixup and CutMix: which part of a batch is replaced by the batch reversed."""
+"""Mixup and CutMix: mix a batch with the same batch in reverse order."""
 
 from typing import NamedTuple, Optional
 
@@ -19,11 +19,11 @@ class Box(NamedTuple):
         return (self.bottom - self.top) * (self.right - self.left)
 
 
-class Mix(NamedTuple):
-    """What one batch is mixed with: its own images in reverse order."""
+class Mixup(NamedTuple):
+    """How one batch is mixed with its reverse, by mixup or CutMix."""
 
-    share: float = 1  # of an image itself, and of its label
-    box: Optional[Box] = None  # CutMix: only these pixels are the other image's
+    share: float = 1  # weight of an image, and of its label; the rest is the other's
+    box: Optional[Box] = None  # CutMix: these pixels come from the other image
 
     def images(self, batch):
         """Return the images mixed; ``(N, C, H, W)``, a NumPy or MXNet array, left as it is."""
@@ -43,7 +43,7 @@ class Mix(NamedTuple):
 
 
 class Mixing(NamedTuple):
-    """How often and how strongly batches are mixed, drawn once per batch.
+    """The distribution of mixup and CutMix, sampled once per batch.
 
     Source: arXiv:1710.09412 (mixup), arXiv:1905.04899 (CutMix); both together, and the names of
     the last two, as timm's ``Mixup`` with ``mode="batch"``.
@@ -54,26 +54,26 @@ class Mixing(NamedTuple):
     prob: float = 1.0  # share of batches that are mixed
     switch_prob: float = 0.5  # share of CutMix among these, if there are both
 
-    def draw(self, size: int, rng: np.random.Generator) -> Mix:
-        """Draw for a batch of images of ``size`` pixels."""
+    def sample(self, size: int, rng: np.random.Generator) -> Mixup:
+        """Sample the mixup of one batch; ``size``: height and width of its images, pixels."""
         if not self.mixup_alpha and not self.cutmix_alpha:
-            return Mix()
+            return Mixup()
         if self.prob < 1 and rng.random() >= self.prob:
-            return Mix()
+            return Mixup()
         cut = self.cutmix_alpha > 0
         if cut and self.mixup_alpha:
             cut = rng.random() < self.switch_prob
         if not cut:
-            return Mix(float(rng.beta(self.mixup_alpha, self.mixup_alpha)))
+            return Mixup(float(rng.beta(self.mixup_alpha, self.mixup_alpha)))
         box = random_box(size, float(rng.beta(self.cutmix_alpha, self.cutmix_alpha)), rng)
-        return Mix(1 - box.area / size**2, box)
+        return Mixup(1 - box.area / size**2, box)
 
 
 def random_box(size: int, share: float, rng: np.random.Generator) -> Box:
-    """Draw a square of about ``1 - share`` of an image of ``size`` pixels, cut off at its border.
+    """Sample a square of about ``1 - share`` of an image of ``size`` pixels, clipped to the image.
 
-    Its centre is uniform over the image, so it may be smaller, down to nothing: labels go by what
-    is left of it.  Source: arXiv:1905.04899, equation 2.
+    Its centre is uniform over the image, so clipping may leave less, down to nothing; the labels
+    are weighted by the area that is left.  Source: arXiv:1905.04899, equation 2.
     """
     side = int(size * np.sqrt(1 - share))
     y, x = (int(v) for v in rng.integers(size, size=2))
@@ -85,7 +85,7 @@ def random_box(size: int, share: float, rng: np.random.Generator) -> Box:
 
 
 def make_mixing(config) -> Mixing:
-    """Return what ``config``, a ``ClassifierConfig``, asks for."""
+    """Return the mixing that ``config``, a ``ClassifierConfig``, requests."""
     return Mixing(
         config.mixup_alpha if config.mixup else 0.0,
         config.cutmix,

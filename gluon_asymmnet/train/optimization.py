@@ -1,4 +1,4 @@
-"""Fine-tuning: parts of a network that stay as they are, and early ones that learn slowly."""
+"""Learning-rate schedule, frozen stages, layer decay, gradient clipping and accumulation."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ def stages_of(stem, blocks: Sequence, plan) -> list[list]:
     """Return a backbone's blocks by stride: 2 with the stem, 4, 8, 16, 32.
 
     Args:
-        blocks: all of ``plan.blocks``, or the first so many.
+        blocks: all of ``plan.blocks``, or the first ones.
     """
     stages: list[list] = [[stem]]
     first = 0
@@ -29,14 +29,14 @@ def stages_of(stem, blocks: Sequence, plan) -> list[list]:
 
 
 def freeze(stages) -> None:
-    """Leave stages as they are: no updates, and no new statistics.  Before their first pass."""
+    """Freeze stages: no updates, and no new statistics.  Call it before their first pass."""
     for block in itertools.chain(*stages):
         block.collect_params().setattr("grad_req", "null")
         freeze_norms(block)
 
 
 def freeze_norms(net) -> None:
-    """Leave all batch normalisation as it is, its statistics too.  Before its first pass."""
+    """Freeze all batch normalisation with its statistics.  Call it before the first pass."""
     net.apply(_fix)
 
 
@@ -47,13 +47,13 @@ def _fix(block) -> None:
 
 
 def freeze_classifier(net, stages: int, *, norms: bool) -> None:
-    """Leave parts of an ``AsymmNet`` as they are.
+    """Freeze parts of an ``AsymmNet``.
 
     Args:
-        stages: how many, from the picture on; 6: all but the classifier.
-        norms: all batch normalisation.
+        stages: number of first stages to freeze; 6: all but the classifier.
+        norms: also freeze all batch normalisation.
 
-    Raises: InputError if some of the stages are meant, and the net is another.
+    Raises: InputError for some of the stages of another network, which has none.
     """
     features = net.features
     if stages:
@@ -63,9 +63,9 @@ def freeze_classifier(net, stages: int, *, norms: bool) -> None:
 
 
 def decay_rates(net, decay: float) -> None:
-    """Let each of an ``AsymmNet``'s stages learn at ``decay`` times the rate of the next one.
+    """Set the learning rate of each stage of an ``AsymmNet`` to ``decay`` times the next one's.
 
-    The classifier has the full rate, what is between it and the last stage ``decay`` times it.
+    The classifier has the full rate, the layers between it and the last stage ``decay`` times it.
     """
     late = [net.features.squeeze, net.features.hidden]
     for depth, blocks in enumerate(reversed([*_stages(net), late]), start=1):
@@ -76,8 +76,8 @@ def decay_rates(net, decay: float) -> None:
 def _stages(net) -> list[list]:
     if not hasattr(net, "plan"):
         raise InputError(
-            f"{net.prefix.rstrip('_')} has no stages that --freeze-stages or --layer-decay could "
-            f"tell apart; --freeze-stages {STAGES + 1}, all but the classifier, and --freeze-bn do"
+            f"{net.prefix.rstrip('_')} has no stages for --freeze-stages or --layer-decay; use "
+            f"--freeze-stages {STAGES + 1} (all but the classifier) or --freeze-bn"
         )
     return stages_of(net.features.stem, net.features.blocks, net.plan)
 
@@ -85,11 +85,11 @@ def _stages(net) -> list[list]:
 def clip_norm(trainer, bound: float) -> None:
     """Scale the gradients down to a norm of at most ``bound``, over all parameters together.
 
-    Call it between ``trainer.allreduce_grads`` and ``trainer.update``.  What is not finite stays
-    so, and reaches the weights and the next loss, which stops the run.  Nothing is waited for.
+    Call it between ``trainer.allreduce_grads`` and ``trainer.update``.  Values that are
+    not finite stay so, and make the next loss not finite, which stops the run.  Asynchronous.
 
     Args:
-        bound: in units of the gradients as they are: times what ``update`` divides them by.
+        bound: of the gradients as they are, that is multiplied by the divisor of ``update``.
 
     Source: arXiv:1211.5063, section 3.2, in the form of ``torch.nn.utils.clip_grad_norm_``.
     MXNet's ``clip_global_norm`` squares in the gradients' own precision, which overflows in
@@ -105,7 +105,7 @@ def clip_norm(trainer, bound: float) -> None:
 
 
 def set_accumulation(net) -> None:
-    """Let backward passes add to the gradients until ``clear`` is called."""
+    """Make backward passes add to the gradients until ``clear`` is called."""
     for param in net.collect_params().values():
         if param.grad_req != "null":
             param.grad_req = "add"

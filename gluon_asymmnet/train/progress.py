@@ -1,4 +1,4 @@
-"""How far a run is and when it will end: for the log, the bar and ``asymmnet status``."""
+"""Progress of a run: time left, the progress file, TensorBoard and curves."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ PROGRESS_FILE = "progress.json"
 
 
 class TimeLeft(NamedTuple):
-    """Seconds until the end, with the validations that are still to come."""
+    """Seconds until the end of the epoch and of the run, validations included."""
 
     epoch: float
     run: float
@@ -21,10 +21,10 @@ class TimeLeft(NamedTuple):
 def time_left(
     step: int, steps_per_epoch: int, epochs: int, step_seconds: float, validation_seconds: float
 ) -> TimeLeft:
-    """Return what is left after ``step`` updates, the running epoch's last one not being done.
+    """Return the time left after ``step`` updates, the last of them within the running epoch.
 
     Args:
-        step_seconds, validation_seconds: of one update, and of what follows an epoch.
+        step_seconds, validation_seconds: time of one update, and of one validation.
     """
     epoch, done = divmod(step - 1, steps_per_epoch)
     here = (steps_per_epoch - done - 1) * step_seconds + validation_seconds
@@ -35,7 +35,7 @@ def time_left(
 def write_progress(folder: Path, left: TimeLeft, **values) -> None:
     """Replace the progress file of a run directory.
 
-    It is for information: a full disk ends the run where something is lost, not here.
+    Errors of the disk are ignored: the file is only for information.
     """
     content = {"time": time.time(), **values, "epoch_ends_in": left.epoch, "run_ends_in": left.run}
     with contextlib.suppress(OSError):
@@ -48,12 +48,12 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-class Board:
-    """Scalars over epochs, in ``folder``.
+class TensorBoard:
+    """Writer of scalars over epochs, as an event file in ``folder``.
 
     Args:
-        purge_step: the first epoch of this process; TensorBoard forgets what earlier ones wrote
-            from there on.
+        purge_step: the first epoch of this process; TensorBoard drops values that an earlier
+            process wrote for it and later ones.
 
     Raises: OSError if the disk is full.
     """
@@ -74,7 +74,7 @@ class Board:
         self._write(step=epoch, summary=scalar(name, value))
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Flush and close the file."""
         with naming(self._folder):
             self._writer.close()
 

@@ -1,4 +1,4 @@
-"""A run's directory: its settings, log, metrics and events, and what a resume finds there."""
+"""The directory of a run: settings, log, metrics, events, and the checkpoint to resume from."""
 
 import contextlib
 import datetime
@@ -25,9 +25,8 @@ from gluon_asymmnet.utils.atomic import naming, remove_leftovers, write_text
 from gluon_asymmnet.utils.json_objects import read_json_lines
 from gluon_asymmnet.utils.settings import from_json, to_json
 
-# Settings that may change between a run and its continuation: they do not decide its result.
-# A run may be moved, too.
-# The number of threads does, in the last digits, and still may: machines are not all alike.
+# Settings that may differ when a run is resumed, because they do not change its result; the number
+# of threads changes only the last digits.  A run may be moved, too.
 FREE_SETTINGS = frozenset({
     "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "keep_last",
     "resume", "logging_file", "dry_run", "recipe", "save_dir", "save_prefix", "tag_name",
@@ -36,15 +35,15 @@ FREE_SETTINGS = frozenset({
 
 CONFIG, METRICS, EVENTS = "config.json", "metrics.jsonl", "events.jsonl"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
-# What a killed process may have left half written, beside checkpoints.
-_WRITTEN_HERE = ("*.params", "*.json", METRICS, "curves.png")
+# Files that a killed process may have left incomplete, besides checkpoints.
+_TEMPORARY = ("*.params", "*.json", METRICS, "curves.png")
 
 
 class RunDirectory:
     """``path`` with ``config.json``, ``environment.json``, ``log.txt``, ``metrics.jsonl``, ...
 
-    ``latest`` is the newest checkpoint that is whole, or None; damaged ones that are newer were
-    set aside, and are named in ``events.jsonl``.
+    ``latest`` is the newest good checkpoint, or None.  Newer, damaged ones are renamed, which
+    ``events.jsonl`` records.
 
     Raises:
         InputError: if the directory holds another run, or a run and ``config.resume`` is "never",
@@ -73,9 +72,11 @@ class RunDirectory:
         if search.good is None:
             self._refuse_to_start_anew(search.damaged)
         self.latest, self.damaged = search.good, search.damaged
-        for pattern in _WRITTEN_HERE:
+        for pattern in _TEMPORARY:
             remove_leftovers(self.path, pattern)
         remove_leftovers(self.checkpoints, "*")
+        if self.latest:
+            remove_leftovers(self.latest.path, "*")
         for damage in self.damaged:
             step, aside = damage.checkpoint.step, set_aside(damage.checkpoint)
             self.add_event("fallback", step, f"set aside as {aside.name}: {damage.reason}")
@@ -85,7 +86,7 @@ class RunDirectory:
         self._restore_metrics()
 
     def _refuse_other_folder(self) -> None:
-        """Reads only, so that a refusal leaves nothing behind."""
+        """Raise InputError for the directory of something else, before anything is written."""
         if (self.path / CONFIG).exists() or list_checkpoints(self.checkpoints):
             if self.config.resume == "never":
                 raise InputError(
@@ -95,7 +96,7 @@ class RunDirectory:
             raise InputError(f"{self.path} is not empty and holds no run; choose another place")
 
     def _check_same_run(self, newest: Optional[Checkpoint]) -> None:
-        """Refuse to mix two runs."""
+        """Raise InputError if the settings are not those of the run in the directory."""
         before = self._settings_before(newest)
         if before is None:
             return
@@ -111,7 +112,7 @@ class RunDirectory:
             )
 
     def _settings_before(self, newest: Optional[Checkpoint]):
-        """Read ``config.json``, or where it is damaged its copy in the newest checkpoint."""
+        """Read ``config.json`` or, if it is damaged, its copy in the newest checkpoint."""
         file = self.path / CONFIG
         try:
             return from_json(type(self.config), file)
@@ -135,11 +136,11 @@ class RunDirectory:
             )
 
     def close(self) -> None:
-        """Let another process have the directory."""
+        """Release the directory for other processes."""
         self._lock_file.close()
 
     def add_event(self, kind: str, step: int, message: str) -> None:
-        """Append one line to ``events.jsonl``: what happened to the run, other than training.
+        """Append one line to ``events.jsonl``, the history of the run besides training.
 
         Args:
             kind: started, resumed, stopped, fallback, fault, not_finite, ...
@@ -152,7 +153,7 @@ class RunDirectory:
         )  # fmt: skip
 
     def read_events(self) -> list[dict]:
-        """Return what ``add_event`` wrote, of earlier processes, too."""
+        """Return the events, those of earlier processes included."""
         return read_json_lines(self.path / EVENTS)
 
     def add_metrics(self, **values) -> None:
@@ -161,28 +162,30 @@ class RunDirectory:
         _append_line(self.metrics_path, values)
 
     def read_metrics(self) -> list[dict]:
-        """Return what ``add_metrics`` wrote, and what the checkpoint it started from had."""
+        """Return the rows of metrics, those of the restored checkpoint included."""
         return list(self._rows)
 
     def texts(self) -> dict[str, str]:
-        """Return the files that a checkpoint keeps a copy of."""
+        """Return the text files of which a checkpoint keeps a copy, by name."""
         return {CONFIG: to_json(self.config), METRICS: _lines(self._rows)}
 
     def _restore_metrics(self) -> None:
-        """Make ``metrics.jsonl`` that of ``latest``: no row of a step that will be done again.
+        """Replace ``metrics.jsonl`` by the copy in ``latest``, with the row of its validation.
 
-        From its copy, which is known to be whole; a kill or a bad disk may have cut the file.
+        Later rows are repeated; a kill or a bad disk may have truncated the file.
         """
         copy = self.latest.path / METRICS if self.latest else None
         self._rows = read_json_lines(copy) if copy else []
+        row = self.latest.read_state().get("row") if self.latest else None
+        self._rows += [row] if row else []
         if self.metrics_path.exists() or self._rows:
             write_text(self.metrics_path, _lines(self._rows))
 
 
 class FollowedRun:
-    """The directory as the other workers have it: they read its checkpoints and write nothing.
+    """The directory for the workers other than 0, which only read the checkpoint.
 
-    Raises: RunError if the checkpoint that worker 0 goes on from is not there.
+    Raises: RunError if the checkpoint that worker 0 resumes from is missing.
     """
 
     damaged = ()
@@ -199,21 +202,21 @@ class FollowedRun:
         self.latest: Optional[Checkpoint] = found.get(step)
 
     def add_event(self, kind: str, step: int, message: str) -> None:
-        """Leave that to worker 0."""
+        """Do nothing; worker 0 writes the events."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 def open_run(path, config, environment: dict, workers: Workers):
-    """Return the run's directory: worker 0 writes it, the others follow."""
+    """Open the run's directory: worker 0 writes it, the others only read."""
     own = RunDirectory(path, config, environment) if workers.rank == 0 else None
     step = int(workers.broadcast("checkpoint", own.latest.step if own and own.latest else 0))
     return own or FollowedRun(path, step)
 
 
 def lock(path: Path):
-    """Return an open file that keeps other processes out of a run's directory until it is closed.
+    """Lock a run's directory; return the open file, which holds the lock until it is closed.
 
     Raises: InputError if another process is working there.
     """
@@ -230,7 +233,7 @@ def lock(path: Path):
 
 
 def _is_of_a_start(path: Path) -> bool:
-    """Whether a process that was killed before it wrote ``config.json`` left this."""
+    """Return whether a process that was killed before it wrote ``config.json`` left this."""
     return path.name == LOCK or path.name.startswith(f".{CONFIG}.")
 
 
@@ -239,7 +242,7 @@ def _lines(rows: list[dict]) -> str:
 
 
 def _append_line(path: Path, values: dict) -> None:
-    """Append a line in one write, after a line that a kill cut."""
+    """Append a line in one write, on a line of its own even after a truncated one."""
     with naming(path), open(path, "ab+") as file:
         cut = b""
         if file.tell():
@@ -263,12 +266,12 @@ def logging_to(path: Optional[Path]) -> Iterator[logging.Logger]:
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
-            with contextlib.suppress(OSError):  # what did not fit was said when it was written
+            with contextlib.suppress(OSError):  # a full disk was reported at the write
                 handler.close()
 
 
 class _LogFile(logging.FileHandler):
-    """Let a full disk end the run with one line, instead of a traceback for each line of it."""
+    """Raise errors of the disk, which end the run, instead of printing a traceback per line."""
 
     def handleError(self, record):  # noqa: N802 - logging's name
         with naming(Path(self.baseFilename)):
@@ -279,7 +282,7 @@ class _BarSafeHandler(logging.StreamHandler):
     """Print a line above the progress bar instead of through it."""
 
     def handleError(self, record):  # noqa: N802 - logging's name
-        """Nobody reads any more, e.g. ``| head``: the log file has the line, training goes on."""
+        """Ignore a closed pipe, e.g. of ``| head``: the log file has the line."""
 
     def emit(self, record):
         from tqdm import tqdm

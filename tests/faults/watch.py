@@ -83,10 +83,14 @@ class Watch:
             return NAMED
         epoch, batch = batches[-1]
         done = epoch * self.subject.steps_per_epoch + batch + 1
-        if batch + 1 < self.subject.steps_per_epoch or newest == done:
+        if batch + 1 < self.subject.steps_per_epoch or newest < done or self.validated(newest):
             return STEP
-        judged = b"[Epoch %d] training:" % epoch in self.new_log()
-        return EPOCH_END if judged else VALIDATION
+        return EPOCH_END if b"[Epoch %d] training:" % epoch in self.new_log() else VALIDATION
+
+    def validated(self, step: int) -> bool:
+        """Whether a checkpoint holds the results of its validation."""
+        manifest = self.folder / f"checkpoints/step-{step:09d}/manifest.json"
+        return b"validation.json" in manifest.read_bytes()
 
 
 def wait_for(process, condition: Callable[[], bool], timeout: float = 300) -> bool:
@@ -131,7 +135,9 @@ def moment(watch: Watch, aim: str, number: int) -> Callable[[], bool]:
         RENAMING: lambda: scratch(True),
         NAMED: named,
         REMOVING: vanished,
-        VALIDATION: lambda: any(b == last for _, b in watch.batches()),
+        VALIDATION: lambda: any(
+            watch.newest_before < s and not s % (last + 1) for s in watch.steps()
+        ),
         EPOCH_END: lambda: b"] validation:" in watch.new_log(),
     }[aim]
 
