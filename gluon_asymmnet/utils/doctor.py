@@ -88,10 +88,10 @@ def _optional() -> list[Finding]:
 
 def _import(module: str, title: str, mend: str) -> Finding:
     """Import a module in a process of its own, which a broken library may crash."""
-    through = f"from gluon_asymmnet._mxnet import {module}"
-    line = {"mxnet": through.replace("mxnet", "mx as mxnet"), "gluoncv": through}.get(
-        module, f"import {module}"
-    )
+    line = {
+        "mxnet": "from gluon_asymmnet._mxnet import mx as mxnet",
+        "gluoncv": "from gluon_asymmnet._mxnet import gluoncv",
+    }.get(module, f"import {module}")
     code = f"{line}; print(getattr({module}, '__version__', ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
