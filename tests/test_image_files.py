@@ -85,7 +85,7 @@ def test_folders_are_searched(tmp_path):
         (tmp_path / name).write_bytes(b"")
     found = find_image_files([tmp_path / "c.jpg", tmp_path / "b"])
     assert [str(where) for _, where in found] == ["c.jpg", "b/2.PNG", "b/a/1.jpeg"]
-    with pytest.raises(InputError, match=r"e holds no \.jpg, \.jpeg, \.png file"):
+    with pytest.raises(InputError, match=r"e holds no \.jpg, \.jpeg, .* file"):
         find_image_files([tmp_path / "e"])
     with pytest.raises(FileNotFoundError, match="none: no such file or folder"):
         find_image_files([tmp_path / "none"])

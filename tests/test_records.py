@@ -692,7 +692,7 @@ def test_build_wrong_trees(tree, tmp_path):
     with pytest.raises(InputError, match=f"hollow: no class folders; {expected}"):
         build.build(tmp_path / "hollow", tmp_path / "t")
     (tmp_path / "hollow" / "a").mkdir()
-    with pytest.raises(InputError, match=f"no JPEG or PNG in its 1 class folders; {expected}"):
+    with pytest.raises(InputError, match=f"no picture in its 1 class folders; {expected}"):
         build.build(tmp_path / "hollow", tmp_path / "t")
     (tmp_path / "hollow" / "a" / "tab\t.jpg").touch()
     with pytest.raises(InputError, match="holds a tab or a line break; rename it"):
@@ -761,7 +761,7 @@ def test_verify_lists_every_kind_of_bad_record(tmp_path):
 def test_verify_takes_the_number_of_classes_from_the_names(rec):
     class_names_path(rec).write_text("a\nb\n")
     assert [bad.key for bad in verify.verify(rec).bad] == [12, 15]
-    class_names_path(rec).write_bytes(b"\xff\xfe")
+    class_names_path(rec).write_bytes(b"\xff\xf0")
     assert "is not UTF-8 text" in verify.verify(rec).bad[0].reason
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from gluon_asymmnet.data.image_files import is_image_file, list_folder
 from gluon_asymmnet.data.records.recordio import PathLike
 from gluon_asymmnet.errors import InputError
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png")
 _TREE = "expected one folder per class: <folder>/<class>/<image>.jpg"
 
 
@@ -33,7 +32,7 @@ def list_class_folders(
     if not root.is_dir():
         raise InputError(f"{root}: is a file; {_TREE}")
     folders, loose = _listing(root)
-    stray = [name for name in loose if _is_image(name)]
+    stray = [name for name in loose if is_image_file(name)]
     if stray:
         raise InputError(
             f"{root}: {len(stray)} images in no class folder, e.g. {stray[0]}; {_TREE}"
@@ -52,26 +51,19 @@ def list_class_folders(
         nested, files = _listing(root / name)
         if nested:
             raise InputError(f"{root / name}: holds the folder {nested[0]!r}; {_TREE}")
-        found = [file for file in files if _is_image(file)]
+        found = [file for file in files if is_image_file(file)]
         label = names.index(name)
         images += [(label, f"{name}/{file}") for file in found]
         ignored += len(files) - len(found)
     if not images:
-        raise InputError(f"{root}: no JPEG or PNG in its {len(folders)} class folders; {_TREE}")
+        raise InputError(f"{root}: no picture in its {len(folders)} class folders; {_TREE}")
     return names, images, ignored
 
 
 def _listing(folder: Path) -> tuple[list[str], list[str]]:
     """Return the sorted names of folders and files, without hidden ones."""
-    folders, files = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if re.search(r"[\t\r\n]", entry.name):
-                raise InputError(f"{folder}: {entry.name!r} holds a tab or a line break; rename it")
-            if not entry.name.startswith("."):
-                (folders if entry.is_dir() else files).append(entry.name)
-    return sorted(folders), sorted(files)
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_EXTENSIONS)
+    folders, files = list_folder(folder)
+    for name in (*folders, *files):
+        if re.search(r"[\t\r\n]", name):
+            raise InputError(f"{folder}: {name!r} holds a tab or a line break; rename it")
+    return folders, files

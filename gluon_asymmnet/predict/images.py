@@ -7,11 +7,11 @@ from typing import Union
 import cv2
 import numpy as np
 
+from gluon_asymmnet.data.image_files import IMAGE_SUFFIXES, list_images_below
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import FormatError, InputError
 
 Image = Union[str, Path, np.ndarray]
-EXTENSIONS = (".jpg", ".jpeg", ".png")
 _EXIF = (b"Exif\0\0", b"eXIf")  # in JPEG and in PNG
 
 
@@ -75,9 +75,9 @@ def find_image_files(paths: Iterable[Union[str, Path]]) -> list[tuple[Path, Path
         if not given.is_dir():
             found.append((given, Path(given.name)))
             continue
-        inside = sorted(p for p in given.rglob("*") if p.suffix.lower() in EXTENSIONS)
+        inside = list_images_below(given)
         if not inside:
-            raise InputError(f"{given} holds no {', '.join(EXTENSIONS)} file")
+            raise InputError(f"{given} holds no {', '.join(IMAGE_SUFFIXES)} file")
         root = given.resolve().name
         found += [(path, Path(root) / path.relative_to(given)) for path in inside]
     return found

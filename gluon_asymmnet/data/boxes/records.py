@@ -22,7 +22,8 @@ import numpy as np
 from gluon_asymmnet.data.boxes.voc import DetectionExample
 from gluon_asymmnet.data.class_names import read_class_names
 from gluon_asymmnet.data.images import decode, image_info
-from gluon_asymmnet.data.records.recordio import PathLike, RecordFile, require_file
+from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
+from gluon_asymmnet.data.text_files import read_lines
 from gluon_asymmnet.errors import FormatError, InputError
 
 _MAX_OBJECT_NUMBERS = 10_000  # a larger number per object is considered damage
@@ -161,11 +162,10 @@ class DetectionList(_DetectionSource):
         normalised: bool = True,
     ):
         self.path, self.root = Path(lst), Path(root)
-        require_file(self.path, "list of images")
         self._ids: list[str] = []
         self._files: list[Path] = []
         labels = []
-        for number, line in enumerate(_lines(self.path), 1):
+        for number, line in read_lines(self.path, "list of images"):
             fields = line.split("\t")
             if line and len(fields) < 4:
                 raise FormatError(
@@ -203,13 +203,6 @@ def relative_path(text: str, where: str) -> str:
     if not text or outside or "\0" in text or longest > 255 or len(text) > 1000:
         raise FormatError(f"{where}: {text[:60]!r} is no path below the folder of the images")
     return text
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_bytes().decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: byte {error.start} is not UTF-8 text") from None
 
 
 def _floats(fields: Sequence[str]) -> np.ndarray:
