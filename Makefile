@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 SOURCES := gluon_asymmnet benchmarks examples tools symbols tests *.py
 DEMO := demo
 
-.PHONY: demo demo-ssd demo-decomposition test test-slow lint format goldens tables docs faults test-browser fuzz test-horovod clean
+# Two processes, each test file in one of them; the campaigns have targets of their own.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+CAMPAIGNS := slow or browser or horovod
+
+.PHONY: demo demo-ssd demo-decomposition test test-all test-kernels test-slow mutate lint format goldens tables docs faults test-browser fuzz test-horovod clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.digits $(DEMO)
@@ -19,10 +23,25 @@ demo-ssd: $(VENV)/demo-ssd.stamp
 demo-decomposition: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.decomposition $(DEMO)
 
+# What matters most, in some minutes. Downloads 320 MB, once.
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not slow and not browser and not horovod"
+	$(PYTEST) -m "not thorough and not ($(CAMPAIGNS))"
 
-# Long and rarely changing checks; not part of `make test` nor of CI.
+# Everything else but the campaigns: more networks, commands, workers, and what needs PyTorch.
+# Downloads 190 MB more with a CPU build of PyTorch; several gigabytes where pip takes the one for CUDA:
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu offers it the CPU build.
+test-all: $(VENV)/test-all.stamp
+	$(PYTEST) -m "thorough and not ($(CAMPAIGNS))"
+
+# The numerical tests with the instruction sets of other processors.
+test-kernels: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.kernels
+
+# Wrong operators, constants and returned values, one at a time: which does no test see?
+mutate: $(VENV)/test-all.stamp
+	$(BIN)/python -m tests.mutate --report benchmarks/mutants
+
+# Long and rarely changing checks; not part of `make test`, `make test-all` nor of CI.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
 
@@ -71,7 +90,8 @@ clean:
 
 # OpenCV's plain wheel wants libGL, which bare machines lack; the headless one is the same otherwise.
 $(VENV)/%.stamp: setup.py constraints.txt | $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  -c constraints.txt -e '.[$*]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet \
 	  --disable-pip-version-check --no-deps --force-reinstall opencv-python-headless==4.9.0.80
 	@touch $@

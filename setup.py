@@ -8,6 +8,21 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "gluon_asymmnet/__init__.py").read_text())[1]
 
+DEV = [
+    "scikit-learn",
+    "gluoncv2",
+    "onnx==1.16.2",
+    "onnxruntime>=1.19",
+    "openvino>=2025.3",
+    "pycocotools",
+    "pytest",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff",
+    "mkdocs-material",
+    "mkdocstrings-python",
+]
+
 setup(
     name="gluon_asymmnet",
     version=VERSION,
@@ -49,21 +64,9 @@ setup(
         "docs": ["mkdocs-material", "mkdocstrings-python", "ruff"],  # ruff formats the signatures
         # has to be built first: tools/build_horovod.sh
         "horovod": ["horovod==0.28.1"],
-        "dev": [
-            "scikit-learn",
-            "torch",
-            "gluoncv2",
-            "onnx==1.16.2",
-            "onnxruntime>=1.19",
-            "openvino>=2025.3",
-            "nncf>=3.0; python_version >= '3.12'",  # where NumPy is new enough for it
-            "pycocotools",
-            "pytest",
-            "hypothesis",
-            "ruff",
-            "mkdocs-material",
-            "mkdocstrings-python",
-        ],
+        "dev": DEV,
+        # on top of it what is large; `make test` does without
+        "test-all": [*DEV, "torch", "nncf>=3.0; python_version >= '3.12'"],  # by NumPy's version
     },
     entry_points={"console_scripts": ["asymmnet = gluon_asymmnet.cli:main"]},
     classifiers=[

@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -13,6 +14,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 
+if not importlib.util.find_spec("torch"):  # make test does without
+    collect_ignore = ["test_convert.py", "test_torch.py", "test_weight_files.py"]
+
 
 def run_python(*arguments, cwd=None, timeout=300, **environment):
     """Run a script or module of the project in a process of its own."""
@@ -20,6 +24,24 @@ def run_python(*arguments, cwd=None, timeout=300, **environment):
         [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
         timeout=timeout, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )  # fmt: skip
+
+
+def thorough_but(cases, *quick):
+    """Return cases for ``parametrize``: all but those at the positions ``quick`` are thorough."""
+    cases = list(cases)
+    kept = {position % len(cases) for position in quick}
+    return [
+        case if i in kept
+        else pytest.param(*case if type(case) is tuple else [case], marks=pytest.mark.thorough)
+        for i, case in enumerate(cases)
+    ]  # fmt: skip
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.option.markexpr.startswith("not thorough"):
+        terminalreporter.line(
+            "left out: more networks, commands and workers, and what needs PyTorch (make test-all)"
+        )
 
 
 def free_port():

@@ -22,6 +22,8 @@ from tests.related_nets import (
     values,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 def maps(*shape):
     return mx.nd.array(np.random.default_rng(0).normal(size=shape))

@@ -16,6 +16,8 @@ from gluon_asymmnet.errors import RunError
 from tests.conftest import ROOT, run_python
 from tests.random_nets import random_model
 
+pytestmark = pytest.mark.thorough
+
 
 def test_candidates_take_turns_in_processes_of_their_own(capfd):
     case = Case("asymmnet_small", 0.35, 2, 32, threads=1)

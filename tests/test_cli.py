@@ -50,6 +50,7 @@ def test_unknown_commands(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_doctor():
     done = run_python("-m", "gluon_asymmnet", "doctor")
     assert done.returncode == 0, done.stdout

@@ -69,6 +69,7 @@ def test_rate_zero_is_mobilenetv3():
     assert count_plan(ModelSpec("asymmnet_large", rate=0).plan()).parameters == 5_481_752
 
 
+@pytest.mark.thorough
 def test_summary_command():
     done = run_python("-m", "gluon_asymmnet", "summary", "asymmnet_large", "--json")
     assert done.returncode == 0, done.stderr
@@ -81,6 +82,7 @@ def test_summary_command():
     assert "1,936,088  (wrong" in table
 
 
+@pytest.mark.thorough
 def test_summary_needs_no_mxnet():
     code = (
         "import sys; from gluon_asymmnet.cli import main; main(['summary', 'asymmnet_large']);"

@@ -26,6 +26,8 @@ from gluon_asymmnet.weights.state_dict_file import write_state_dict
 from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
 
+pytestmark = pytest.mark.thorough
+
 DATA = ROOT / "tests" / "data"
 
 

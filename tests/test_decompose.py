@@ -26,6 +26,8 @@ from tests import random_nets
 from tests.floats import NET, assert_close
 from tests.related_nets import copy_in_order, images, randomize
 
+pytestmark = pytest.mark.thorough
+
 nn = mx.gluon.nn
 SPATIAL = "features.2.0.right.1.conv"  # the first of a branch with a 1 x 1 behind it
 

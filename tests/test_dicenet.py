@@ -25,6 +25,8 @@ from tests.related_nets import (
     values,
 )
 
+pytestmark = pytest.mark.thorough
+
 nd = mx.nd
 
 # Parameters: gluoncv2's asserts (2.4: its net, built).  Multiply-adds: EdgeNets' README, in

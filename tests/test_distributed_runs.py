@@ -22,6 +22,8 @@ from tests.conftest import ROOT, free_port
 from tests.floats import NET, assert_close
 from tests.test_train import command, paths, run_dir
 
+pytestmark = pytest.mark.thorough
+
 SCRIPT = ROOT / "tests/distributed_run.py"
 ENGINES = ["kvstore", pytest.param("horovod", marks=pytest.mark.horovod)]
 

@@ -15,6 +15,8 @@ from tests.related_nets import (
     values,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 # Parameters of torchvision's ResNets, and what ECA adds with the kernels of the published models:
 # blocks times kernel, over the stages.  "M" as published, which is of 2**20.

@@ -40,6 +40,7 @@ def small_net():
     return net
 
 
+@pytest.mark.thorough
 def test_average_is_torchs():
     """``AveragedModel`` with buffers: everything is averaged, running statistics too."""
     import torch

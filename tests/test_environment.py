@@ -2,9 +2,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from gluon_asymmnet._mxnet import _ALIASES, _FINANCIAL, mx, restore_numpy_names
 from tests.conftest import run_python
+
+pytestmark = pytest.mark.thorough
 
 
 def test_importing_says_nothing():

@@ -17,7 +17,7 @@ from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.nn.folding import fold
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.saved import open_model
-from tests.conftest import ROOT, run_python
+from tests.conftest import ROOT, run_python, thorough_but
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 
@@ -38,7 +38,9 @@ NETS = [
 ]
 
 
-@pytest.mark.parametrize("net", NETS, ids=lambda n: "-".join(map(str, n.values())))
+@pytest.mark.parametrize(
+    "net", thorough_but(NETS, 0, -1), ids=lambda n: "-".join(map(str, n.values()))
+)
 def test_every_form_gives_the_networks_logits(tmp_path, net):
     made = random_model(tmp_path, **{"input_size": 64, "classes": 11, **net})
     out = export_all(made, tmp_path / "out", form=OnnxForm(opset=15))
@@ -98,6 +100,7 @@ def test_the_graph_is_plain(tmp_path):
 
 def test_a_fold_by_hand(tmp_path):
     """One channel of the stem: weight 3, gamma 2, beta 5, mean 4, variance 0.25 - epsilon."""
+from tests.conftest import thorough_but
     made = random_model(tmp_path)
     stem = made.net.features.stem
     for param, value in (
@@ -136,6 +139,7 @@ def test_the_card_is_inside(tmp_path):
     assert Predictor(path, "openvino").card.class_names == names  # an ONNX file in OpenVINO
 
 
+@pytest.mark.thorough
 def test_onnxruntime_says_nothing_when_it_loads(tmp_path):
     for i, form in enumerate((OnnxForm(), OnnxForm(17), OnnxForm(13, hard_swish="clip"))):
         made = random_model(tmp_path, shuffle_groups=4)

@@ -13,7 +13,7 @@ from gluon_asymmnet.saved import Saved, open_model
 from gluon_asymmnet.zoo import get_model
 from symbols.asymmnet import get_symbol
 from symbols.make_goldens import MODELS, manifest_entry, symbol_json
-from tests.conftest import ROOT, run_python
+from tests.conftest import ROOT, run_python, thorough_but
 from tests.floats import NET, assert_close
 
 
@@ -28,7 +28,7 @@ def model(tmp_path, **changes):
     return Saved(card, net, tmp_path / "net.params")
 
 
-@pytest.mark.parametrize("rate", [0, 1, 2])
+@pytest.mark.parametrize("rate", thorough_but([0, 1, 2], 1))
 def test_exported_reloaded_equal(tmp_path, rate):
     made = model(tmp_path, rate=rate)
     out = export_symbol(made, tmp_path / "out")
@@ -47,7 +47,7 @@ def test_exported_reloaded_equal(tmp_path, rate):
     )
 
 
-@pytest.mark.parametrize("rate", [0, 1, 2])
+@pytest.mark.parametrize("rate", thorough_but([0, 1, 2], 1))
 def test_optimized_symbol_is_of_stock_operators_and_equal(tmp_path, rate):
     made = model(tmp_path, rate=rate)
     out = export_symbol(made, tmp_path / "out", optimized=True)
@@ -72,6 +72,7 @@ def test_nothing_good_is_overwritten(tmp_path):
         export_symbol(model(tmp_path), tmp_path / "out")
 
 
+@pytest.mark.thorough
 def test_the_command(tmp_path):
     made = model(tmp_path)
     made.net.save_parameters(str(made.weights))
@@ -112,7 +113,7 @@ def test_damaged_exports_are_named(tmp_path):
             open_model(path)
 
 
-@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.id)
+@pytest.mark.parametrize("spec", thorough_but(MODELS, 0, -1), ids=lambda spec: spec.id)
 def test_golden_symbols(spec):
     """A change of architecture shows here: the first node that differs is named."""
     name = spec.id
@@ -126,6 +127,7 @@ def test_golden_symbols(spec):
     assert len(manifest) == len(MODELS)
 
 
+@pytest.mark.thorough
 def test_get_symbol_trains_in_a_module(tmp_path):
     symbol = get_symbol(5, "asymmnet_small", width=0.35)
     module = mx.mod.Module(symbol, context=mx.cpu())

@@ -12,6 +12,8 @@ from tests.faults.kills import Outcome, chain
 from tests.faults.subject import classifier, read_end, write_records
 from tests.faults.watch import EPOCH_END, NAMED, RENAMING, VALIDATION, WRITING
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def subject(digits: DigitSet, tmp_path_factory):

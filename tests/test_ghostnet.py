@@ -21,6 +21,8 @@ from tests.related_nets import (
     values,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 # From the authors' models/ghostnet.py, counted by MXNet: millions of multiply-adds, parameters, and
 # these with the running statistics.

@@ -56,6 +56,7 @@ def test_without_options_an_update_is_what_it_was(digits):
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("bound", [0.3, 1e6])
 def test_clipping_is_torchs(digits, bound):
     import torch

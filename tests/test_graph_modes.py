@@ -13,6 +13,8 @@ from gluon_asymmnet.zoo import get_model
 from tests.floats import NET, assert_close
 from tests.test_models import BUILDABLE, images, initialized
 
+pytestmark = pytest.mark.thorough
+
 
 def unsettled(*args, **kwargs):
     """A net whose statistics are not 0 and 1, so that a mistake in folding shows."""

@@ -190,6 +190,7 @@ def test_every_node_belongs_to_a_part(made):
     assert blocks == 11  # rows of the paper's table 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["mobilenetv2", "dicenet", "shufflenetv2"])
 def test_related_nets(name, tmp_path):
     """ReLU6, PReLU, splits and shuffles; parts are runs of nodes."""

@@ -18,6 +18,8 @@ from tests.related_nets import (
     values,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 def gluoncvs(width=1.0, classes=7):
     return randomize(gluoncv.model_zoo.MobileNetV2(width, classes=classes))

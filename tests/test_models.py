@@ -17,6 +17,7 @@ from gluon_asymmnet.nn import (
     SqueezeExcite,
 )
 from gluon_asymmnet.zoo import get_model
+from tests.conftest import thorough_but
 from tests.floats import NET, assert_close, difference
 
 nd = mx.nd
@@ -51,7 +52,7 @@ def test_built_net_has_the_counted_arrays(name, width, rate):
 
 
 @pytest.mark.parametrize("hybrid", [False, True])
-@pytest.mark.parametrize(("name", "width", "rate"), BUILDABLE)
+@pytest.mark.parametrize(("name", "width", "rate"), thorough_but(BUILDABLE, 1, -1))
 def test_training_step_reaches_every_parameter(name, width, rate, hybrid):
     """With oneDNN on: the released concat dies here wherever channels are no multiple of 16."""
     net = initialized(name, width=width, rate=rate, classes=5)
@@ -83,7 +84,7 @@ def test_hybridized_equals_imperative_in_training_and_inference(name):
         assert_close(net(x), plain_training, terms=NET)
 
 
-@pytest.mark.parametrize("width", [0.5, 1.0, 1.25])
+@pytest.mark.parametrize("width", thorough_but([0.5, 1.0, 1.25], 0))
 @pytest.mark.parametrize("size", ["large", "small"])
 def test_mobilenetv3_is_gluoncvs(size, width):
     ours = initialized(f"mobilenetv3_{size}", width=width)

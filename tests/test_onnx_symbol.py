@@ -283,6 +283,7 @@ ZOO = {  # by hand: convolutions; normalisations that no convolution precedes
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("opset", [13, 17])
 def test_nets_of_the_zoo(name, opset):
@@ -298,6 +299,7 @@ def test_nets_of_the_zoo(name, opset):
         assert_close(run(model, images), expected, terms=NET)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["mobilenetv2_0.25", "shufflenet_v2"])
 def test_openvino_runs_them(tmp_path, name):
     """Through the same intermediate files as AsymmNet, one batch size after the other."""

@@ -16,6 +16,8 @@ from gluon_asymmnet.models.rpw_plan import Unit, parse_stages, plan
 from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.thorough
+
 nd = mx.nd
 
 

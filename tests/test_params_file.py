@@ -421,6 +421,7 @@ def test_mxnet_and_we_agree_on_damaged_values(mx, path):
         assert_same(read_params(path), {"a": mx.nd.load(str(path))["a"].asnumpy()})
 
 
+@pytest.mark.thorough
 def test_fuzz_runner(capsys):
     assert fuzz.main(["--inputs", "2000", "--seed", "1"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -96,6 +96,7 @@ def test_equal_accuracy_from_every_engine(exported, digits):
         assert found.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_what_auto_takes(exported, copied, monkeypatch):
     taken = lambda path: (p := Predictor(path)).engine + " " + p.weights.suffix  # noqa: E731
     assert taken(copied) == "openvino .xml"
@@ -118,6 +119,7 @@ def test_what_auto_takes(exported, copied, monkeypatch):
     assert gluon_asymmnet.Predictor is Predictor
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_engines_without_mxnet(exported, tmp_path, engine):
     (tmp_path / "a.jpg").write_bytes(encode(picture()))

@@ -24,6 +24,8 @@ from gluon_asymmnet.weights import published
 from gluon_asymmnet.weights.published import fetch, git_blob_id
 from gluon_asymmnet.weights.states_file import inspect_states, load_states
 
+pytestmark = pytest.mark.thorough
+
 REPOSITORY = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(0).bytes(300_000)
 TIMEOUT_S = 0.6  # a busy machine must still answer in this time

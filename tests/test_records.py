@@ -336,6 +336,7 @@ def test_short_payload(tmp_path):
                 read(0)
 
 
+@pytest.mark.thorough
 @QUICK
 @given(data=st.data())
 def test_random_damage_is_reported_and_nothing_else(tmp_path, data):
@@ -814,6 +815,7 @@ def test_class_names(tmp_path):
 # --- Splitting -------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @QUICK
 @given(
     counts=st.lists(st.integers(1, 9), min_size=5, max_size=30),

@@ -15,6 +15,8 @@ from gluon_asymmnet.saved import open_model
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 
+pytestmark = pytest.mark.thorough
+
 CLASSES = 5
 SLOW = ("eca_resnet101", "eca_resnet152")  # more of what eca_resnet50 is
 NETS = [

@@ -36,6 +36,8 @@ from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
 from tests.test_validation_passes import CURVE
 
+pytestmark = pytest.mark.thorough
+
 PAGE = (ROOT / "docs/reproduction.md").read_text()
 RECORDS, BATCH = 24, 10
 

@@ -20,6 +20,8 @@ from gluon_asymmnet.zoo import get_model
 from tests.conftest import run_python
 from tests.floats import NET, assert_close, difference
 
+pytestmark = pytest.mark.thorough
+
 
 def random_arrays(plan, classes, seed=0):
     """Weights that do not blow the signal up, and statistics that are not those of a new net."""

@@ -24,6 +24,8 @@ from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
 from tests.test_train import command, config, read_metrics, run_dir
 
+pytestmark = pytest.mark.thorough
+
 EVERYTHING = {
     "num_epochs": 2, "num_training_samples": 448, "batch_size": 32, "accumulate": 2,
     "ema": 0.9, "cutmix": 1.0, "mixup": True,

@@ -12,6 +12,8 @@ from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.weights.safetensors_file import read_safetensors, write_safetensors
 from gluon_asymmnet.weights.state_dict_file import read_state_dict, write_state_dict
 
+pytestmark = pytest.mark.thorough
+
 ARRAYS = {
     "two": np.arange(6, dtype=np.float32).reshape(2, 3),
     "none": np.array(7, np.int64),
