@@ -208,6 +208,7 @@ def sparse_tar():
         (sparse_tar(), "is a link, a device or a sparse file"),
         (tar_of({}), "it holds no VOCdevkit/VOC2007/Annotations"),
     ],
+    ids=["no tar", "empty file", "compressed", "cut off", "sparse", "without annotations"],
 )
 def test_damaged_archives(tmp_path, data, message):
     (tmp_path / "x.tar").write_bytes(data)
