@@ -102,30 +102,3 @@ def test_each_worker_and_step_has_its_own_dropout(digits, tmp_path):
     assert noise[0].shape == (STEPS, 4)
     np.testing.assert_array_equal(noise[1], noise[0])  # a function of seed, step and rank
     assert len(np.unique(np.concatenate([noise[0], noise[2]]), axis=0)) == 2 * STEPS
-
-
-class WaitingTask(ClassifierTask):
-    """Waits for the end of everything after each step."""
-
-    def step(self, *arguments):
-        sums = super().step(*arguments)
-        mx.nd.waitall()
-        return sums
-
-
-def test_a_checkpoint_holds_the_running_statistics_of_its_step(digits, tmp_path):
-    """Bit for bit those of a run that waits after every step, by the same kernels."""
-    found = []
-    for kind in (ClassifierTask, WaitingTask):
-        settings = short(
-            digits, tmp_path / kind.__name__, num_epochs=1, checkpoint_steps=1, keep_last=100,
-            batch_size=64, num_training_samples=6 * 64,
-        )  # fmt: skip
-        task = kind(settings, [mx.cpu()])
-        finish(task, settings, tmp_path / kind.__name__)
-        checkpoints = list_checkpoints(run_dir(tmp_path / kind.__name__) / "checkpoints")
-        assert [c.step for c in checkpoints] == list(range(1, 7))
-        found.append([read_params(c.params) for c in checkpoints])
-    for free, waiting in zip(*found):
-        for name, value in waiting.items():
-            np.testing.assert_array_equal(free[name], value, err_msg=name)
