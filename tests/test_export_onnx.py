@@ -100,7 +100,6 @@ def test_the_graph_is_plain(tmp_path):
 
 def test_a_fold_by_hand(tmp_path):
     """One channel of the stem: weight 3, gamma 2, beta 5, mean 4, variance 0.25 - epsilon."""
-from tests.conftest import thorough_but
     made = random_model(tmp_path)
     stem = made.net.features.stem
     for param, value in (
