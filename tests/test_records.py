@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gluon_asymmnet.data import images
 from gluon_asymmnet.data.class_names import class_names_path, read_class_names
-from gluon_asymmnet.data.images import decode, encode, image_info
+from gluon_asymmnet.data.image_headers import PNG_START, image_info
+from gluon_asymmnet.data.images import decode, encode
 from gluon_asymmnet.data.records import build, stats, verify
 from gluon_asymmnet.data.records.recordio import MAGIC, MAX_PAYLOAD, RecordFile, pack, unpack
 from gluon_asymmnet.data.records.writer import RecordWriter
@@ -462,8 +462,8 @@ def test_decode_is_rgb():
         assert found.shape == (16, 24, 3)
         assert found.dtype == np.uint8
         assert np.abs(found.astype(int) - red).max() <= 2
-    assert image_info(encode(red)) == ("jpeg", 24, 16, 3)
-    assert image_info(encode(red, ".png")) == ("png", 24, 16, 3)
+    assert image_info(encode(red)) == ("jpeg", 24, 16, 3, 1)
+    assert image_info(encode(red, ".png")) == ("png", 24, 16, 3, 1)
 
 
 def test_decode_other_kinds_of_png():
@@ -479,7 +479,7 @@ def test_decode_other_kinds_of_png():
 
 def test_grey_jpeg():
     image = cv2.imencode(".jpg", np.full((8, 8), 77, np.uint8))[1].tobytes()
-    assert image_info(image) == ("jpeg", 8, 8, 1)
+    assert image_info(image) == ("jpeg", 8, 8, 1, 1)
     assert (decode(image) == 77).all()
 
 
@@ -487,12 +487,14 @@ def with_exif(image, body):
     return image[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + image[2:]
 
 
-def test_exif_orientation_is_not_applied():
+def test_exif_orientation_is_applied_as_opencv_does():
     quarter_turn = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + bytes(4)
     image = with_exif(jpeg(), quarter_turn)
     turned = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     assert turned.shape == (32, 24, 3)  # so the tag is one that OpenCV understands
-    np.testing.assert_array_equal(decode(image), decode(jpeg()))
+    np.testing.assert_array_equal(decode(image), cv2.cvtColor(turned, cv2.COLOR_BGR2RGB))
+    assert image_info(image) == ("jpeg", 24, 32, 3, 6)
+    assert image_info(image).stored_size == (32, 24)
 
 
 def test_truncated_jpeg_that_opencv_would_half_decode():
@@ -519,7 +521,7 @@ def test_damaged_png():
 def bomb(width, height):
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     end = b"IEND"
-    return images._PNG + b"".join(
+    return PNG_START + b"".join(
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
         for chunk in (header, end)
     )
@@ -553,10 +555,10 @@ def test_the_flattest_images_are_no_bombs():
     "image, message",
     [
         (b"", "no image: 0 bytes"),
-        (b"GIF89a..", "neither JPEG nor PNG: it starts with 4749463839612e2e"),
+        (b"GIF89a..", "a GIF, which is not supported; convert it"),
         (b"\xff\xd8\xff\xd9", "no segment gives its size|truncated"),
         (b"\xff\xd8\xff\xe0\x00\x01", "truncated or damaged JPEG: segment e0"),
-        (images._PNG, "truncated PNG"),
+        (PNG_START, "truncated PNG"),
         (bomb(5, 5), "does not decode"),
     ],
 )
@@ -669,6 +671,21 @@ def test_build_names_a_bad_image(tree, tmp_path):
     report = build.build(tree, tmp_path / "t", skip_bad=True)
     assert report.skipped == [("bee/1.JPEG", "truncated JPEG: its end marker is missing")]
     assert [(r.key, r.label) for r in read_all(tmp_path / "t")] == [(0, 0), (1, 0), (2, 1), (3, 2)]
+
+
+def test_build_leaves_out_every_kind_of_fault(tree, tmp_path):
+    (tree / "bee" / "0.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tree / "bee" / "3.gif").write_bytes(b"GIF89a" + bytes(20))
+    (tree / "bee" / "4.png").write_bytes(encode(np.zeros((4, 20_000, 3), np.uint8), ".png"))
+    with pytest.raises(FormatError, match=r"bee/0\.jpg: No such file .*; .* add --skip-bad"):
+        build.build(tree, tmp_path / "t", resize=16)
+    report = build.build(tree, tmp_path / "t", resize=16, skip_bad=True)
+    assert [(path, reason.split(",")[0].split(":")[0]) for path, reason in report.skipped] == [
+        ("bee/0.jpg", "No such file or directory"),
+        ("bee/3.gif", "a GIF"),
+        ("bee/4.png", "the picture is too narrow"),
+    ]
+    assert len(read_all(tmp_path / "t")) == 5
 
 
 def test_build_all_bad(tmp_path):
@@ -797,7 +814,7 @@ def test_stats(tmp_path):
 def test_stats_names_a_damaged_record(tmp_path):
     with RecordWriter(tmp_path / "a.rec") as writer:
         writer.write(5, 0, b"GIF89a..")
-    with pytest.raises(FormatError, match=r"record 0 \(key 5\) at byte 0: neither JPEG nor PNG"):
+    with pytest.raises(FormatError, match=r"record 0 \(key 5\) at byte 0: a GIF, which is not"):
         stats.stats(tmp_path / "a.rec")
 
 

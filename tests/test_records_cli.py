@@ -64,7 +64,7 @@ def test_build_options(tree, tmp_path, capsys):
     (tree / "bee" / "readme.txt").touch()
     names = tmp_path / "names.txt"
     names.write_text("bee\nant\n")
-    with pytest.raises(FormatError, match=r"bee/0\.jpg: neither JPEG nor PNG"):
+    with pytest.raises(FormatError, match=r"bee/0\.jpg: no picture"):
         run("build", tree, tmp_path / "x")
     status = run(
         "build", tree, tmp_path / "x", "--skip-bad", "--classes", names, "--resize", 4,
@@ -73,8 +73,9 @@ def test_build_options(tree, tmp_path, capsys):
     assert status == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}/x.rec: 7 records, 2 classes",
-        "skipped bee/0.jpg: neither JPEG nor PNG: it starts with 64616d61676564",
-        "ignored 1 files that are not named .jpg, .jpeg or .png",
+        "skipped bee/0.jpg: no picture: it starts with 64616d61676564; expected JPEG, PNG, BMP, "
+        "WebP, TIFF, JPEG 2000, PNM or Sun raster",
+        "ignored 1 files without the suffix of a picture",
     ]
     found = stats.stats(tmp_path / "x.rec")
     assert found.classes == [(0, "bee", 3), (1, "ant", 4)]

@@ -8,7 +8,7 @@ from gluon_asymmnet.evaluation.drawing import SCORE_THRESHOLD, draw_boxes
 from gluon_asymmnet.predict.detector import DetectorPredictor
 
 _DESCRIPTION = """\
-Find objects in JPEG and PNG images. Prints label, score and box, highest score first.
+Find objects in images. Prints label, score and box, highest score first.
 
 Boxes are corners (xmin, ymin, xmax, ymax) in pixels of the image after its EXIF rotation. An image
 that cannot be read is skipped and reported at the end; the exit status is then 1.

@@ -74,7 +74,7 @@ def _targets(found, folder) -> dict:
 
     Raises: InputError if it is the path of an input image, or that of two.
     """
-    targets = {path: Path(folder) / name for path, name in found}
+    targets = {path: Path(folder) / _target_name(name) for path, name in found}
     sources = {path.resolve() for path in targets}
     for path, target in targets.items():
         if target.resolve() in sources:
@@ -83,6 +83,12 @@ def _targets(found, folder) -> dict:
         twice = next(t for t in targets.values() if list(targets.values()).count(t) > 1)
         raise InputError(f"two images would be written to {twice}: name their folders instead")
     return targets
+
+
+def _target_name(name: Path) -> Path:
+    """Return the name of the annotated image; pictures of other formats become a JPEG."""
+    written = name.suffix.lower() in (".jpg", ".jpeg", ".png")
+    return name if written else name.with_name(f"{name.name}.jpg")
 
 
 def _read(paths):

@@ -8,7 +8,7 @@ from gluon_asymmnet.evaluation.drawing import draw_caption
 from gluon_asymmnet.predict import Predictor
 
 _DESCRIPTION = """\
-Classify JPEG and PNG images. Prints the most probable classes of each.
+Classify images. Prints the most probable classes of each.
 
 An image that cannot be read is skipped and reported at the end; the exit status is then 1.
 """

@@ -16,7 +16,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.utils.atomic import write_text
 
 _BUILD = """\
-The folder holds one folder per class, and each of those JPEG or PNG files:
+The folder holds one folder per class, and each of those picture files:
 
     photos/cat/0001.jpg
     photos/dog/0001.jpg
@@ -204,7 +204,7 @@ def _build(args: argparse.Namespace) -> int:
     for path, reason in report.skipped:
         print(f"skipped {path}: {reason}")
     if report.ignored:
-        print(f"ignored {report.ignored} files that are not named .jpg, .jpeg or .png")
+        print(f"ignored {report.ignored} files without the suffix of a picture")
     return 0
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.data.images import require_sides
 from gluon_asymmnet.data.randaugment import randaugment
 
 _GREY = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as OpenCV's RGB2GRAY
@@ -65,6 +66,7 @@ def validation_crop(rgb: np.ndarray, input_size: int, crop_ratio: float) -> np.n
 
     Bilinear without anti-aliasing, the longer side rounded down.
     Returns: ``(input_size, input_size, 3)`` uint8.
+    Raises: FormatError for a picture so narrow that the resized one cannot be meant.
     Source: MXNet's src/io/image_aug_default.cc with the authors' ``resize`` and ``data_shape``.
     """
     height, width = rgb.shape[:2]
@@ -73,6 +75,7 @@ def validation_crop(rgb: np.ndarray, input_size: int, crop_ratio: float) -> np.n
         size = (shorter, shorter * height // width)
     else:
         size = (shorter * width // height, shorter)
+    require_sides(width, height, size)
     resized = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
     top, left = (size[1] - input_size) // 2, (size[0] - input_size) // 2
     return resized[top : top + input_size, left : left + input_size]

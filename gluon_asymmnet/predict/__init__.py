@@ -89,7 +89,7 @@ class Predictor(EnginePredictor):
         """Return the ``top`` most probable classes of each image, best first.
 
         Args:
-            images: paths of JPEG or PNG files, or arrays ``(H, W, 3)`` uint8 RGB.
+            images: paths of picture files, or arrays ``(H, W, 3)`` uint8 RGB.
             batch_size: images that are in memory and computed together.
 
         Raises: FormatError, naming the file, for a file that is no image.

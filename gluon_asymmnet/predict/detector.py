@@ -60,7 +60,7 @@ class DetectorPredictor(EnginePredictor):
         """Return the detections in each image, boxes in its pixels, with class names.
 
         Args:
-            images: paths of JPEG or PNG files, or arrays ``(H, W, 3)`` uint8 RGB.
+            images: paths of picture files, or arrays ``(H, W, 3)`` uint8 RGB.
             score_threshold: detections with a lower score are left out; 0 to 1.
             batch_size: images that are computed together.
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Union
 
-import cv2
 import numpy as np
 
 from gluon_asymmnet.data.image_files import IMAGE_SUFFIXES, list_images_below
@@ -12,18 +11,16 @@ from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import FormatError, InputError
 
 Image = Union[str, Path, np.ndarray]
-_EXIF = (b"Exif\0\0", b"eXIf")  # in JPEG and in PNG
 
 
 def read_image(image: Image) -> np.ndarray:
     """Return an image in the orientation that people see.
 
     Args:
-        image: a JPEG or PNG file (grey is repeated, CMYK converted, transparency dropped), or an
+        image: a picture file (grey is repeated, CMYK converted, transparency dropped), or an
             array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)`` uint8, RGB or RGBA.
 
-    Returns: ``(H, W, 3)`` uint8 RGB, rotated by the EXIF orientation of the file; unlike records,
-        see ``data.images.decode``.
+    Returns: ``(H, W, 3)`` uint8 RGB, turned as its EXIF rotation says, as everywhere.
 
     Raises:
         FormatError: the file is damaged or of another format; the message names it.
@@ -34,18 +31,13 @@ def read_image(image: Image) -> np.ndarray:
         return _rgb(image)
     path = Path(image)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; expected a JPEG or PNG")
+        raise FileNotFoundError(f"{path}: no such file; expected a picture")
     if not path.is_file():
-        raise InputError(f"{path} is not a file; expected a JPEG or PNG")
-    data = path.read_bytes()
+        raise InputError(f"{path} is not a file; expected a picture")
     try:
-        rgb = decode(data)
+        return decode(path.read_bytes())
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from None
-    if any(mark in data for mark in _EXIF):  # decode again: this time OpenCV rotates it
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    return rgb
 
 
 def _rgb(array: np.ndarray) -> np.ndarray:

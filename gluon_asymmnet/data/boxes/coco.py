@@ -17,7 +17,8 @@ from gluon_asymmnet.data.boxes.voc_xml import (
     is_bare_name,
 )
 from gluon_asymmnet.data.class_names import name_lines
-from gluon_asymmnet.data.images import fit_image, image_info
+from gluon_asymmnet.data.image_headers import image_info
+from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import PathLike, require_file
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.atomic import new_folder

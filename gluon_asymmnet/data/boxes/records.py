@@ -21,7 +21,8 @@ import numpy as np
 
 from gluon_asymmnet.data.boxes.voc import DetectionExample
 from gluon_asymmnet.data.class_names import read_class_names
-from gluon_asymmnet.data.images import decode, image_info
+from gluon_asymmnet.data.image_headers import image_info
+from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
 from gluon_asymmnet.data.text_files import read_lines
 from gluon_asymmnet.errors import FormatError, InputError

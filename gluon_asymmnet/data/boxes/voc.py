@@ -31,7 +31,8 @@ from gluon_asymmnet.data.boxes.voc_xml import (
     parse_annotation,
 )
 from gluon_asymmnet.data.class_names import load_class_names
-from gluon_asymmnet.data.images import decode, image_info
+from gluon_asymmnet.data.image_headers import image_info
+from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.recordio import PathLike
 from gluon_asymmnet.errors import FormatError, InputError
 

@@ -56,10 +56,11 @@ def build(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Pack a tree of ``<class>/<image>.jpg`` or ``.png`` into ``<prefix>.rec`` and its companions.
+    """Pack a tree of ``<class>/<image>.jpg`` or the like into ``<prefix>.rec`` and its companions.
 
-    Labels number the class folders in alphabetical order.  Every image is decoded once; an image
-    that already has the wanted encoding and size is stored byte for byte.  The written bytes do not
+    Labels number the class folders in alphabetical order.  Every image is decoded once and
+    turned as its EXIF rotation says; an image that already has the wanted encoding and size, and no
+    rotation, is stored byte for byte.  The written bytes do not
     depend on ``threads``.  All four files appear, or none.
 
     Args:
@@ -70,7 +71,7 @@ def build(
         classes: class names in label order; default: the names of the folders.  Give a validation
             set the names of its training set, so that a missing folder shifts no label.
         shuffle_seed: shuffle the records; default: ordered by class.
-        skip_bad: report unreadable images instead of raising FormatError.
+        skip_bad: leave out and report images that cannot be read, instead of raising FormatError.
         progress: called with (done, total) after each image.
 
     Raises:
@@ -91,6 +92,8 @@ def build(
             return _encode(root / item[1], resize, quality, encoding)
         except FormatError as error:
             return error
+        except OSError as error:  # a broken link, no permission
+            return FormatError(error.strerror or str(error))
 
     skipped = []
     with RecordWriter(f"{prefix}.rec", f"{prefix}.idx", overwrite=overwrite) as writer:
@@ -103,9 +106,7 @@ def build(
             elif skip_bad:
                 skipped.append(Skipped(path, str(image)))
             else:
-                raise FormatError(
-                    f"{root / path}: {image}; repair or remove it, or skip bad images"
-                )
+                raise FormatError(f"{root / path}: {image}; repair or remove it, or add --skip-bad")
             progress(len(writer) + len(skipped), len(images))
         if len(writer) == 0:
             raise InputError(f"{root}: none of the {len(images)} images is readable")

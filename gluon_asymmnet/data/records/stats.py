@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gluon_asymmnet.data.class_names import name_lines, read_class_names
-from gluon_asymmnet.data.images import image_info
+from gluon_asymmnet.data.image_headers import image_info
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import InputError
