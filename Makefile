@@ -29,7 +29,7 @@ test: $(VENV)/dev.stamp
 
 # Everything else but the campaigns: more networks, commands, workers, and what needs PyTorch.
 # Downloads 190 MB more with a CPU build of PyTorch; several gigabytes where pip takes the one for CUDA:
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu offers it the CPU build.
+# TORCH_INDEX=URL names PyTorch's index of CPU builds (see PyTorch's installation page).
 test-all: $(VENV)/test-all.stamp
 	$(PYTEST) -m "thorough and not ($(CAMPAIGNS))"
 
