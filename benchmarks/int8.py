@@ -52,9 +52,9 @@ def measure(
     """
     from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.evaluation.classification import read_batches
-    from gluon_asymmnet.saved import open_model
+    from gluon_asymmnet.saved import open_saved
 
-    trained = open_model(Path(run) / "last.params")
+    trained = open_saved(Path(run) / "last.params")
     train, val = (open_source(rec=str(Path(digits) / f"{n}.rec")) for n in ("train", "val"))
     calibration, _ = next(read_batches(train, trained.card.preprocessing, _DIGITS))
     random, photos = random_model(name, size, crops)

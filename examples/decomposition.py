@@ -68,9 +68,9 @@ def demo(folder, out=None) -> int:
 
 
 def _measure(weights: Path, digits, folder: Path) -> dict:
-    from gluon_asymmnet.saved import open_model
+    from gluon_asymmnet.saved import open_saved
 
-    model = open_model(weights)
+    model = open_saved(weights)
     print("3. the error of each layer alone", flush=True)
     found = {
         "machine": environment(),
@@ -94,7 +94,7 @@ def _measure(weights: Path, digits, folder: Path) -> dict:
     tuned = _tune(digits, folder, "regular_more", "shufflenetv2_regular", weights)
     found["net"]["tuned"] = tuned
     plain = _train(digits, folder, "plain", model="shufflenetv2", num_epochs=EPOCHS + TUNING)
-    plain = open_model(Path(plain.run_dir) / "last.params")
+    plain = open_saved(Path(plain.run_dir) / "last.params")
     found["plain"] = {**_cost(plain), "epochs": EPOCHS + TUNING, "top1": _top1(plain, digits)}
     return found
 
@@ -118,13 +118,13 @@ def _train(digits, folder: Path, tag: str, **settings):
 
 def _tune(digits, folder: Path, tag: str, model: str, weights: Path, width: float = WIDTH) -> float:
     """Train weights for ``TUNING`` epochs more; return top-1 of the last ones."""
-    from gluon_asymmnet.saved import open_model
+    from gluon_asymmnet.saved import open_saved
 
     result = _train(
         digits, folder, tag, model=str(model), width=width, resume_params=str(weights),
         num_epochs=TUNING, warmup_epochs=0, lr=0.02,
     )  # fmt: skip
-    return _top1(open_model(Path(result.run_dir) / "last.params"), digits)
+    return _top1(open_saved(Path(result.run_dir) / "last.params"), digits)
 
 
 def _decomposed(model, digits, folder, name, method, multiplier, settings) -> dict:
@@ -135,7 +135,7 @@ def _decomposed(model, digits, folder, name, method, multiplier, settings) -> di
         write_decomposed,
     )
     from gluon_asymmnet.compress.options import Options
-    from gluon_asymmnet.saved import open_model
+    from gluon_asymmnet.saved import open_saved
 
     tag = f"{name.replace(', ', '-')}_{multiplier}"
     out = folder / "decomposed" / tag
@@ -145,7 +145,7 @@ def _decomposed(model, digits, folder, name, method, multiplier, settings) -> di
         )
         options = Options(method, multiplier, **settings)
         write_decomposed(*decompose_model(model, batches, options), out)
-    smaller = open_model(out)
+    smaller = open_saved(out)
     row = {"name": name, "multiplier": multiplier, **_cost(smaller), "top1": _top1(smaller, digits)}
     if multiplier == 1:
         row["tuned"] = _tune(digits, folder, tag, out / SPEC_FILE, out / "last.params", width=1.0)

@@ -27,7 +27,7 @@ def demo(folder) -> int:
 
     print("3. the last weights on the held-out digits (asymmnet eval imagenet ...)", flush=True)
     from gluon_asymmnet.export.symbol import export_symbol
-    from gluon_asymmnet.saved import open_model
+    from gluon_asymmnet.saved import open_saved
 
     def score(model):
         return evaluate(
@@ -36,7 +36,7 @@ def demo(folder) -> int:
         )  # fmt: skip
 
     # The last weights, not the best: the best were chosen on these very images.
-    trained = open_model(Path(result.run_dir) / "last.params")
+    trained = open_saved(Path(result.run_dir) / "last.params")
     accuracy = score(trained)
     print(f"   {summary_line(accuracy)}")
 
@@ -44,7 +44,7 @@ def demo(folder) -> int:
     out = folder / "exported"
     if not out.exists():
         export_symbol(trained, out)
-    reloaded = score(open_model(out))
+    reloaded = score(open_saved(out))
     equal = "equal" if reloaded.top1 == accuracy.top1 else "DIFFERENT"
     print(f"   {summary_line(reloaded)}: {equal}")
     print(

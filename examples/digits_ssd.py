@@ -123,7 +123,7 @@ def _evaluate(root: Path, exported: Path) -> tuple[dict, bool]:
         }
         detections = [one for _, one in found]
         first = first or detections
-        same = compare_detections(zip(first, detections), score_threshold=card.least_score)
+        same = compare_detections(zip(first, detections), score_threshold=card.score_threshold)
         agreed = agreed and same.share == 1
     return figures, agreed
 

@@ -1,41 +1,32 @@
-"""Find the network behind a path: a run, an exported symbol, or a bare parameter file."""
+"""Open a saved network: a run directory, an exported symbol or a parameter file."""
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Optional
 
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import (
-    CARD_FILE,
-    CLASSIFIER,
-    DETECTOR,
-    Card,
-    card_text,
-    kind_of,
-    read_card,
-)
-from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
+from gluon_asymmnet.card import CARD_FILE, DETECTOR, Card, DetectorCard, read_card
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.models.asymmnet import AsymmNet
 from gluon_asymmnet.models.build import build_classifier
-from gluon_asymmnet.models.ssd_spec import detector_id, plan_detector
-from gluon_asymmnet.weights.load import load_weights, newest_weights
+from gluon_asymmnet.models.ssd_spec import parse_detector, plan_detector
+from gluon_asymmnet.weights.load import load_exact, load_weights, newest_weights
 from gluon_asymmnet.weights.params_file import read_header
-from gluon_asymmnet.zoo import open_detector
+from gluon_asymmnet.zoo import get_detector
 
 SYMBOL_SUFFIX = "-symbol.json"
 PARAMS_SUFFIX = "-0000.params"
-_WANTED = "a run directory, a folder or -symbol.json that was exported, or a .params file"
+_EXPECTED = "a run directory, a folder or -symbol.json that was exported, or a .params file"
 
 
 class Saved(NamedTuple):
     """A classifier or a detector with weights, and its card."""
 
-    card: Union[Card, DetectorCard]
+    card: Card
     net: object  # AsymmNet or another block, SSD, or the SymbolBlock of an exported symbol
-    weights: Path  # the parameter file; of a detector the path that was opened
+    weights: Path  # the parameter file
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Map ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits.  For classifiers."""
@@ -65,76 +56,44 @@ def _arrays(outputs) -> tuple[np.ndarray, ...]:
     return tuple(output.asnumpy() for output in outputs)
 
 
-def open_saved(path) -> Saved:
-    """Open a classifier or a detector, as the card there says; errors as ``open_model``."""
-    return _open_detector(Path(path)) if kind_at(path) == DETECTOR else open_model(path)
-
-
-def kind_at(path) -> str:
-    """Return whether ``path`` holds a detector or, as without a card, a classifier."""
-    path = Path(path)
-    card = (path if path.is_dir() else path.parent) / CARD_FILE
-    return kind_of(card_text(card)) if card.is_file() else CLASSIFIER
-
-
-def _open_detector(path: Path) -> Saved:
-    symbols = sorted(path.glob(f"*{SYMBOL_SUFFIX}")) if path.is_dir() else [path]
-    if len(symbols) == 1 and symbols[0].name.endswith(SYMBOL_SUFFIX):
-        return _open_detector_symbol(symbols[0])
-    card, net = open_detector(path)
-    net.hybridize(static_alloc=True, static_shape=True)
-    return Saved(card, net, path)
-
-
-def _open_detector_symbol(symbol: Path) -> Saved:
-    card = read_detector_card(symbol.parent / CARD_FILE)
-    net, weights = _load(symbol)
-    values, boxes = len(card.class_names) + 1, len(plan_detector(card.spec)[0].boxes)
-    name = f"{card_id(card)}_class_0_conv_bias"
-    found = next((a.shape for a in read_header(weights) if a.name == f"arg:{name}"), None)
-    if found != (values * boxes,):
-        raise FormatError(
-            f"{symbol} is not the detector of its card, {card.model} with {values - 1} classes: "
-            f"{name} is {found or 'missing'}, not {(values * boxes,)}"
-        )
-    return Saved(card, net, weights)
-
-
-def open_model(path, card: Optional[Card] = None) -> Saved:
-    """Open whatever ``path`` is.
+def open_saved(path, card: Optional[Card] = None, kind: Optional[str] = None) -> Saved:
+    """Open the classifier or detector at a path.
 
     Args:
         path: a run directory (its best weights, else its last), an exported folder or symbol, or
             a ``.params`` file.
-        card: says which network a bare ``.params`` file holds; a card beside it is read otherwise.
+        card: the card of a ``.params`` file; read from the file's folder if not given.
+        kind: CLASSIFIER or DETECTOR, if only one of them fits.
 
     Raises:
         FileNotFoundError, FormatError, InputError: one line that says what is wrong.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder; expected {_WANTED}")
-    if path.is_dir():
-        return _open_folder(path)
-    if path.name.endswith(SYMBOL_SUFFIX):
-        return open_symbol(path)
-    if path.suffix != ".params":
-        raise InputError(f"{path}: expected {_WANTED}")
-    beside = path.parent / CARD_FILE
+        raise FileNotFoundError(f"{path}: no such file or folder; expected {_EXPECTED}")
+    beside = (path if path.is_dir() else path.parent) / CARD_FILE
+    file = _model_file(path) if path.is_dir() else path
+    if file.name.endswith(SYMBOL_SUFFIX):
+        return _open_symbol(file, read_card(beside, kind))
+    if file.suffix != ".params":
+        raise InputError(f"{file}: expected {_EXPECTED}")
     if card is None and not beside.exists():
         raise InputError(
-            f"{path}: a bare parameter file does not say which network it holds; add --model"
+            f"{file}: a bare parameter file does not say which network it holds; add --model"
         )
-    return open_weights(path, card or read_card(beside))
+    return open_weights(file, card or read_card(beside, kind))
 
 
-def _open_folder(folder: Path) -> Saved:
+def _model_file(folder: Path) -> Path:
+    """Return the symbol of an exported folder, or the weights of a run."""
     symbols = sorted(folder.glob(f"*{SYMBOL_SUFFIX}"))
     if len(symbols) == 1:
-        return open_symbol(symbols[0])
+        return symbols[0]
     if not (folder / CARD_FILE).exists():
-        raise InputError(f"{folder}: holds neither a run nor an exported model; expected {_WANTED}")
-    return open_weights(newest_weights(folder), read_card(folder / CARD_FILE))
+        raise InputError(
+            f"{folder}: holds neither a run nor an exported model; expected {_EXPECTED}"
+        )
+    return newest_weights(folder)
 
 
 def optimized(model: Saved) -> Saved:
@@ -146,7 +105,12 @@ def optimized(model: Saved) -> Saved:
 
 
 def build(card: Card):
-    """Build the network a card describes, without weights."""
+    """Build the network of a card, without weights."""
+    if card.kind == DETECTOR:
+        classes = card.class_names if parse_detector(card.model).dataset == "custom" else None
+        net = get_detector(card.model, classes=classes)
+        net.set_nms(card.nms_thresh, card.nms_topk, card.post_nms)
+        return net
     extra = {}
     if card.norm == "group":
         extra = {"norm_layer": mx.gluon.nn.GroupNorm, "norm_kwargs": {"num_groups": 8}}
@@ -158,24 +122,33 @@ def build(card: Card):
 def open_weights(weights: Path, card: Card) -> Saved:
     """Build the network of a card and read its parameters."""
     net = build(card)
-    load_weights(net, weights)
+    load = load_exact if card.kind == DETECTOR else load_weights
+    load(net, weights)
     net.hybridize(static_alloc=True, static_shape=True)
     return Saved(card, net, Path(weights))
 
 
-def open_symbol(symbol: Path) -> Saved:
-    """Load an exported symbol with the parameters and the card beside it."""
-    symbol = Path(symbol)
-    return Saved(read_card(symbol.parent / CARD_FILE), *_load(symbol))
-
-
-def _load(symbol: Path):
-    """Return the net of a symbol and its parameter file."""
+def _open_symbol(symbol: Path, card: Card) -> Saved:
+    """Load an exported symbol with the parameters beside it."""
     weights = symbol.with_name(symbol.name[: -len(SYMBOL_SUFFIX)] + PARAMS_SUFFIX)
-    read_header(weights)  # a damaged file is named here, before MXNet reads it
+    shapes = {array.name: array.shape for array in read_header(weights)}
+    if card.kind == DETECTOR:
+        _check_detector(symbol, card, shapes)
     net = import_symbol(symbol, weights)
     net.hybridize(static_alloc=True, static_shape=True)
-    return net, weights
+    return Saved(card, net, weights)
+
+
+def _check_detector(symbol: Path, card: DetectorCard, shapes: dict) -> None:
+    """Raise FormatError unless the symbol has the classes and anchors of its card."""
+    outputs, boxes = len(card.class_names) + 1, len(plan_detector(card.detector_spec)[0].boxes)
+    name, expected = f"{card.id}_class_0_conv_bias", (outputs * boxes,)
+    found = shapes.get(f"arg:{name}")
+    if found != expected:
+        raise FormatError(
+            f"{symbol} is not the detector of its card, {card.model} with {outputs - 1} classes: "
+            f"{name} is {found or 'missing'}, not {expected}"
+        )
 
 
 def import_symbol(symbol: Path, weights: Path):
@@ -188,10 +161,3 @@ def import_symbol(symbol: Path, weights: Path):
     except (mx.base.MXNetError, ValueError, KeyError, AssertionError) as error:
         first = str(error).strip().splitlines()[0]
         raise FormatError(f"{symbol}: MXNet cannot read it with {weights.name}: {first}") from None
-
-
-def card_id(card: Union[Card, DetectorCard]) -> str:
-    """Return the full name of the variant, e.g. ``asymmnet_large_w0.75_r1``."""
-    if card.kind == DETECTOR:
-        return detector_id(card.spec)
-    return card.model_spec.id

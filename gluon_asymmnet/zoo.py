@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Optional, Union
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import CARD_FILE, read_card
+from gluon_asymmnet.card import CARD_FILE, CLASSIFIER, read_card
 from gluon_asymmnet.data.boxes.voc import VOC_CLASSES
-from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.build import build_classifier, refuse_settings
 from gluon_asymmnet.models.registry import ModelSpec, is_spec_file
@@ -150,25 +149,9 @@ def load_backbone(classifier, spec: DetectorSpec, weights, *, ctx=None, root=Non
     load_weights(classifier, path, ctx=ctx or mx.cpu(), skip_output=True)
 
 
-def open_detector(path, *, ctx=None) -> tuple[DetectorCard, SSD]:
-    """Open the directory of a detector's run, or a parameter file with its card beside it.
-
-    Raises: FileNotFoundError, FormatError, InputError: one line that says what is wrong.
-    """
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    card = read_detector_card(folder / CARD_FILE)
-    weights = newest_weights(path) if path.is_dir() else path
-    _, dataset = parse_detector(card.model)
-    classes = card.class_names if dataset == "custom" else None
-    net = get_detector(card.model, classes=classes, pretrained=str(weights), ctx=ctx)
-    net.set_nms(card.nms_thresh, card.nms_topk, card.post_nms)
-    return card, net
-
-
 def _weights_of_run(folder: Path, spec: DetectorSpec) -> Path:
     """The best or last weights of a classifier's run; InputError if it is another network's."""
-    card = read_card(folder / CARD_FILE)
+    card = read_card(folder / CARD_FILE, CLASSIFIER)
     wanted, found = spec.backbone_spec, card.model_spec
     if found._replace(stem=wanted.stem) != wanted or card.norm != "batch":
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from gluon_asymmnet.cli.options import (
     add_model_flags,
     add_threads_flag,
-    open_classifier,
+    open_model,
     require_positive,
 )
 from gluon_asymmnet.compress.options import METHODS, Options
@@ -97,7 +97,7 @@ def run(args) -> int:
     set_threads(args.threads)  # NumPy's linear algebra reads it when it is loaded, as MXNet does
     from gluon_asymmnet.compress.model import decompose_model, write_decomposed
 
-    model = open_classifier(args)
+    model = open_model(args)
     options = Options(
         args.method, args.multiplier, args.sweeps, args.joint, args.merge, args.positions,
         args.seed, int(args.memory * 2**30),

@@ -14,7 +14,7 @@ from gluon_asymmnet.cli.options import (
     add_threads_flag,
     flag_of,
     model_settings,
-    open_classifier,
+    open_model,
     refuse_architecture,
     require_positive,
 )
@@ -124,7 +124,7 @@ def _open(args):
     model = _open_exported(args) if Path(args.path).exists() else None
     if model is None and args.precision != "f32":
         raise InputError(f"--precision {args.precision} is for openvino; MXNet computes in f32")
-    return model or open_classifier(args)
+    return model or open_model(args)
 
 
 def _open_exported(args):

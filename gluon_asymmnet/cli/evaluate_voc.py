@@ -177,7 +177,7 @@ def _write_json(args, model, source, result, coco) -> None:
         "nms_thresh": card.nms_thresh,
         "nms_topk": card.nms_topk,
         "post_nms": card.post_nms,
-        "least_score": card.least_score,
+        "least_score": card.score_threshold,
         "dataset_root": str(source.path),
         "splits": args.val_splits,
         "images": result.original.images,

@@ -1,19 +1,15 @@
 """``asymmnet export``, also ``export.py``."""
 
 import argparse
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 
-from gluon_asymmnet.card import CARD_FILE, DETECTOR, card_text
+from gluon_asymmnet.card import CARD_FILE, DETECTOR, read_card
 from gluon_asymmnet.cli.options import (
     add_model_flags,
     add_threads_flag,
-    flag_of,
-    model_settings,
-    open_classifier,
+    open_model,
     require_positive,
 )
 from gluon_asymmnet.data.boxes.loader import validation_batches
@@ -143,25 +139,11 @@ def _add_int8(forms) -> None:
 def run(args) -> int:
     """Export, and print the files and the differences of their outputs."""
     set_threads()
-    model = _open(args)
+    model = open_model(args, kind=None)
     images = _real_images(args.rec_val, model.card) if args.rec_val else None
     out = _export(model, args, images)
     _print_card(out)
     return 0
-
-
-def _open(args):
-    """Open the classifier or detector that a command line names.  Loads MXNet."""
-    from gluon_asymmnet.saved import kind_at, open_saved
-
-    if not Path(args.path).exists() or kind_at(args.path) != DETECTOR:
-        return open_classifier(args)
-    for name in sorted(model_settings(args)):
-        raise InputError(
-            f"{flag_of(name)} is for classifiers; {args.path} holds a detector, and its card has "
-            "its settings"
-        )
-    return open_saved(args.path)
 
 
 def _export(model, args, images):
@@ -195,7 +177,7 @@ def _real_images(rec: str, card):
 
 
 def _print_card(out) -> None:
-    for form, parity in json.loads(card_text(out / CARD_FILE))["parity"].items():
+    for form, parity in read_card(out / CARD_FILE).parity.items():
         print(f"{form}: {_differences(parity)} {parity['images']} images")
     print(f"written: {', '.join(sorted(str(p) for p in out.iterdir()))}")
 
@@ -218,7 +200,7 @@ def _run_int8(args) -> int:
     from gluon_asymmnet.export.int8.quantizers import quantizer_of
 
     quantizer_of(args.engine)  # fails before the work
-    model = open_classifier(args)
+    model = open_model(args)
     report = export_int8(
         model, args.out, _calibration(args, model.card), engine=args.engine,
         validation=open_source(rec=args.rec_val) if args.rec_val else None,

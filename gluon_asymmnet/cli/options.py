@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from gluon_asymmnet.card import CLASSIFIER, DETECTOR, ClassifierCard
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import ModelSpec
 
@@ -101,19 +102,29 @@ def refuse_architecture(given: dict) -> None:
         raise InputError(f"{flag_of(fixed[0])} goes with --model and a .params file")
 
 
-def open_classifier(args):
-    """Open the classifier that a command line names; flags override its card.  Loads MXNet."""
-    from gluon_asymmnet.card import Card
-    from gluon_asymmnet.saved import open_model
+def open_model(args, kind: str | None = CLASSIFIER):
+    """Open the model that a command line names; flags override a classifier's card.  Loads MXNet.
 
-    given = model_settings(args)
-    if "model" not in given:
+    Args:
+        kind: of its card; None for both.
+    """
+    from gluon_asymmnet.saved import open_saved
+
+    given, card = model_settings(args), None
+    if "model" in given:
+        fields = dict(given)
+        identity = {name: fields.pop(name) for name in ModelSpec._fields if name in given}
+        card = ClassifierCard.of(ModelSpec.parse(fields.pop("model"), **identity), **fields)
+    model = open_saved(args.path, card, kind)
+    if given and model.card.kind == DETECTOR:
+        raise InputError(
+            f"{flag_of(min(given))} is for classifiers; {args.path} holds a detector, and its card "
+            "has its settings"
+        )
+    if card is None:
         refuse_architecture(given)
-        model = open_model(args.path)
-        return model._replace(card=dataclasses.replace(model.card, **given))
-    identity = {name: given.pop(name) for name in ModelSpec._fields if name in given}
-    spec = ModelSpec.parse(given.pop("model"), **identity)
-    return open_model(args.path, Card.of(spec, **given))
+        model = model._replace(card=dataclasses.replace(model.card, **given))
+    return model
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.cli.options import add_threads_flag, require_positive
 from gluon_asymmnet.data.sources import check_labels, open_source
 from gluon_asymmnet.evaluation import classification_report, published
@@ -54,7 +54,7 @@ def run(args) -> int:
     set_threads(args.threads)
     from gluon_asymmnet.saved import open_weights
 
-    source, card = open_source(rec=args.rec_val, idx=args.rec_val_idx), Card()
+    source, card = open_source(rec=args.rec_val, idx=args.rec_val_idx), ClassifierCard()
     passes = published.PUBLISHED.number + 1
     # Fails now, not after hours.
     published.validation_passes(len(source), args.walk_batch_size, passes)

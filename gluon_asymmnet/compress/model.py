@@ -9,7 +9,7 @@ from typing import Callable, Optional
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import CARD_FILE, Card
+from gluon_asymmnet.card import CARD_FILE
 from gluon_asymmnet.compress.network import Decomposed, chosen, decompose
 from gluon_asymmnet.compress.normalisation import reestimate, settle
 from gluon_asymmnet.compress.options import METHODS, Options, check
@@ -117,7 +117,7 @@ def write_decomposed(model: Saved, report: dict, out) -> Path:
 
 def _base_of(model: Saved) -> dict:
     """Return the ``base`` of the spec of a decomposed net."""
-    card: Card = model.card
+    card = model.card
     row = card.model_spec.family_model
     if row is None:
         raise InputError(

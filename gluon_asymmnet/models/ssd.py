@@ -15,17 +15,17 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.ssd_box_coder import decode
 from gluon_asymmnet.models.ssd_spec import (
+    NMS_IOU,
+    NMS_KEPT,
+    NMS_TOP,
+    SCORE_THRESHOLD,
     DetectorSpec,
     anchors,
-    detector_id,
     plan_detector,
 )
 from gluon_asymmnet.nn import ConvNorm, NormFactory
 
 nn = mx.gluon.nn
-
-SCORE_THRESHOLD = 0.01  # applied before suppression, as in the paper (3.1) and GluonCV
-NMS_IOU, NMS_TOP, NMS_KEPT = 0.45, 400, 100  # GluonCV's values; the paper keeps 200
 
 ClassMap = Union[Mapping, Sequence[str]]
 
@@ -159,7 +159,7 @@ class SSD(mx.gluon.HybridBlock):
         norm_kwargs: Optional[dict] = None,
         prefix: Optional[str] = None,
     ):
-        super().__init__(prefix=prefix or f"{detector_id(spec)}_")
+        super().__init__(prefix=prefix or f"{spec.id}_")
         norm, self.spec = NormFactory(norm_layer, norm_kwargs), spec
         self.classes = check_class_names(classes)
         self.set_nms()

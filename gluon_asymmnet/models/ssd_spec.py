@@ -30,6 +30,9 @@ VARIANCES = (0.1, 0.1, 0.2, 0.2)
 # net would give infinite boxes, whose overlaps are nan.
 MAX_LOG_SCALE = 10.0
 
+SCORE_THRESHOLD = 0.01  # applied before suppression, as in the paper (3.1) and GluonCV
+NMS_IOU, NMS_TOP, NMS_KEPT = 0.45, 400, 100  # GluonCV's values; the paper keeps 200
+
 _THREE = (1, 2, 1 / 2)
 _FIVE = (1, 2, 1 / 2, 3, 1 / 3)
 
@@ -56,6 +59,11 @@ class DetectorSpec(NamedTuple):
     scales: tuple[float, ...] = (0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05)
     # Width over height, 1 first; four anchors on the first and the last two maps (section 3.1).
     ratios: tuple[tuple[float, ...], ...] = (_THREE, *[_FIVE] * 4, _THREE, _THREE)
+
+    @property
+    def id(self) -> str:
+        """The full name, e.g. ``ssd_300_asymmnet_small_w0.5_r1``."""
+        return f"{self.head}_{self.size}_{self.backbone_spec.id}"
 
     @property
     def backbone_spec(self) -> ModelSpec:
@@ -117,11 +125,6 @@ def parse_detector(name: str) -> DetectorName:
         f"{', '.join(map(str, SIZES))}; {', '.join(sorted(SPECS))}, optionally with a "
         f"width (asymmnet_large_0.5); {', '.join(DATASETS)}{hint}"
     )
-
-
-def detector_id(spec: DetectorSpec) -> str:
-    """Return the full name of a detector, e.g. ``ssd_300_asymmnet_small_w0.5_r1``."""
-    return f"{spec.head}_{spec.size}_{spec.backbone}_w{spec.width}_r{spec.rate}"
 
 
 def plan_detector(spec: DetectorSpec) -> tuple[FeatureMapPlan, ...]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gluon_asymmnet.card import CLASSIFIER, parse_card
+from gluon_asymmnet.card import CLASSIFIER
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.predict.base import EnginePredictor, check_images, choose_engine
 from gluon_asymmnet.predict.images import Image, read_image
@@ -48,7 +48,7 @@ class Predictor(EnginePredictor):
         InputError: the engine is not installed or has no file here, or there is no card.
     """
 
-    kind, parse = CLASSIFIER, staticmethod(parse_card)
+    kind = CLASSIFIER
 
     def _check_ports(self, inputs: list, outputs: list) -> None:
         if (len(inputs), len(outputs)) != (1, 1):

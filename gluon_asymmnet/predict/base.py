@@ -2,11 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
-from gluon_asymmnet.card import CARD_FILE, card_text, kind_of, require_kind
+from gluon_asymmnet.card import CARD_FILE, Card, parse_card, read_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.predict.engines import ENGINES, PRECISIONS
 from gluon_asymmnet.utils.extras import installed
@@ -35,7 +34,6 @@ class EnginePredictor:
     """
 
     kind: str  # kind of card
-    parse: Callable  # parses the card's JSON
 
     def __init__(self, path, engine: str = "auto", *, threads: int = 0, precision: str = "f32"):
         if engine not in ("auto", *ENGINES):
@@ -46,11 +44,9 @@ class EnginePredictor:
             raise InputError(f"threads must be a whole number from 0 (all) on, got {threads!r}")
         self.engine, self.weights = choose_engine(path, engine)
         self._engine = ENGINES[self.engine](self.weights, threads, precision)
-        cards = self._card_texts()
-        for text, where in cards:
-            require_kind(kind_of(text), self.kind, where)
+        cards = self._read_cards()
         self._check_ports(self._engine.inputs, self._engine.outputs)
-        self.card = self._choose_card([type(self).parse(text, where) for text, where in cards])
+        self.card = self._choose_card(cards)
         self._check_card(self._engine.outputs)
         size = self._engine.inputs[0][2]
         if isinstance(size, int) and size != self.card.input_size:
@@ -64,13 +60,13 @@ class EnginePredictor:
         folder = self.weights if self.weights.is_dir() else self.weights.parent
         return folder / CARD_FILE
 
-    def _card_texts(self) -> list[tuple[str, Path]]:
-        """Return text and place of the cards inside and beside the file, as far as they exist."""
+    def _read_cards(self) -> list[Card]:
+        """Return the cards inside and beside the file, as far as they exist."""
         inside, beside = self._engine.card_text, self._card_file
-        found = [(inside, self.weights)] if inside else []
-        return [*found, (card_text(beside), beside)] if beside.exists() else found
+        cards = [parse_card(inside, self.weights, self.kind)] if inside else []
+        return [*cards, read_card(beside, self.kind)] if beside.exists() else cards
 
-    def _choose_card(self, cards: list):
+    def _choose_card(self, cards: list[Card]) -> Card:
         """Return the card beside the file or, without one, the card inside; both must agree."""
         if not cards:
             raise InputError(

@@ -7,7 +7,6 @@ import numpy as np
 
 from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.data.boxes.geometry import Detections
-from gluon_asymmnet.detector_card import parse_detector_card
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.detection import detect
 from gluon_asymmnet.evaluation.drawing import SCORE_THRESHOLD
@@ -27,7 +26,7 @@ class DetectorPredictor(EnginePredictor):
     ``gluon_asymmnet.Predictor``.
     """
 
-    kind, parse = DETECTOR, staticmethod(parse_detector_card)
+    kind = DETECTOR
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Map ``(N, 3, S, S)`` float32, preprocessed, to the outputs of ``SSD``.
@@ -45,7 +44,7 @@ class DetectorPredictor(EnginePredictor):
         found = [
             suppress(
                 scores, boxes, nms_thresh=card.nms_thresh, nms_topk=card.nms_topk,
-                post_nms=card.post_nms, score_threshold=card.least_score,
+                post_nms=card.post_nms, score_threshold=card.score_threshold,
             )
             for scores, boxes in zip(*outputs)
         ]  # fmt: skip
@@ -98,7 +97,7 @@ class DetectorPredictor(EnginePredictor):
             )
 
     def _check_card(self, outputs: list) -> None:
-        boxes, classes = len(anchors(self.card.spec)), len(self.card.class_names)
+        boxes, classes = len(anchors(self.card.detector_spec)), len(self.card.class_names)
         expected = [(boxes, classes), (boxes, 4)]
         if len(outputs) == 2 and [tuple(shape[1:]) for shape in outputs] != expected:
             raise FormatError(

@@ -59,9 +59,9 @@ def predict_validation(
     try:
         source = _source(run)
         # Only here: a page without evaluation needs no MXNet.
-        from gluon_asymmnet.saved import open_model
+        from gluon_asymmnet.saved import open_saved
 
-        model = open_model(run.path)
+        model = open_saved(run.path)
         evaluation = evaluate(
             model.predict, source, classes=model.card.classes,
             preprocessing=model.card.preprocessing, batch_size=_BATCH, progress=progress,

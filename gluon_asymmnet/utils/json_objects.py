@@ -54,6 +54,11 @@ def read_json_lines(path: Path, damaged: typing.Optional[list[int]] = None) -> l
     return found
 
 
+def json_key(field: dataclasses.Field) -> str:
+    """Return the name of a field in the JSON: its metadata's ``key``, or its own name."""
+    return field.metadata.get("key", field.name)
+
+
 def make(kind, settings: dict, where, what: str, *, complete: bool = False):
     """Return the dataclass ``kind`` of a JSON object.
 
@@ -65,20 +70,21 @@ def make(kind, settings: dict, where, what: str, *, complete: bool = False):
     Raises: FormatError naming the first field that is missing, unknown or of another type.
     """
     hints, values = typing.get_type_hints(kind), {}
+    unknown = dict(settings)
     for field in dataclasses.fields(kind):
-        if field.name in settings:
+        key = json_key(field)
+        if key in unknown:
+            value = unknown.pop(key)
             try:
-                values[field.name] = _typed(settings[field.name], hints[field.name])
+                values[field.name] = _typed(value, hints[field.name])
             except (ValueError, OverflowError) as error:
-                shown = reprlib.repr(settings[field.name])
                 raise FormatError(
-                    f"{where}: not {what}: {field.name} is {shown}, expected {error}"
+                    f"{where}: not {what}: {key} is {reprlib.repr(value)}, expected {error}"
                 ) from None
         elif field.default is dataclasses.MISSING or (complete and field.default is not None):
-            raise FormatError(f"{where}: not {what}: it lacks {field.name!r}")
-    unknown = [name for name in settings if name not in values]
+            raise FormatError(f"{where}: not {what}: it lacks {key!r}")
     if unknown and not complete:
-        raise FormatError(f"{where}: not {what}: it has {reprlib.repr(unknown[0])}")
+        raise FormatError(f"{where}: not {what}: it has {reprlib.repr(next(iter(unknown)))}")
     return kind(**values)
 
 
