@@ -105,10 +105,10 @@ def random_model(name: str, size: int, crops: int):
     """Return a net with random weights, and ``2 * crops`` preprocessed crops."""
     from gluon_asymmnet import get_model
     from gluon_asymmnet._mxnet import mx
-    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.card import ClassifierCard
     from gluon_asymmnet.saved import Saved
 
-    card = Card.of(ModelSpec.parse(name), input_size=size)
+    card = ClassifierCard.of(ModelSpec.parse(name), input_size=size)
     images = photographs.crops(2 * crops, size, card.preprocessing.normalization)
     # momentum 0: one step sets the statistics
     net = get_model(card.model, width=card.width, norm_kwargs={"momentum": 0.0})

@@ -180,7 +180,7 @@ def export(case: Case, out: Path):
     """Export a case's net with random weights to the folder ``out``; return the saved model."""
     from gluon_asymmnet import get_model
     from gluon_asymmnet._mxnet import mx
-    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.card import ClassifierCard
     from gluon_asymmnet.export.formats import export_all
     from gluon_asymmnet.saved import Saved
 
@@ -188,7 +188,7 @@ def export(case: Case, out: Path):
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     net.hybridize()
-    card = Card.of(ModelSpec.parse(case.model, width=case.width), input_size=case.size)
+    card = ClassifierCard.of(ModelSpec.parse(case.model, width=case.width), input_size=case.size)
     model = Saved(card, net, Path("net.params"))
     export_all(model, out)
     return model

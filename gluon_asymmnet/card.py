@@ -5,7 +5,7 @@ import json
 import math
 import reprlib
 from pathlib import Path
-from typing import ClassVar, Optional
+from typing import Optional
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.transforms import Normalization, Preprocessing
@@ -30,9 +30,7 @@ _COMMANDS = {CLASSIFIER: "asymmnet predict", DETECTOR: "asymmnet detect"}
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """The part of a card that classifiers and detectors share."""
-
-    kind: ClassVar[str]  # CLASSIFIER or DETECTOR
+    """The part of a card that classifiers and detectors share; subclasses have a ``kind``."""
 
     model: str
     input_size: int  # height and width, pixels

@@ -66,7 +66,7 @@ GREY = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)  # mean and deviation unlike Im
 def teacher_run(tmp_path_factory):
     """What a run leaves, of a net for the digits with another normalisation and input size."""
     from gluon_asymmnet._mxnet import mx
-    from gluon_asymmnet.card import Card
+    from gluon_asymmnet.card import ClassifierCard
     from gluon_asymmnet.train.checkpoint import net_arrays
     from gluon_asymmnet.weights.params_file import write_params
     from gluon_asymmnet.zoo import get_model
@@ -79,7 +79,7 @@ def teacher_run(tmp_path_factory):
         for _ in range(20):
             net(mx.nd.random.normal(shape=(8, 3, 48, 48))).wait_to_read()
     write_params(folder / "best.params", net_arrays(net))
-    Card(
+    ClassifierCard(
         model="asymmnet_small", width=0.35, classes=10, class_names=list("0123456789"),
         input_size=48, rgb_mean=GREY[0], rgb_std=GREY[1],
     ).save(folder / "card.json")  # fmt: skip

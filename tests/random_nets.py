@@ -3,10 +3,8 @@
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import Card
-from gluon_asymmnet.detector_card import DetectorCard
+from gluon_asymmnet.card import ClassifierCard, DetectorCard
 from gluon_asymmnet.export.parity import sample_images
-from gluon_asymmnet.models.ssd import SCORE_THRESHOLD
 from gluon_asymmnet.saved import Saved, build
 from gluon_asymmnet.zoo import get_model
 
@@ -19,7 +17,7 @@ def random_model(folder, batch=32, **settings) -> Saved:
     and a wrong network passes for a right one.  ``folder`` is where its weights would lie;
     nothing is written.  ``batch``: the images of that batch.
     """
-    card = Card(**{
+    card = ClassifierCard(**{
         "model": "asymmnet_small", "width": 0.35, "classes": 7, "input_size": 32, **settings,
     })  # fmt: skip
     net = build(card)
@@ -51,8 +49,8 @@ def random_detector(folder, name, images, class_names=("cat", "dog", "fish")):
     folder.mkdir()
     net.save_parameters(str(folder / "best.params"))
     DetectorCard(
-        name, tuple(class_names), net.spec.size, net.nms_thresh, net.nms_topk, net.post_nms,
-        SCORE_THRESHOLD,
+        name, net.spec.size, list(class_names), nms_thresh=net.nms_thresh, nms_topk=net.nms_topk,
+        post_nms=net.post_nms,
     ).save(folder / "card.json")  # fmt: skip
     return folder
 

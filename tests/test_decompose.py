@@ -9,7 +9,7 @@ import pytest
 from examples import decomposition as demo_decomposition
 from examples import decomposition_report as report
 from gluon_asymmnet._mxnet import gluoncv, mx
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.compress.network import chosen, decompose, layer_moments
 from gluon_asymmnet.compress.normalisation import reestimate, reset, settle
@@ -17,7 +17,7 @@ from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.complexity import count_graph
 from gluon_asymmnet.models.factored import block_at, find_layers, place
-from gluon_asymmnet.saved import open_model
+from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.weights.load import load_weights
 from gluon_asymmnet.weights.params_file import write_params
@@ -225,7 +225,7 @@ def run(tmp_path_factory, shuffle):
     folder = tmp_path_factory.mktemp("run")
     arrays = {n: p.data().asnumpy() for n, p in shuffle._collect_params_with_prefix().items()}
     write_params(folder / "last.params", arrays)
-    Card(
+    ClassifierCard(
         model="shufflenetv2_regular", width=0.5, rate=0, classes=5, input_size=32, crop_ratio=1.0
     ).save(folder / "card.json")
     return folder
@@ -237,7 +237,7 @@ def test_the_command_writes_what_opens_and_trains(run, digits, tmp_path, capsys)
                  "32", "--positions", "4", "--method", "sequential", "--merge"]) == 0  # fmt: skip
     said = capsys.readouterr()
     assert "macs: " in said.out and f"{SPATIAL}: multiplier 1, merged, relative" in said.err
-    model = open_model(out)
+    model = open_saved(out)
     report = json.loads((out / "decomposition.json").read_text())
     cost = count_graph(get_model("shufflenetv2", width=0.5, classes=5), 32)
     assert (model.card.parameters, model.card.macs) == (cost.parameters, cost.macs)

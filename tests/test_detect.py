@@ -13,13 +13,12 @@ from sklearn.datasets import load_sample_image
 
 from gluon_asymmnet import DetectorPredictor, Predictor
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import DETECTOR, ClassifierCard, parse_card, read_card
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.transforms import validation_image
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.detector_card import parse_detector_card, read_detector_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation.agreement import compare_detections
 from gluon_asymmnet.evaluation.detection import detect
@@ -30,7 +29,6 @@ from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.predict.images import read_image
 from gluon_asymmnet.saved import open_saved
-from gluon_asymmnet.zoo import open_detector
 from tests.conftest import run_python
 from tests.random_nets import random_detector, random_model
 from tests.test_detection_records import LABEL, write_rec
@@ -58,7 +56,7 @@ def photos(tmp_path_factory):
 
 
 def network_input(photos, size):
-    card = Card()
+    card = ClassifierCard()
     return np.stack(
         [validation_image(read_image(p), size, card.preprocessing.normalization) for p in photos]
     )
@@ -139,7 +137,7 @@ def test_boxes_of_one_class_give_way_and_of_two_do_not(exported, photos, engine)
 def test_the_networks_own_suppression(exported, photos):
     """Raw heads and NumPy give the rows that the net gives, filled up as it does."""
     run, out = exported
-    card, net = open_detector(run)
+    card, net, _ = open_saved(run)
     images = network_input(photos, card.input_size)
     expected = [array.asnumpy() for array in net(mx.nd.array(images))]
     for engine in ENGINES:
@@ -192,14 +190,14 @@ def test_engines_without_mxnet(first, photos, engine):
 
 def test_the_card_is_beside_and_inside(first):
     run, out = first
-    card = read_detector_card(out / "card.json")
+    card = read_card(out / "card.json")
     assert list(card.parity) == ["SymbolBlock", "Module", "onnxruntime", "openvino"]
     for parity in card.parity.values():
         assert parity["relative"] < 1e-4
         assert parity["images"] == 4
         assert parity["boxes"] < 0.03
     assert card.parity["Module"]["agreement"] == 1
-    assert dataclasses.replace(card, parity=None) == read_detector_card(run / "card.json")
+    assert dataclasses.replace(card, parity=None) == read_card(run / "card.json")
     graph = onnx.load(only(out, "*.onnx"))
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     assert metadata["class_names"].split() == ["cat", "dog", "fish"]
@@ -208,11 +206,11 @@ def test_the_card_is_beside_and_inside(first):
 
 
 def test_a_file_travels_alone(copied):
-    card = read_detector_card(copied / "card.json")
+    card = read_card(copied / "card.json")
     (copied / "card.json").unlink()
     for name, engine in (("onnx", "onnxruntime"), ("xml", "openvino"), ("onnx", "openvino")):
         inside = DetectorPredictor(only(copied, f"*.{name}"), engine).card
-        assert (inside.class_names, inside.spec) == (("cat", "dog", "fish"), card.spec)
+        assert (inside.class_names, inside.id) == (["cat", "dog", "fish"], card.id)
         assert dataclasses.replace(inside, parity=card.parity) == card
     with pytest.raises(FileNotFoundError, match=r"card\.json: no such file; expected the card"):
         DetectorPredictor(copied, "mxnet")
@@ -245,7 +243,7 @@ def test_onnxruntime_says_nothing_when_it_loads(exported):
 @pytest.mark.parametrize("form", [OnnxForm(14, hard_swish="op"), OnnxForm(13, hard_swish="clip")])
 def test_other_forms_of_onnx(first, tmp_path, form):
     out = export_all(open_saved(first[0]), tmp_path / "out", form=form, formats=["onnx"])
-    assert read_detector_card(out / "card.json").parity["onnxruntime"]["relative"] < 1e-4
+    assert read_card(out / "card.json").parity["onnxruntime"]["relative"] < 1e-4
     assert sorted(p.suffix for p in out.iterdir()) == [".json", ".onnx"]
 
 
@@ -311,7 +309,7 @@ def test_a_damaged_card(copied, text):
     with pytest.raises(FormatError, match=r"card\.json"):
         DetectorPredictor(copied, "onnxruntime")
     with pytest.raises(FormatError, match=r"x is|x: not the card of a model"):
-        parse_detector_card(text, "x")
+        parse_card(text, "x", DETECTOR)
 
 
 def test_a_card_may_name_the_classes_otherwise(copied, photos):

@@ -12,7 +12,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.onnx.export import export_onnx
 from gluon_asymmnet.export.openvino import export_openvino
 from gluon_asymmnet.predict import Predictor
-from gluon_asymmnet.saved import open_model
+from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.classifier import ClassifierTask
 from gluon_asymmnet.train.distillation import Distillation, Teacher
@@ -111,7 +111,7 @@ def test_an_exported_file_teaches_as_its_network_does(digits, teacher_run, tmp_p
         "onnxruntime": (export_onnx, ".onnx"),
         "openvino": (export_openvino, ".xml"),
     }[engine]
-    file = next(export(open_model(teacher_run), tmp_path / "out").glob(f"*{suffix}"))
+    file = next(export(open_saved(teacher_run), tmp_path / "out").glob(f"*{suffix}"))
     assert Predictor(file).engine == engine
     task = task_of(digits, file, temperature=4.0)
     batch = one_batch(digits)

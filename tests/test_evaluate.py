@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import open_source
@@ -34,7 +34,9 @@ def many(tmp_path_factory):
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     net.save_parameters(str(folder / "net.params"))
-    card = Card(model="asymmnet_small", width=0.35, classes=10, input_size=32, crop_ratio=1.0)
+    card = ClassifierCard(
+        model="asymmnet_small", width=0.35, classes=10, input_size=32, crop_ratio=1.0
+    )
     card.save(folder / "card.json")
     return folder, card
 

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import gluoncv, mx
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard, DetectorCard
 from gluon_asymmnet.cli import evaluate_voc
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.geometry import Detections
 from gluon_asymmnet.data.boxes.loader import validation_batches
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import decode
-from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation import detection_report as report
 from gluon_asymmnet.evaluation.detection import detect, evaluate
@@ -27,7 +26,7 @@ from gluon_asymmnet.predict.engines import ENGINES
 from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.train.ssd_targets import TargetGenerator
-from gluon_asymmnet.zoo import get_model, open_detector
+from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
 from tests.floats import assert_close
 from tests.test_detection_records import records_of
@@ -78,7 +77,7 @@ def fitted(boxes, tmp_path_factory):
         trainer.step(matched)
     path = tmp_path_factory.mktemp("run") / "net.params"
     net.save_parameters(str(path))
-    DetectorCard(NAME, DIGITS, 300, 0.45, 400, 100, 0.01).save(path.with_name("card.json"))
+    DetectorCard(NAME, 300, list(DIGITS)).save(path.with_name("card.json"))
     return path
 
 
@@ -134,7 +133,7 @@ def gluoncvs_evaluation(card, net, dataset, batch_size):
 def test_gluoncvs_own_evaluation_gives_our_figure_in_resized_pixels(
     boxes, fitted, tmp_path, batch_size
 ):
-    card, net = open_detector(fitted)
+    card, net, _ = open_saved(fitted)
     dataset = Digits(str(boxes), splits=((2007, "test"),))
     *classes, mean = gluoncvs_evaluation(card, net, dataset, batch_size)
     run(fitted, "--dataset-root", boxes, "--json", tmp_path / "r.json", "--batch-size", 7)
@@ -310,14 +309,14 @@ def test_models_that_are_no_detector(boxes, fitted, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"net.params: no such file or folder"):
         run(tmp_path / "net.params", "--dataset-root", boxes)
     (tmp_path / "net.params").write_bytes(fitted.read_bytes())
-    Card(model="asymmnet_small", classes=4).save(tmp_path / "card.json")
+    ClassifierCard(model="asymmnet_small", classes=4).save(tmp_path / "card.json")
     with pytest.raises(FormatError, match="not a parameter file of asymmnet_small"):
         run(tmp_path / "net.params", "--dataset-root", boxes)
 
 
 def test_pictures_of_other_classes(boxes, fitted, tmp_path, capsys):
     """Named, or left out and counted."""
-    card = DetectorCard(NAME, (*"012345678", "nine"), 300, 0.45, 400, 100, 0.01)
+    card = DetectorCard(NAME, 300, [*"012345678", "nine"])
     (tmp_path / "net.params").write_bytes(fitted.read_bytes())
     card.save(tmp_path / "card.json")
     arguments = (tmp_path / "net.params", "--dataset-root", boxes)

@@ -16,7 +16,7 @@ from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.nn.folding import fold
 from gluon_asymmnet.predict import Predictor
-from gluon_asymmnet.saved import open_model
+from gluon_asymmnet.saved import open_saved
 from tests.conftest import ROOT, run_python, thorough_but
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
@@ -153,7 +153,7 @@ def test_an_exported_symbol_goes_on_to_the_other_forms(tmp_path):
     symbol = export_symbol(made, tmp_path / "symbol")
     images = sample_images(2, 32, seed=3)
     for export, form in ((export_onnx, "onnx"), (export_openvino, "openvino")):
-        out = export(open_model(symbol), tmp_path / form)
+        out = export(open_saved(symbol), tmp_path / form)
         assert_close(Predictor(out).predict(images), made.predict(images), terms=NET)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import Card, read_card
+from gluon_asymmnet.card import ClassifierCard, read_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export import symbol as exporter
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
-from gluon_asymmnet.saved import Saved, open_model
+from gluon_asymmnet.saved import Saved, open_saved
 from gluon_asymmnet.zoo import get_model
 from symbols.asymmnet import get_symbol
 from symbols.make_goldens import MODELS, manifest_entry, symbol_json
@@ -18,7 +18,7 @@ from tests.floats import NET, assert_close
 
 
 def model(tmp_path, **changes):
-    card = Card(
+    card = ClassifierCard(
         **{"model": "asymmnet_small", "width": 0.5, "classes": 7, "input_size": 32, **changes}
     )
     net = get_model(card.model, width=card.width, rate=card.rate, classes=card.classes)
@@ -37,7 +37,7 @@ def test_exported_reloaded_equal(tmp_path, rate):
         "card.json",
     ]  # fmt: skip
     images = sample_images(3, 32, seed=9)
-    found = compare(made.predict(images), open_model(out).predict(images))
+    found = compare(made.predict(images), open_saved(out).predict(images))
     assert found.relative < 1e-5
     assert found.top1_agreement == 1
     card = read_card(out / "card.json")
@@ -52,7 +52,7 @@ def test_optimized_symbol_is_of_stock_operators_and_equal(tmp_path, rate):
     made = model(tmp_path, rate=rate)
     out = export_symbol(made, tmp_path / "out", optimized=True)
     images = sample_images(3, 32, seed=9)
-    assert_close(open_model(out).predict(images), made.predict(images), terms=NET)
+    assert_close(open_saved(out).predict(images), made.predict(images), terms=NET)
     nodes = json.loads(next(out.glob("*-symbol.json")).read_text())["nodes"]
     operators = {node["op"] for node in nodes}
     assert "BatchNorm" not in operators
@@ -91,7 +91,7 @@ def test_a_card_of_an_earlier_version_is_read(tmp_path):
     card = json.loads((out / "card.json").read_text())
     del card["spec"]
     (out / "card.json").write_text(json.dumps(card))
-    assert open_model(out).card.model == "asymmnet_small"
+    assert open_saved(out).card.model == "asymmnet_small"
 
 
 def test_damaged_exports_are_named(tmp_path):
@@ -100,17 +100,17 @@ def test_damaged_exports_are_named(tmp_path):
     good = weights.read_bytes()
     weights.write_bytes(good[:1000])
     with pytest.raises(FormatError, match=r"0000\.params"):
-        open_model(out)
+        open_saved(out)
     weights.write_bytes(good)
     symbol.write_text("{}")
     with pytest.raises(FormatError, match=r"symbol\.json: MXNet cannot read it"):
-        open_model(out)
+        open_saved(out)
     (out / "card.json").write_text(json.dumps({"model": "asymmnet_small"}))
     with pytest.raises(FormatError, match="not the card of a model: it lacks 'width'"):
-        open_model(out)
+        open_saved(out)
     for path, message in ((tmp_path / "none", "no such file"), (tmp_path, "neither a run nor an")):
         with pytest.raises((FileNotFoundError, InputError), match=message):
-            open_model(path)
+            open_saved(path)
 
 
 @pytest.mark.parametrize("spec", thorough_but(MODELS, 0, -1), ids=lambda spec: spec.id)

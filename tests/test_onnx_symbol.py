@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from gluon_asymmnet._mxnet import gluoncv, mx
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.onnx.export import (
     LOGITS,
@@ -221,7 +221,7 @@ CASES = {
 def test_an_operator_alone(case):
     function, arrays = CASES[case]
     net = Alone(function, **arrays)
-    card = Card(input_size=SIDE, classes=1)
+    card = ClassifierCard(input_size=SIDE, classes=1)
     rng = np.random.default_rng(0)
     images = rng.normal(0, 2, (3, 3, SIDE, SIDE)).astype(np.float32)
     expected = {n: net(mx.nd.array(images[:n])).asnumpy() for n in (3, 1)}
@@ -271,7 +271,7 @@ def kinds(model):
 def zoo_net(name, side):
     net = gluoncv.model_zoo.get_model(name, classes=7)
     settle(net, sample_images(8, side, seed=1))
-    return net, Card(model=name, classes=7, input_size=side)
+    return net, ClassifierCard(model=name, classes=7, input_size=side)
 
 
 ZOO = {  # by hand: convolutions; normalisations that no convolution precedes
@@ -463,7 +463,7 @@ def test_what_onnx_cannot_say(case):
 
 
 def test_networks_that_are_no_classifiers():
-    card, form = Card(classes=5, input_size=SIDE), OnnxForm()
+    card, form = ClassifierCard(classes=5, input_size=SIDE), OnnxForm()
     with pytest.raises(InputError, match=r"gives \(None, 3, 6, 6\), expected logits \(batch, 5\)"):
         build_model(Alone(call("exp")), [LOGITS], card)
     two = Alone(lambda F, x: [x, F.exp(x)])
@@ -485,6 +485,6 @@ def test_several_outputs():
     graph = build_graph(net, ["a", "b"], SIDE, form)
     assert graph.outputs == {"a": (None, 3), "b": (None, 3, SIDE, SIDE)}
     images = sample_images(2, SIDE)
-    found = run_all(to_proto(graph, Card(input_size=SIDE), form), images)
+    found = run_all(to_proto(graph, ClassifierCard(input_size=SIDE), form), images)
     for expected, output in zip(net(mx.nd.array(images)), found):
         assert_close(output, expected, terms=SIDE**2)

@@ -11,7 +11,7 @@ from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.models.registry import FAMILY_MODELS
 from gluon_asymmnet.predict import Predictor
-from gluon_asymmnet.saved import open_model
+from gluon_asymmnet.saved import open_saved
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 
@@ -49,7 +49,7 @@ def test_a_related_net(tmp_path, name, rate):
     run.mkdir()
     net.save_parameters(str(run / "best.params"))
     made.card.save(run / "card.json")
-    opened = open_model(run)
+    opened = open_saved(run)
     assert opened.card == made.card
     np.testing.assert_array_equal(opened.predict(images), made.predict(images))
 
@@ -60,7 +60,7 @@ def test_a_related_net(tmp_path, name, rate):
     for engine in ("onnxruntime", "openvino") if first else ():
         assert_close(Predictor(out, engine).predict(images[:1]), expected[:1], terms=NET)
     if first:
-        again = export_all(open_model(out), tmp_path / "again", formats=["onnx"])
+        again = export_all(open_saved(out), tmp_path / "again", formats=["onnx"])
         assert_close(Predictor(again).predict(images), expected, terms=NET)
 
     _check_gradients(net, images)  # last: it changes the running statistics
@@ -87,7 +87,7 @@ def test_a_net_from_a_spec_file(tmp_path):
     assert {path.name for path in out.iterdir()} == {
         "mine_w0.25_r0.onnx", "mine_w0.25_r0-symbol.json", "mine_w0.25_r0-0000.params", "card.json",
     }  # fmt: skip
-    opened = open_model(out)
+    opened = open_saved(out)
     assert opened.card.spec == spec
     images = sample_images(3, 32, seed=4)
     again = export_onnx(opened, tmp_path / "again", opset=17)

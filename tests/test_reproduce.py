@@ -10,7 +10,7 @@ import pytest
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import LARGE, plan_net
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.images import encode
@@ -139,10 +139,10 @@ def measured(tmp_path_factory):
     coarse = [rng.integers(0, 256, (5, 6, 3), dtype=np.uint8) for _ in range(RECORDS)]
     images = [encode(cv2.resize(c, (70, 60))) for c in coarse]
     write_records(folder / "blank.rec", images, np.zeros(RECORDS))
-    model = open_weights(folder / "net.params", Card())
+    model = open_weights(folder / "net.params", ClassifierCard())
     ranked = evaluate(
         model.predict, open_source(rec=folder / "blank.rec"), classes=1000,
-        preprocessing=Card().preprocessing,
+        preprocessing=ClassifierCard().preprocessing,
     ).ranked  # fmt: skip
     outside = [next(c for c in range(1000) if c not in r) for r in ranked]
     wanted = np.stack([ranked[:, 0], ranked[:, 3], outside])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator
 from gluon_asymmnet.models.ssd import SSD
@@ -331,7 +331,7 @@ def classifier(tmp_path_factory):
     net = get_classifier("asymmnet_small", width=0.35, classes=7)
     net.initialize(mx.init.MSRAPrelu())
     net.save_parameters(str(folder / "best.params"))
-    Card(model="asymmnet_small", width=0.35, classes=7).save(folder / "card.json")
+    ClassifierCard(model="asymmnet_small", width=0.35, classes=7).save(folder / "card.json")
     return net, folder
 
 

@@ -14,14 +14,14 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # Rooms from the bottom up: a room imports only from rooms before it.
 LAYERS = (
     "errors", "utils", "_mxnet", "arch", "data", "nn", "models", "weights", "evaluation", "card",
-    "detector_card", "zoo", "saved", "predict", "distributed", "train", "export", "compress",
-    "report", "torch", "cli", "__main__",
+    "zoo", "saved", "predict", "distributed", "train", "export", "compress", "report", "torch",
+    "cli", "__main__",
 )  # fmt: skip
 
 # Rooms and modules that load without MXNet.
 WITHOUT_MXNET = (
     "errors", "utils", "arch", "data", "card", "evaluation", "cli", "report", "predict", "torch",
-    "detector_card", "models.registry", "models.ssd_spec", "models.ssd_box_coder",
+    "models.registry", "models.ssd_spec", "models.ssd_box_coder",
     "models.complexity", "models.rpw_plan", "nn.folding", "weights.convert", "weights.layouts",
     "weights.params_file", "weights.published", "weights.safetensors_file",
     "weights.state_dict_file", "weights.states_file", "distributed.group", "distributed.launch",

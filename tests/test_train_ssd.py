@@ -16,7 +16,7 @@ import pytest
 
 from gluon_asymmnet import DetectorPredictor
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.loader import DetectionBatch
@@ -28,6 +28,7 @@ from gluon_asymmnet.evaluation.detection import detect, evaluate
 from gluon_asymmnet.models.ssd import SSD
 from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.predict.engines import ENGINES
+from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.config import parse_config, resolve
 from gluon_asymmnet.train.detector import DetectorTask, train
@@ -35,7 +36,7 @@ from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.utils.settings import from_json, to_json
 from gluon_asymmnet.weights.params_file import read_params
-from gluon_asymmnet.zoo import get_classifier, open_detector
+from gluon_asymmnet.zoo import get_classifier
 from tests.conftest import ROOT, run_python
 from tests.floats import NET, assert_close
 from tests.test_detection_records import records_of
@@ -226,7 +227,7 @@ def test_starts_from_a_classifiers_run_and_from_a_detector(boxes, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     theirs.save_parameters(str(folder / "best.params"))
-    Card(model="asymmnet_small", width=0.35, classes=4).save(folder / "card.json")
+    ClassifierCard(model="asymmnet_small", width=0.35, classes=4).save(folder / "card.json")
     task = DetectorTask(config(boxes, pretrained_base=str(folder)), [mx.cpu()], tmp_path)
     stem = theirs.features.stem.conv.weight.data().asnumpy()
     np.testing.assert_array_equal(net_arrays(task.net)["features.backbone.stem.conv.weight"], stem)
@@ -361,8 +362,8 @@ def test_run_directory(undisturbed):
     assert [row["step"] for row in rows] == [3, 6]
     assert rows[0]["train_loss"] > rows[0]["train_SmoothL1"] > 0
     assert done.stdout.splitlines()[-1].startswith("best mAP ")
-    card, net = open_detector(folder)
-    assert card.class_names == tuple(net.classes) == tuple("0123456789")
+    card, net, _ = open_saved(folder)
+    assert card.class_names == list(net.classes) == list("0123456789")
     assert (card.input_size, card.model) == (300, "ssd_300_asymmnet_small_0.35_custom")
     best = read_params(folder / "best.params")
     assert card.parameters == sum(
@@ -373,7 +374,7 @@ def test_run_directory(undisturbed):
     assert cv2.imread(str(folder / "samples/epoch-0001/01.jpg")) is not None
     assert cv2.imread(str(folder / "curves.png")) is not None
     assert {"val_ema_mAP", "val_ema_mAP_area", "val_ema_mAP_resized"} <= rows[1].keys()
-    open_detector(folder / "best-ema.params")
+    open_saved(folder / "best-ema.params")
 
 
 def test_a_run_is_exported_and_three_engines_find_the_same(boxes, undisturbed, tmp_path, capsys):

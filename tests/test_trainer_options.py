@@ -15,7 +15,7 @@ from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.evaluation.classification import evaluate
-from gluon_asymmnet.saved import open_model
+from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.classifier import train
 from gluon_asymmnet.utils.settings import from_json
@@ -51,7 +51,7 @@ def test_the_average_is_evaluated_written_and_exported(digits, everything, tmp_p
     source = open_source(rec=str(digits.val))
 
     def top1(path):
-        model = open_model(path)
+        model = open_saved(path)
         return evaluate(
             model.predict, source, classes=10, preprocessing=model.card.preprocessing
         ).top1

@@ -9,7 +9,7 @@ from gluon_asymmnet.export.folder import AnyParity, export_folder
 from gluon_asymmnet.export.onnx.export import CARD_KEY, OnnxForm, limit_of, to_onnx
 from gluon_asymmnet.export.parity import require
 from gluon_asymmnet.predict.engines import RT_INFO, OpenVino
-from gluon_asymmnet.saved import Saved, card_id
+from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.extras import load_extra
 
 _FORM = OnnxForm(opset=17)  # with the HardSwish operator, the only form that OpenVINO fuses
@@ -37,7 +37,7 @@ def export_openvino(model: Saved, out, *, images: Optional[np.ndarray] = None) -
 
 def write_openvino(model: Saved, folder: Path, images: np.ndarray) -> dict[str, AnyParity]:
     """Write the IR into ``folder``; raise RunError if it differs from the network."""
-    path = folder / f"{card_id(model.card)}.xml"
+    path = folder / f"{model.card.id}.xml"
     save_ir(to_ir(model), path)
     run = OpenVino(path, precision="f32").run
     return {

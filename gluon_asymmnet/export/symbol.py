@@ -12,7 +12,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.folder import AnyParity, export_folder
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.models.asymmnet import AsymmNet, fold_for_inference
-from gluon_asymmnet.saved import PARAMS_SUFFIX, SYMBOL_SUFFIX, Saved, card_id, import_symbol
+from gluon_asymmnet.saved import PARAMS_SUFFIX, SYMBOL_SUFFIX, Saved, import_symbol
 
 LIMIT = 1e-5  # relative; the reloaded graph runs the same operators
 # relative; batch normalisation is folded: here, or by oneDNN when mx.mod.Module binds the graph
@@ -51,7 +51,7 @@ def write_symbol(
         raise InputError(
             "--optimized is for AsymmNet and MobileNetV3; others run faster from ONNX or IR"
         )
-    prefix = folder / card_id(model.card)
+    prefix = folder / model.card.id
     expected = model.outputs(images)
     net, limit, folded = model.net, LIMIT, FOLDED_LIMIT
     if model.card.kind == DETECTOR:

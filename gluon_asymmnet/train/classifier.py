@@ -1,13 +1,14 @@
 """Train an image classifier."""
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import Card
+from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.constants import (
     IMAGENET200_CLASSES,
@@ -141,12 +142,12 @@ class ClassifierTask(Task):
             )
         return RecordIterInput(config.rec_train, config.rec_train_idx, batch, size, **settings)
 
-    @property
-    def card(self) -> Card:
+    @functools.cached_property
+    def card(self) -> ClassifierCard:
         """The model card, which evaluation and export of this run read."""
         config = self.config
         cost = count_model(self._spec, classes=self.classes, input_size=config.input_size)
-        return Card.of(
+        return ClassifierCard.of(
             self._spec, classes=self.classes, input_size=config.input_size,
             norm="group" if config.use_gn else "batch", class_names=self.class_names,
             crop_ratio=config.crop_ratio, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,

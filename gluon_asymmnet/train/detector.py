@@ -7,18 +7,17 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.card import DetectorCard
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.boxes.loader import DetectionBatch, DetectionInput
 from gluon_asymmnet.data.boxes.sources import open_boxes
 from gluon_asymmnet.data.boxes.transforms import BoxAugmentation
 from gluon_asymmnet.data.boxes.voc import VOC_CLASSES
 from gluon_asymmnet.data.transforms import Normalization
-from gluon_asymmnet.detector_card import DetectorCard
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.detection import detect, evaluate
 from gluon_asymmnet.evaluation.detection_report import write_json
 from gluon_asymmnet.evaluation.drawing import save_example
-from gluon_asymmnet.models.ssd import SCORE_THRESHOLD
 from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.train.loop import Result, run_in
@@ -83,9 +82,9 @@ class DetectorTask(Task):
         config, net = self.config, self.net
         trained = (p for p in net.collect_params(".*weight|.*bias|.*gamma|.*beta").values())
         return DetectorCard(
-            model=config.model, class_names=tuple(self.class_names), input_size=config.data_shape,
+            model=config.model, class_names=self.class_names, input_size=config.data_shape,
             nms_thresh=net.nms_thresh, nms_topk=net.nms_topk, post_nms=net.post_nms,
-            least_score=SCORE_THRESHOLD, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
+            rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
             parameters=sum(int(np.prod(p.shape)) for p in trained),
         )  # fmt: skip
 

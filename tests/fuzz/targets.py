@@ -18,7 +18,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from gluon_asymmnet.card import Card, parse_card, read_card
+from gluon_asymmnet.card import (
+    CLASSIFIER,
+    DETECTOR,
+    ClassifierCard,
+    DetectorCard,
+    parse_card,
+    read_card,
+)
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
 from gluon_asymmnet.data.boxes.coco import coco_to_voc
 from gluon_asymmnet.data.boxes.records import DetectionList, DetectionRecords
@@ -36,7 +43,6 @@ from gluon_asymmnet.data.images import decode, encode, image_info
 from gluon_asymmnet.data.records import verify
 from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, frame, pack
 from gluon_asymmnet.data.records.repair import repair
-from gluon_asymmnet.detector_card import DetectorCard, read_detector_card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import FAMILIES, ModelSpec
 from gluon_asymmnet.models.ssd_spec import parse_detector
@@ -342,14 +348,14 @@ def states_seeds():
 
 
 def card_seeds():
-    named = Card(classes=2, class_names=["a", "b"], width=0.5, parity={"onnx": 1e-6})
-    return [Card().text().encode(), named.text().encode()]
+    named = ClassifierCard(classes=2, class_names=["a", "b"], width=0.5, parity={"onnx": 1e-6})
+    return [ClassifierCard().text().encode(), named.text().encode()]
 
 
 def read_classifier_card(folder, data):
     """Planning its network is part of reading it: the next thing done with a card."""
     (folder / "card.json").write_bytes(data)
-    card = read_card(folder / "card.json")
+    card = read_card(folder / "card.json", CLASSIFIER)
     parse_card(card.text(), "again")
     assert card.preprocessing.input_size == card.input_size
     card.model_spec.plan()
@@ -369,15 +375,12 @@ def read_model_spec(folder, data):
 
 
 def detector_card_seeds():
-    card = DetectorCard("ssd_300_asymmnet_small_custom", ("a", "b"), 300, 0.45, 400, 100, 0.01)
-    import dataclasses
-
-    return [json.dumps(dataclasses.asdict(card)).encode()]
+    return [DetectorCard("ssd_300_asymmnet_small_custom", 300, ["a", "b"]).text().encode()]
 
 
 def read_card_of_a_detector(folder, data):
     (folder / "card.json").write_bytes(data)
-    card = read_detector_card(folder / "card.json")
+    card = read_card(folder / "card.json", DETECTOR)
     assert card.normalization.mean == card.rgb_mean
     parse_detector(card.model)
 
@@ -541,7 +544,7 @@ TARGETS = {
     "card": Target("`read_card`", card_seeds, damage.damaged_json, read_classifier_card),
     "spec": Target("`ModelSpec.parse`", spec_seeds, damage.damaged_json, read_model_spec),
     "detector card": Target(
-        "`read_detector_card`", detector_card_seeds, damage.damaged_json, read_card_of_a_detector
+        "`read_card`", detector_card_seeds, damage.damaged_json, read_card_of_a_detector
     ),
     "classifier config": Target(
         "`config.from_json`", config_seeds(ClassifierConfig), damage.damaged_json,

@@ -17,7 +17,7 @@ from gluon_asymmnet.export.int8.quantizers import quantizer_of
 from gluon_asymmnet.export.int8.report import REPORT_FILE, Int8Report
 from gluon_asymmnet.export.int8.search import Score, search
 from gluon_asymmnet.export.parity import compare
-from gluon_asymmnet.saved import Saved, card_id
+from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.atomic import new_folder, write_text
 
 MAX_LOSS = 0.5  # percentage points of top-1
@@ -78,10 +78,10 @@ def export_int8(
         predict = _load(quantizer, file, threads)
         parity = compare(scorer.logits, _predict_all(predict, images))
         written = with_costs(card, {f"{engine} int8": parity}, len(images))
-        quantizer.place(file, folder / f"{card_id(card)}_int8{quantizer.suffix}", written)
+        quantizer.place(file, folder / f"{card.id}_int8{quantizer.suffix}", written)
         written.save(folder / CARD_FILE)
         report = Int8Report(
-            engine, card_id(card), len(images), max_loss, scorer.top1, result,
+            engine, card.id, len(images), max_loss, scorer.top1, result,
             {count: scorer.speed(predict, count) for count in sorted({batch, *_BATCHES})},
         )  # fmt: skip
         write_text(folder / REPORT_FILE, report.json())

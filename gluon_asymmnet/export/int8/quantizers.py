@@ -23,7 +23,7 @@ from gluon_asymmnet.export.int8.qdq import measure_ranges, quantize
 from gluon_asymmnet.export.onnx.export import set_card, to_onnx
 from gluon_asymmnet.export.openvino import save_ir, set_ir_card, to_ir
 from gluon_asymmnet.predict.engines import OnnxRuntime, OpenVino
-from gluon_asymmnet.saved import Saved, card_id
+from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.extras import load_extra
 
 SQUEEZE_EXCITE = "squeeze-excites"
@@ -39,7 +39,7 @@ def find_parts(model, card: Card) -> dict[str, str]:
     Args:
         model: the network's ``onnx.ModelProto``.
     """
-    prefix = f"{card_id(card)}_"
+    prefix = f"{card.id}_"
     nodes = [(node.name.removeprefix(prefix), node.op_type) for node in model.graph.node]
     if card.model_spec.family_model is not None:
         parts = _runs(nodes)

@@ -6,6 +6,7 @@ installed ``onnx`` happens to have.
 """
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -22,7 +23,7 @@ from gluon_asymmnet.export.onnx.operators import convert
 from gluon_asymmnet.export.onnx.trace import INPUT, VARIABLE, fold_norms, fuse_hard_swish, trace
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.predict.engines import OnnxRuntime
-from gluon_asymmnet.saved import Saved, card_id
+from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.extras import load_extra
 
 LIMIT = 1e-4  # relative: other kernels, and batch normalisation is folded
@@ -116,7 +117,7 @@ def write_onnx(
     onnx = load_extra("onnx")
     load_extra("onnxruntime")
     proto = to_onnx(model, form)
-    path = folder / f"{card_id(model.card)}.onnx"
+    path = folder / f"{model.card.id}.onnx"
     onnx.save(proto, path)
     run = OnnxRuntime(path).run
     limit = limit_of(model)
@@ -233,9 +234,10 @@ def to_proto(graph: Graph, card, form: OnnxForm):
 def set_card(model, card) -> None:
     """Put the card into ``metadata_props``, and its values for runtimes under their own keys."""
     onnx = load_extra("onnx")
+    values = json.loads(card.text())
     metadata = {
         CARD_KEY: card.text(),
-        **{name: str(getattr(card, name)) for name in _NUMBERS if hasattr(card, name)},
+        **{name: str(values[name]) for name in _NUMBERS if name in values},
         "rgb_mean": ",".join(map(str, card.rgb_mean)),
         "rgb_std": ",".join(map(str, card.rgb_std)),
     }
