@@ -281,7 +281,7 @@ def test_truncated_files(small, tmp_path, to):
 
 @pytest.mark.parametrize(("container", "message"), [
     ("params", r"truncated: array \d+, float32 of shape .* are left"),
-    ("state_dict", "not a sound file of plain tensors, and nothing else is loaded: RuntimeError"),
+    ("state_dict", "not a valid file of plain tensors, and nothing else is loaded: RuntimeError"),
     ("safetensors", "not a valid safetensors file: .* file not fully covered"),
     ("npz", "not a sound .npz file of plain arrays: File is not a zip file"),
 ])  # fmt: skip
@@ -311,7 +311,7 @@ def test_other_networks(tmp_path):
     write_params(path, {"conv0.weight": np.zeros(3, np.float32), "fc.bias": np.ones(2)})
     refused(path, r"not the weights of a network of ours: its names \(conv0\.weight, \.\.\.\)")
     write_params(path, {})
-    refused(path, r"its names \(none, \.\.\.\) are none of the layouts ours, released, publ")
+    refused(path, r"its names \(none, \.\.\.\) are in none of the layouts ours, released, publ")
     plan = write_net(path)
     refused(path, r"does not fit the net: .* missing: ", model="asymmnet_large", width=0.35)
     arrays = random_arrays(entries(plan, 7, "torch"))
@@ -323,7 +323,7 @@ def test_other_networks(tmp_path):
         path,
         r"net\.params \(torch layout\) does not fit the net: 1 missing: last_block\.4\.weight; "
         r"1 unexpected: fc\.weight; 1 wrongly shaped: output\.weight is \(9, 1280\) in the file, "
-        r"\(7, 1280\) in the net; it is the nearest known, asymmnet_small_w0\.35_r1: ",
+        r"\(7, 1280\) in the net; the nearest known net is asymmnet_small_w0\.35_r1: ",
     )
 
 

@@ -3,8 +3,6 @@
 import contextlib
 import fcntl
 import os
-import pickle
-import random
 import resource
 import shlex
 import shutil
@@ -22,7 +20,6 @@ from gluon_asymmnet.cli import fetch as fetch_command
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.weights import published
 from gluon_asymmnet.weights.published import fetch, git_blob_id
-from gluon_asymmnet.weights.states_file import inspect_states, load_states
 
 pytestmark = pytest.mark.thorough
 
@@ -508,99 +505,6 @@ def test_command_checks_the_published_id(tmp_path, root):
         run_command("published", "--from", str(tmp_path / "copy"), "--root", str(root))
 
 
-# ------------------------------------------------------------------- the states
-
-
-class Touch:
-    """Unpickling it creates a file: what a hostile pickle would do, only kinder."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_hostile_pickle_is_not_run(tmp_path, protocol):
-    path, touched = tmp_path / "net.states", tmp_path / "touched"
-    path.write_bytes(pickle.dumps(Touch(touched), protocol))
-    found = inspect_states(path)
-    assert found["protocol"] == protocol
-    assert any(name.endswith(("touch", "getattr")) for name in found["globals"])
-    for trust in (False, 1, "yes"):
-        with pytest.raises(InputError, match=r"runs the code it names; .*trust=True"):
-            load_states(path, trust=trust)
-    assert not touched.exists()
-    load_states(path, trust=True)
-    assert touched.exists()
-
-
-def test_states_of_a_trainer(tmp_path):
-    mx = pytest.importorskip("gluon_asymmnet._mxnet").mx
-    net = mx.gluon.nn.Dense(2, in_units=3)
-    net.initialize()
-    trainer = mx.gluon.Trainer(net.collect_params(), "nag", {"momentum": 0.9})
-    with mx.autograd.record():
-        loss = net(mx.nd.ones((1, 3))).sum()
-    loss.backward()
-    trainer.step(1)
-    path = tmp_path / "net.states"
-    trainer.save_states(str(path))
-
-    found = inspect_states(path)
-    assert found["bytes"] == path.stat().st_size
-    assert found["git_blob_id"] == git_blob_id(path)
-    assert found["arrays"] == 2  # the momentum of weight and bias
-    # version, storage, ndim, ndim sizes of 8 bytes, device, dtype, float32 values
-    assert found["array_bytes"] == (12 + 2 * 8 + 12 + 6 * 4) + (12 + 8 + 12 + 2 * 4)
-    assert "mxnet.ndarray.ndarray.NDArray" in found["globals"]
-    assert "mxnet.optimizer.optimizer.NAG" in found["globals"]
-    assert "momentum" in found["strings"]
-
-    states, optimizer = load_states(path, trust=True)
-    assert {state.shape for state in states.values()} == {(2, 3), (2,)}
-    assert optimizer.momentum == 0.9
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_globals_repeated_through_the_memo(tmp_path, protocol):
-    path = tmp_path / "net.states"
-    path.write_bytes(pickle.dumps([np.float32, os.path.join, np.float64, "numpy", "x"], protocol))
-    found = inspect_states(path)
-    assert found["globals"] == ["numpy.float32", "numpy.float64", "posixpath.join"]
-
-
-def test_not_a_pickle(tmp_path):
-    path = tmp_path / "net.states"
-    path.write_text("<html>")
-    for read in (inspect_states, lambda path: load_states(path, trust=True)):
-        with pytest.raises(FormatError, match=r"not a pickle .* but HTML or XML text"):
-            read(path)
-        with pytest.raises(FileNotFoundError, match="absent: no such file"):
-            read(tmp_path / "absent")
-        with pytest.raises(InputError, match="is a directory"):
-            read(tmp_path)
-
-
-def test_damaged_pickles(tmp_path):
-    path = tmp_path / "net.states"
-    rng = random.Random(0)
-    whole = pickle.dumps({0: np.ones(3), "momentum": 0.9, 2: [2**70, "é", b"x" * 300]}, 4)
-    path.write_bytes(whole[:-10])
-    with pytest.raises(FormatError, match="damaged pickle"):
-        inspect_states(path)
-    with pytest.raises(FormatError, match="damaged pickle"):
-        load_states(path, trust=True)
-    for _ in range(2000):
-        damaged = bytearray(whole)
-        for _ in range(rng.randint(1, 5)):
-            damaged[rng.randrange(2, len(damaged))] = rng.randrange(256)
-        path.write_bytes(damaged)
-        with contextlib.suppress(FormatError):
-            inspect_states(path)
-
-
 def test_default_address():
     assert published.URL.startswith("https://raw.githubusercontent.com/Spark001/AsymmNet/main/")
-    assert len(published.STATES_BLOB_ID) == len(published.BLOB_ID) == 40
+    assert len(published.BLOB_ID) == 40

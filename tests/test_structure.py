@@ -24,7 +24,7 @@ WITHOUT_MXNET = (
     "models.registry", "models.ssd_spec", "models.ssd_box_coder",
     "models.complexity", "models.rpw_plan", "nn.folding", "weights.convert", "weights.layouts",
     "weights.params_file", "weights.published", "weights.safetensors_file",
-    "weights.state_dict_file", "weights.states_file", "distributed.group", "distributed.launch",
+    "weights.state_dict_file", "distributed.group", "distributed.launch",
     "distributed.environment", "distributed.heartbeat", "distributed.workers", "train.config",
     "train.classifier_config", "train.detector_config", "train.recipes", "train.checkpoint_files",
     "train.mixing", "train.progress", "train.reporter", "train.run_directory",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -274,6 +275,41 @@ def test_states_that_fit_in_no_order(digits, tmp_path):
     (tmp_path / "odd.states").write_bytes(pickle.dumps([1, 2, 3]))
     with pytest.raises(FormatError, match=r"odd\.states: cannot be loaded: AttributeError"):
         load_states_file(tmp_path / "odd.states", task.net, task.trainer, trust=True)
+
+
+class Touch:
+    """Unpickling it creates a file, as a hostile pickle could."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_states_are_unpickled_only_with_trust(tmp_path):
+    path, touched = tmp_path / "net.states", tmp_path / "touched"
+    path.write_bytes(pickle.dumps(Touch(touched)))
+    with pytest.raises(InputError, match=r"loading it can run any code: add --trust"):
+        load_states_file(path, None, None, trust=False)
+    assert not touched.exists()
+    with pytest.raises(FormatError, match="cannot be loaded"):
+        load_states_file(path, None, None, trust=True)
+    assert touched.exists()
+
+
+def test_files_that_are_no_states(tmp_path):
+    path = tmp_path / "net.states"
+    path.write_text("<html>")
+    with pytest.raises(FormatError, match=r"not a pickle .* but HTML or XML text"):
+        load_states_file(path, None, None, trust=True)
+    with pytest.raises(FileNotFoundError, match="absent: no such file"):
+        load_states_file(tmp_path / "absent", None, None, trust=True)
+    with pytest.raises(InputError, match="is a directory"):
+        load_states_file(tmp_path, None, None, trust=True)
+    path.write_bytes(pickle.dumps({0: np.ones(3)})[:-10])
+    with pytest.raises(FormatError, match="cannot be loaded: UnpicklingError"):
+        load_states_file(path, None, None, trust=True)
 
 
 # --- Whole runs ------------------------------------------------------------------------------

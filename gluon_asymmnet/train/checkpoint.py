@@ -7,6 +7,7 @@ these folders.
 """
 
 import json
+import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Optional
@@ -19,8 +20,7 @@ from gluon_asymmnet.train.checkpoint_files import Checkpoint, write_manifest
 from gluon_asymmnet.utils.atomic import new_folder
 from gluon_asymmnet.weights.layouts import entries
 from gluon_asymmnet.weights.load import load_exact
-from gluon_asymmnet.weights.params_file import read_params, write_params
-from gluon_asymmnet.weights.states_file import load_states
+from gluon_asymmnet.weights.params_file import kind_of, read_params, write_params
 
 EMA_FILE = "ema.params"
 
@@ -135,6 +135,7 @@ def load_states_file(path, net, trainer, *, trust: bool) -> None:
 
     Raises:
         InputError: without ``trust``.
+        FileNotFoundError: if there is no such file.
         FormatError: if it is damaged, or does not fit the net in a known order.
     """
     if not trust:
@@ -142,15 +143,26 @@ def load_states_file(path, net, trainer, *, trust: bool) -> None:
             f"{path} is a Python pickle, and loading it can run any code: add --trust if you know "
             f"who made it, or start from --resume-params alone"
         )
+    data = _read_pickle(Path(path))
     try:
-        loaded = load_states(path, trust=True)
+        loaded = pickle.loads(data)
         states = loaded[0] if isinstance(loaded, tuple) else loaded
         by_position = {int(i): [a.asnumpy() for a in flat_state(s)] for i, s in states.items()}
-    except FormatError:
-        raise
-    except Exception as error:  # whatever the code in it raises
+    except Exception as error:  # the code in the pickle may raise anything
         raise FormatError(f"{path}: cannot be loaded: {type(error).__name__}: {error}") from None
     put_trainer(_named(path, by_position, net, trainer), path, net, trainer)
+
+
+def _read_pickle(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; a .states file is needed")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    data = path.read_bytes()
+    if not data.startswith(b"\x80"):  # the opcode PROTO, first in every pickle since protocol 2
+        kind = kind_of(data[:512]) or "something else"
+        raise FormatError(f"{path}: not a pickle (of protocol 2 or later) but {kind}")
+    return data
 
 
 def _named(path, by_position: Mapping[int, list], net, trainer) -> dict[str, np.ndarray]:

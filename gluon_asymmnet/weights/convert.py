@@ -1,11 +1,11 @@
-"""Convert weights between the files and the names they are kept in.
+"""Convert parameter files between formats.
 
-A format is a kind of file and the names in it (``layouts.FORMATS``).  All layouts hold the same
-arrays in the same order, so a conversion renames them and changes no bit; a network that comes
-back in the format it came from is the same file.
+A format is a kind of file and a layout of names (``layouts.FORMATS``).  All layouts have the same
+arrays in the same order, so a conversion renames arrays and changes no value.  A file that is
+converted to another format and back is the same, byte for byte.
 
-What a file holds is read from the file: its kind from the first bytes, the layout from the names,
-the network from the shapes.  One thing it cannot say: whether channels are shuffled.
+The content is recognised from the file: its kind by the first bytes, the layout by the names, the
+network by the shapes.  A channel shuffle cannot be recognised.
 """
 
 import functools
@@ -32,23 +32,23 @@ _FLOATS = ("float16", "float32", "float64")
 
 
 class Weights(NamedTuple):
-    """The arrays of one network, as a file held them."""
+    """The arrays of a network, read from a file."""
 
     layout: str
-    model: ModelSpec  # one of those with these arrays; MobileNetV3 shares some with rate 0
+    model: ModelSpec  # a network with these arrays: MobileNetV3 shares some with AsymmNet's rate 0
     plan: NetPlan
     classes: int
-    arrays: list  # np.ndarray, in the order that all layouts have
+    arrays: list  # np.ndarray, in the order of the layouts
 
 
 class Conversion(NamedTuple):
-    """What was converted."""
+    """The result of a conversion."""
 
     source_layout: str
     model: ModelSpec
     classes: int
     arrays: int
-    notes: tuple[str, ...]  # what a user of the result has to know; mostly empty
+    notes: tuple[str, ...]  # for users of the result; mostly empty
 
 
 def convert(
@@ -67,15 +67,15 @@ def convert(
         source: a file in any of the formats.
         out: the file to write; its folder must exist.
         to: one of ``FORMATS``.
-        model, width, rate: the network, where its width is none of ``WIDTHS``; otherwise it is
-            found.
+        model, width, rate: the network, needed only if its width is not in ``WIDTHS``.
         overwrite: replace ``out`` if it exists.
 
     Raises:
-        InputError: an unknown format or model; ``out`` exists; PyTorch is needed and missing.
-        FormatError: ``source`` is damaged, or holds no network of ours; one line says how the
-            nearest one differs.
-        FileNotFoundError: ``source`` or the folder of ``out`` does not exist.
+        InputError: for an unknown format or model; if ``out`` exists; if PyTorch is needed and
+            missing.
+        FormatError: if ``source`` is damaged or another network; the message has the differences
+            from the nearest one.
+        FileNotFoundError: if ``source`` or the folder of ``out`` does not exist.
     """
     if to not in FORMATS:
         raise InputError(f"unknown format {to!r}: expected one of {', '.join(FORMATS)}")
@@ -98,9 +98,9 @@ def read_weights(
     width: Optional[float] = None,
     rate: Optional[int] = None,
 ) -> Weights:
-    """Read a file of any format and find out which network it holds.
+    """Read a file of any format and recognise its network.
 
-    Args and errors: as :func:`convert`.
+    Args and errors: as ``convert``.
     """
     candidates = list(_candidates(model, width, rate))
     found = read_arrays(path)
@@ -118,8 +118,8 @@ def read_weights(
         if model is not None:
             raise
         raise FormatError(
-            f"{error}; it is the nearest known, {nearest.id}: if the file holds one of "
-            f"another width, name it with --model"
+            f"{error}; the nearest known net is {nearest.id}: if the file has another width, name "
+            f"the net with --model"
         ) from None
     return Weights(layout, nearest, plan, classes, arrays)
 
@@ -130,7 +130,7 @@ def read_arrays(path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if not path.is_file():
-        raise InputError(f"{path} is not a regular file; a file of weights is needed")
+        raise InputError(f"{path} is not a regular file; a parameter file is needed")
     with path.open("rb") as file:
         kind = kind_of(file.read(512))
     if kind not in _READERS:
@@ -140,15 +140,15 @@ def read_arrays(path) -> dict[str, np.ndarray]:
 
 
 def find_layout(path, names) -> str:
-    """Return the layout that shares most names with the file; FormatError if none does."""
+    """Return the layout that shares most names with the file; FormatError if there is none."""
     plan = plan_net(SPECS["asymmnet_large"])  # the other networks share most of its names
     known = {layout: {e.name for e in entries(plan, layout=layout)} for layout in LAYOUTS}
     shared = {layout: sum(name in of for name in names) for layout, of in known.items()}
     layout = max(shared, key=shared.get)
     if shared[layout] == 0 or 2 * shared[layout] < min(len(names), len(known[layout])):
         raise FormatError(
-            f"{path}: not the weights of a network of ours: its names "
-            f"({next(iter(names), 'none')}, ...) are none of the layouts {', '.join(LAYOUTS)}"
+            f"{path}: not the weights of a known network: its names "
+            f"({next(iter(names), 'none')}, ...) are in none of the layouts {', '.join(LAYOUTS)}"
         )
     return layout
 
@@ -156,7 +156,7 @@ def find_layout(path, names) -> str:
 def arrays_of(
     path, found: Mapping[str, np.ndarray], layout: str, plan: NetPlan, classes: int
 ) -> list:
-    """Return the arrays of a network in their order; FormatError if the file has others."""
+    """Return the arrays of a network in the order of the layouts; FormatError for other arrays."""
     expected = dict(entries(plan, classes, layout))
     problems = differences(expected, {name: array.shape for name, array in found.items()})
     if problems:
@@ -169,18 +169,18 @@ def arrays_of(
     return [found[name] for name in expected]
 
 
-# ------------------------------------------------------------------------------ which network
+# ---------------------------------------------------------------------------- recognition
 
 
 def _candidates(
     model: Optional[str], width: Optional[float], rate: Optional[int]
 ) -> Iterator[tuple[ModelSpec, NetPlan]]:
-    """Yield the networks a file may hold; those that are tied later count in this order."""
+    """Yield the networks to compare a file with; of equally near ones the first is taken."""
     if model is not None:
         given = {"width": width, "rate": rate}
         specs = [ModelSpec.parse(model, **{k: v for k, v in given.items() if v is not None})]
     elif width is not None or rate is not None:
-        raise InputError("a width or rate goes with a model; name it, too")
+        raise InputError("a width or rate needs a model: name it, too")
     else:
         specs = [
             ModelSpec(name, w, r)
@@ -203,17 +203,17 @@ def _plan(spec: ModelSpec, stem: str) -> NetPlan:
 
 
 def classes_of(found: Mapping[str, np.ndarray], layout: str) -> int:
-    """Read the number of classes off the last array, the classifier's bias."""
+    """Return the number of classes, the length of the last array, the classifier's bias."""
     last = entries(plan_net(SPECS["asymmnet_large"]), layout=layout)[-1].name
     shape = found[last].shape if last in found else ()
     return shape[0] if len(shape) == 1 else IMAGENET_CLASSES
 
 
 def _notes(weights: Weights, to_layout: str) -> tuple[str, ...]:
-    """Say where the authors' MXNet code and their port make different networks of a variant.
+    """Describe differences between the nets of the authors' MXNet code and their PyTorch port.
 
-    They differ in the first block alone, which the one decides with 16 channels at any width and
-    the other with those that arrive.
+    Only the first block differs: the MXNet code assumes 16 input channels at any width, the port
+    takes the real number.
     """
     if (weights.layout == "torch") == (to_layout == "torch"):
         return ()
@@ -223,7 +223,7 @@ def _notes(weights: Weights, to_layout: str) -> tuple[str, ...]:
         if weights.plan.blocks[0].expand_channels:
             return (
                 f"{which}: the first block of these weights expands, as in the released MXNet "
-                f"code; that of the authors' PyTorch port does not, and cannot load them",
+                f"code; the authors' PyTorch port has no expansion there and cannot load them",
             )
         return (
             f"{which}: the first block of these weights does not expand, as in the authors' "
@@ -238,7 +238,7 @@ def _notes(weights: Weights, to_layout: str) -> tuple[str, ...]:
     return ()
 
 
-# ------------------------------------------------------------------------------ kinds of files
+# ------------------------------------------------------------------------- kinds of files
 
 
 def _read_npz(path) -> dict[str, np.ndarray]:
@@ -246,20 +246,20 @@ def _read_npz(path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             _refuse_bomb(archive.zip)
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # a damaged archive fails in any way
+    except Exception as error:  # a damaged archive raises any exception
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(f"{path}: not a sound .npz file of plain arrays: {reason}") from None
+        raise FormatError(f"{path}: not a valid .npz file of plain arrays: {reason}") from None
 
 
 def _refuse_bomb(archive) -> None:
-    """Raise ValueError for more memory than the archive warrants, or what is no array.
+    """Raise ValueError for an archive that would need too much memory, or for a cut-off array.
 
-    Weights hardly compress; arrays of zeros do, a thousandfold, and small ones are let through.
+    Weights hardly compress; zeros compress a thousandfold and are accepted up to 16 MiB.
     """
     members = archive.infolist()
     packed = sum(member.compress_size for member in members)
     if sum(member.file_size for member in members) > 64 * packed + (16 << 20):
-        raise ValueError(f"{packed} bytes would become more than 64 times as many")
+        raise ValueError(f"{packed} bytes would expand to more than 64 times as many")
     for member in members:
         with archive.open(member) as file:
             version = np.lib.format.read_magic(file)
@@ -275,7 +275,7 @@ def _write_npz(path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_state_dict(path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write with the counters that PyTorch's norms have, so that strict loading succeeds."""
+    """Write with the batch counters of PyTorch's norms, which strict loading needs."""
     state = {}
     for name, array in arrays.items():
         state[name] = array
@@ -284,7 +284,7 @@ def _write_state_dict(path, arrays: Mapping[str, np.ndarray]) -> None:
     write_state_dict(path, state)
 
 
-_READERS = {  # by the kinds that kind_of tells apart; it knows no name for .params
+_READERS = {  # by the result of kind_of, which is None for .params files
     None: read_params,
     "a PyTorch file": read_state_dict,
     "a PyTorch file (before 1.6)": read_state_dict,

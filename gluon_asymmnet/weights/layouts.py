@@ -1,6 +1,6 @@
-"""The names that one network's parameters have in six places.
+"""Layouts: the names of a network's parameters in six kinds of files.
 
-All hold the same arrays in the same order, so converting is renaming:
+All have the same arrays in the same order, so a conversion only renames them:
 
 - ``ours``: attribute paths of this package's net;
 - ``released``: the authors' ``models/asymmnet.py``;
@@ -24,12 +24,15 @@ class Entry(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Where the modules of a network stand; ``{i}`` and ``{n}``: the block and their number."""
+    """Paths of a network's modules.
+
+    ``{i3}`` is the index of the block plus 3, ``{n3}`` the number of blocks plus 3.
+    """
 
     stem: tuple[str, str]  # convolution, normalisation
     block: str
-    children: dict[str, str]  # our name of a block's child -> theirs
-    conv_norm: tuple[str, str]  # the same two inside a block's child
+    children: dict[str, str]  # our name of a block's child -> its name in this layout
+    conv_norm: tuple[str, str]  # convolution and normalisation inside a block's child
     squeeze: tuple[str, str]
     hidden: str
     output: str
@@ -87,7 +90,7 @@ LAYOUTS = tuple(_LAYOUTS)
 
 
 class Format(NamedTuple):
-    """A kind of file, and the names in it."""
+    """A kind of file with a layout of names."""
 
     container: str  # "params", "state_dict", "safetensors" or "npz"
     layout: str
@@ -106,20 +109,21 @@ _SHOWN = 4  # names listed of each kind of difference
 
 
 def entries(plan: NetPlan, classes: int = 1000, layout: str = "ours") -> list[Entry]:
-    """List the arrays of a network in file order, with the names of ``layout``."""
+    """Return the arrays of a network in file order, with the names of ``layout``."""
     table, count = _LAYOUTS[layout], len(plan.blocks)
     return [e for layer in conv_layers(plan, classes) for e in _layer_entries(table, layer, count)]
 
 
 def exported_names(prefix: str, plan: NetPlan, classes: int = 1000) -> list[str]:
-    """List the argument names of an exported symbol in the same order."""
+    """Return the argument names of an exported symbol in the same order."""
     return [prefix + e.name.replace(".", "_") for e in entries(plan, classes)]
 
 
 def differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]) -> str:
-    """Say how the shapes by name of a file differ from those of a net; empty if they do not.
+    """Describe how a file's shapes differ from a net's; an empty text if they are equal.
 
-    Missing, unexpected and wrongly shaped arrays are listed apart.
+    Args:
+        expected, found: shapes by name, of the net and of the file.
     """
     kinds = {
         "missing": [name for name in expected if name not in found],

@@ -1,4 +1,4 @@
-"""Load parameter files of every layout into our net."""
+"""Load parameter files into networks."""
 
 from pathlib import Path
 from typing import Union
@@ -14,27 +14,25 @@ from gluon_asymmnet.weights.params_file import read_params, strip_prefixes
 from gluon_asymmnet.weights.published import fetch
 
 _OUTPUT = ("output.weight", "output.bias")
-
-
 _GLUON_LAYOUTS = ("ours", "released", "published")
 
 
 def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = False) -> str:
-    """Read a Gluon parameter file into ``net``, whichever layout its names have.
+    """Read a Gluon parameter file of any layout into a classifier.
 
-    Known are our own names, those of the authors' released code, those of the published
-    checkpoint (and GluonCV's MobileNetV3), and those of a symbol exported from this net.
+    Layouts: our own names, those of the authors' released code, of the published checkpoint (also
+    GluonCV's MobileNetV3), and of a symbol exported from this net.
 
     Args:
-        net: a classifier of ours; initialised here where it is not.
+        net: parameters that are not initialised are initialised here.
         path: the file.
-        ctx: device or devices for a net that is not initialised; the CPU by default.
-        skip_output: leave the classifier as it is, to fine-tune on other classes.
+        ctx: device or devices of these parameters; the CPU by default.
+        skip_output: do not load the classifier layer, to fine-tune on other classes.
 
-    Returns: the name of the layout found.
+    Returns: the name of the layout.
     Raises:
-        FormatError: if the file is damaged or holds another net; missing, unexpected and wrongly
-            shaped entries are listed apart.  The net is then unchanged.
+        FormatError: if the file is damaged or belongs to another net; the message lists missing,
+            unexpected and wrongly shaped arrays.  The net is then unchanged.
         FileNotFoundError: if there is no such file.
     """
     found = strip_prefixes(read_params(path))
@@ -63,7 +61,7 @@ def _recognise(net, found: dict[str, np.ndarray], path):
         first = next(iter(found), "nothing")
         raise FormatError(
             f"{path}: not a parameter file of {net.prefix.rstrip('_')}: its names "
-            f"({first}, ...) are none of the layouts {', '.join(candidates)}"
+            f"({first}, ...) are in none of the layouts {', '.join(candidates)}"
         )
     return layout, candidates[layout]
 
@@ -98,8 +96,8 @@ def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> No
 
     Args:
         net: ``asymmnet_large`` at width 1 and rate 1; nothing else was published.
-        root: cache folder.
-        skip_output: leave the classifier as it is, to fine-tune on other classes.
+        root, ctx: as in ``published.fetch`` and ``load_weights``.
+        skip_output: do not load the classifier layer, to fine-tune on other classes.
 
     Raises: InputError if ``net`` is another network; RunError if the download fails.
     """
@@ -112,13 +110,13 @@ def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> No
     if classes != IMAGENET_CLASSES and not skip_output:
         raise InputError(
             f"the published weights have {IMAGENET_CLASSES} classes, the net {classes}: build it "
-            f"with classes={IMAGENET_CLASSES}, or load all but the classifier"
+            f"with classes={IMAGENET_CLASSES}, or skip the classifier layer"
         )
     load_weights(net, fetch(root=root), ctx=ctx, skip_output=skip_output)
 
 
 def newest_weights(folder: Path) -> Path:
-    """The best, else the last, else the newest checkpoint's parameters of a run."""
+    """Return the best weights of a run, else the last, else those of the newest checkpoint."""
     candidates = [folder / "best.params", folder / "last.params"]
     candidates += sorted(folder.glob("checkpoints/step-*/net.params"), reverse=True)
     for path in candidates:
@@ -128,17 +126,17 @@ def newest_weights(folder: Path) -> Path:
 
 
 def load_exact(net, path: Union[str, Path], *, ctx=None) -> None:
-    """Read a Gluon parameter file into any net of ours.
+    """Read a Gluon parameter file with our own names into any block.
 
-    The arrays that ``net.constants`` names, a detector's anchors, are left as they are: they
-    follow from the net.
+    Arrays in ``net.constants``, such as a detector's anchors, are not loaded: the net computes
+    them.
 
     Args:
-        net: any block; initialised here where it is not.
-        ctx: device or devices for a net that is not initialised; the CPU by default.
+        net: parameters that are not initialised are initialised here.
+        ctx: device or devices of these parameters; the CPU by default.
 
     Raises:
-        FormatError: if the file is damaged or holds another net; the net is then unchanged.
+        FormatError: if the file is damaged or belongs to another net, which is then unchanged.
         FileNotFoundError: if there is no such file.
     """
     found = strip_prefixes(read_params(path))

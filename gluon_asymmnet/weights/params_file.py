@@ -8,16 +8,15 @@ little-endian:
     array  u32 version, i32 storage (0 is dense), i32 ndim, ndim x i64,
            i32 device type, i32 device id, i32 dtype flag, the values in C order
 
-Two older versions of the array lead without the storage field, the oldest also without
-the version: its first word is ndim, and its dimensions are u32.  MXNet 1.9.1 reads all
-four, and so does this module.  It is stricter than MXNet where MXNet guesses: trailing
-bytes, repeated names and values cut short are errors.
+Two older versions of the array have no storage field; the oldest has no version either: its first
+word is ndim, and its dimensions are u32.  MXNet 1.9.1 reads all four, as this module does.  Unlike
+MXNet, it refuses trailing bytes, repeated names and truncated values.
 
-No number in a file is trusted before it is compared with the size of the file, so a
-damaged file costs no more memory than a sound one of its size.
+Each number is compared with the size of the file before it is used, so a damaged file needs no more
+memory than a valid one of its size.
 
-Source: apache/mxnet 1.9.1, src/ndarray/ndarray.cc, ``NDArray::Save`` and ``Load``; the
-tests compare with what MXNet itself writes and reads.
+Source: apache/mxnet 1.9.1, src/ndarray/ndarray.cc, ``NDArray::Save`` and ``Load``; the tests
+compare with files that MXNet writes.
 """
 
 import os
@@ -46,13 +45,13 @@ _DTYPES = {
     )
 }
 _FLAGS = {dtype.name: flag for flag, dtype in _DTYPES.items()}
-_MAX_NDIM = 32  # NumPy 1.x takes no more
-_MAX_BYTES = 2**63 - 1  # as far as NumPy can address, counting an empty array's other dimensions
-_SMALLEST_ARRAY = 20  # bytes: the oldest layout with one dimension, which is 0
+_MAX_NDIM = 32  # the limit of NumPy 1.x
+_MAX_BYTES = 2**63 - 1  # NumPy's limit, also for an empty array without its sizes of 0
+_SMALLEST_ARRAY = 20  # bytes: the oldest version with one dimension of size 0
 
 
 class ArrayInfo(NamedTuple):
-    """What a file says about one of its arrays, without the values."""
+    """Name, shape and dtype of an array in a file."""
 
     name: str
     shape: tuple
@@ -60,7 +59,7 @@ class ArrayInfo(NamedTuple):
 
 
 class _Extent(NamedTuple):
-    """Where the values of an array lie in the file."""
+    """Shape, dtype and position of an array in a file."""
 
     shape: tuple
     dtype: np.dtype
@@ -70,14 +69,14 @@ class _Extent(NamedTuple):
 def read_params(path) -> dict:
     """Read the arrays of a ``.params`` file.
 
-    Returns: ``{name: np.ndarray}`` in the file's order.  Names are exactly the file's: those
-        of ``export`` carry ``arg:`` and ``aux:`` (see :func:`strip_prefixes`).
+    Returns: ``{name: np.ndarray}`` in the file's order, with the file's names: those of ``export``
+        start with ``arg:`` or ``aux:`` (see ``strip_prefixes``).
 
     Raises:
-        FormatError: the file is damaged, of another kind, holds sparse or bfloat16 arrays, or
-            is a list without names; the message says what was found, and at which byte.
-        InputError: ``path`` is a directory or another thing that is not a file.
-        FileNotFoundError: there is no such file.
+        FormatError: if the file is damaged, of another kind, has sparse or bfloat16 arrays, or is a
+            list without names; the message has the position of the error.
+        InputError: if ``path`` is not a regular file.
+        FileNotFoundError: if there is no such file.
     """
     with _open(path) as file:
         cursor = _Cursor(file, path)
@@ -85,9 +84,9 @@ def read_params(path) -> dict:
 
 
 def read_header(path) -> list:
-    """List the arrays of a ``.params`` file as :class:`ArrayInfo`, without reading the values.
+    """Return an ``ArrayInfo`` for each array of a ``.params`` file, without reading the values.
 
-    The whole structure is checked.  Raises what :func:`read_params` raises.
+    The whole structure is checked; errors as ``read_params``.
     """
     with _open(path) as file:
         index = _read_index(_Cursor(file, path))
@@ -95,7 +94,7 @@ def read_header(path) -> list:
 
 
 def strip_prefixes(params: Mapping) -> dict:
-    """Drop the ``arg:`` or ``aux:`` that ``HybridBlock.export`` puts before each name.
+    """Remove the ``arg:`` or ``aux:`` that ``HybridBlock.export`` puts before each name.
 
     Raises: InputError if two names become one.
     """
@@ -113,14 +112,14 @@ def write_params(path, arrays: Mapping, *, np_shape: bool = False) -> None:
 
     Args:
         arrays: dtypes float16/32/64, uint8, int8/32/64 and bool, of any memory layout.
-        np_shape: write what MXNet writes under ``mx.util.np_shape``, and reads only there;
+        np_shape: write the version of ``mx.util.np_shape``, which MXNet reads only under it;
             needed for 0-dimensional arrays.
 
     Raises:
-        InputError: a name, shape or dtype that MXNet would not read back, or ``path`` is a
+        InputError: for a name, shape or dtype that MXNet cannot read, or if ``path`` is a
             directory; nothing is written then.
-        FileNotFoundError: the folder does not exist.
-        OSError: the disk is full or not writable; the file of before is untouched.
+        FileNotFoundError: if the folder does not exist.
+        OSError: if the disk is full or not writable; an existing file stays unchanged.
     """
     path = Path(path)
     if path.is_dir():
@@ -154,14 +153,14 @@ def _open(path):
 
 
 class _Cursor:
-    """Reads forward through a file of known size; what it refuses, it names with the offset."""
+    """Read a file forward; errors have the position."""
 
     def __init__(self, file, path):
         self.file = file
         self.path = path
         self.size = os.fstat(file.fileno()).st_size
         self.offset = 0
-        self.last = 0  # where the field read last began, for error messages
+        self.last = 0  # start of the field that was read last, for error messages
 
     @property
     def left(self) -> int:
@@ -171,7 +170,7 @@ class _Cursor:
         return FormatError(f"{self.path}: {problem} (at byte {self.last} of {self.size})")
 
     def advance(self, count: int, what: str) -> None:
-        """Account for ``count`` bytes that are about to be read or skipped."""
+        """Move ``count`` bytes forward; FormatError if the file is too short."""
         self.last = self.offset
         if count > self.left:
             raise self.error(f"truncated: {what} needs {count} bytes, {self.left} are left")
@@ -202,7 +201,7 @@ class _Cursor:
 
 
 def _read_index(cursor: _Cursor) -> dict:
-    """Check the whole structure and return ``{name: _Extent}``; the values are skipped."""
+    """Check the whole structure and return ``{name: _Extent}``, without reading the values."""
     count = _read_list_header(cursor)
     extents = [_read_array(cursor, f"array {i}") for i in range(count)]
     names = _read_names(cursor, count)
@@ -233,7 +232,7 @@ def _read_list_header(cursor: _Cursor) -> int:
 
 
 def _read_array(cursor: _Cursor, what: str) -> _Extent:
-    """Read the fields of one array, and pass over its values."""
+    """Read the fields of one array and skip its values."""
     shape = _read_shape(cursor, what)
     device, number = cursor.numbers("ii", f"the device of {what}")
     if device not in _DEVICES or number < 0:
@@ -263,7 +262,7 @@ def _read_shape(cursor: _Cursor, what: str) -> tuple:
         size_type = "q"
     else:
         ndim, size_type = version, "I"
-    # An array that never got a shape: MXNet writes this number of dimensions and nothing more.
+    # MXNet writes this number of dimensions, and nothing after it, for an array without a shape.
     if ndim == (-1 if version == _V3 else 0):
         raise cursor.error(f"{what} was saved before it had a shape or values")
     if not 0 <= ndim <= _MAX_NDIM:
@@ -282,7 +281,7 @@ def _read_storage(cursor: _Cursor, what: str) -> None:
 
 
 def _bytes_spanned(shape: tuple, dtype: np.dtype) -> int:
-    """Bytes of an array whose empty dimensions count as 1, in exact integers."""
+    """Return the bytes of an array, exactly, where dimensions of size 0 count as 1."""
     spanned = dtype.itemsize
     for size in shape:
         spanned *= max(size, 1)
@@ -317,7 +316,7 @@ def _read_name(cursor: _Cursor, what: str) -> str:
 
 _PICKLE = "a Python pickle (.states files are pickles)"
 _TEXT = "text, perhaps JSON"
-_KINDS = {  # by how they start; the first that fits counts
+_KINDS = {  # by their first bytes; the first match counts
     b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19": "a PyTorch file (before 1.6)",
     b"\x80\x02": _PICKLE,
     b"\x80\x03": _PICKLE,
@@ -334,11 +333,7 @@ _KINDS = {  # by how they start; the first that fits counts
 
 
 def kind_of(head: bytes):
-    """Name the kind of file that starts with ``head``, or None if it is none we know.
-
-    Args:
-        head: the first bytes of the file, 512 are enough.
-    """
+    """Return the kind of a file by its first bytes, of which 512 are enough; None if unknown."""
     if not head:
         return "an empty file"
     if head.startswith(b"PK\x03\x04"):
@@ -351,10 +346,9 @@ def kind_of(head: bytes):
 
 
 def _kind_of_zip(head: bytes) -> str:
-    """Tell NumPy's and PyTorch's zip files apart by the first name inside.
+    """Return the kind of a zip file by the name of its first member.
 
-    The local file header that opens a zip has the length of that name at byte 26 and the
-    name at byte 30.
+    The header at the start has the length of that name at byte 26 and the name at byte 30.
     """
     first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     if first.endswith(b".npy"):
@@ -390,5 +384,5 @@ def _encode_name(name: str) -> bytes:
     except UnicodeEncodeError:
         raise InputError(f"the name {name!r} cannot be written as UTF-8") from None
     if b"\0" in raw:
-        raise InputError(f"the name {name!r} contains NUL, where MXNet would cut it")
+        raise InputError(f"the name {name!r} contains NUL, which ends a name in MXNet")
     return raw

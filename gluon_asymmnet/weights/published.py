@@ -1,7 +1,7 @@
-"""The authors' published checkpoint: fetch it once, check it, keep it.
+"""Download and check the authors' published checkpoint.
 
-A file is known by its git blob id, the SHA-1 that ``git hash-object FILE`` prints: it is the
-only thing the authors' repository says about the content.
+The checksum is the git blob id, the SHA-1 that ``git hash-object FILE`` prints: the authors'
+repository gives no other.
 """
 
 import hashlib
@@ -18,16 +18,15 @@ URL = (
     "checkpoints/0.7542-imagenet-modifiedv3-358-best.params"
 )
 BLOB_ID = "a2ee7b4f3161cd32595a67c9ec9c64764b914f00"
-STATES_BLOB_ID = "365f92971e9886f9d190c977e9ee1ea407568dfe"  # the trainer states beside it
 
 _NAME = "0.7542-imagenet-modifiedv3-358-best"
-_MAX_BYTES = 1 << 30  # 40 times the checkpoint: an endless answer must not fill the disk
+_MAX_BYTES = 1 << 30  # 40 times the checkpoint; an endless download must not fill the disk
 
 
 def git_blob_id(path) -> str:
-    """The object id that git gives the content of a file: 40 hexadecimal digits.
+    """Return the object id that git gives the content of a file: 40 hexadecimal digits.
 
-    Raises: OSError if the file cannot be read; RunError if it changes meanwhile.
+    Raises: OSError if the file cannot be read; RunError if it changes while it is read.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -52,28 +51,28 @@ def fetch(
     lock_timeout_s: float = 600,
     progress=None,
 ) -> Path:
-    """Return the path of the published checkpoint, from the cache if it is there.
+    """Return the path of the published checkpoint, downloaded if it is not in the cache.
 
-    An interrupted download continues where it stopped, in this call and in the next.  Of
-    several processes that fetch at once, one downloads and the others wait for it.
+    An interrupted download continues where it stopped, in this call or the next.  If several
+    processes fetch at once, one downloads and the others wait.
 
     Args:
         url: an http, https or file address; redirects are followed.
-        blob_id: the git blob id that the file must have.
-        root: the folder to keep it in; otherwise ``$XDG_CACHE_HOME/gluon_asymmnet``, or
+        blob_id: the expected git blob id of the file.
+        root: the cache folder; by default ``$XDG_CACHE_HOME/gluon_asymmnet``, or
             ``~/.cache/gluon_asymmnet``.
-        source: a local copy of the file, used instead of ``url`` and left as it is.
-        timeout_s: seconds without a byte after which an attempt is given up.
-        retries: further attempts in a row that may bring nothing new.
+        source: a local copy of the file, copied instead of downloading.
+        timeout_s: seconds without a byte after which an attempt fails.
+        retries: further attempts in a row that may bring no new byte.
         lock_timeout_s: seconds to wait for another process.
         progress: called as ``progress(received, total)``, bytes; ``total`` may be None.
 
     Raises:
-        InputError: an argument is wrong.
-        FileNotFoundError: there is no ``source``.
-        FormatError: the file has another blob id; it is never used.
-        RunError: the server refused, or the transfer could not be finished; what came is
-            kept, and the message says how to continue.
+        InputError: for an invalid argument.
+        FileNotFoundError: if there is no ``source``.
+        FormatError: if the file has another blob id; it is never used.
+        RunError: if the server refuses or the download stops; the received part is kept, and the
+            message has the command that continues.
     """
     return download(
         url,
@@ -100,7 +99,7 @@ def _cache_folder(root) -> Path:
 
 
 def _command(url: str, blob_id: str, root) -> str:
-    """The command line that continues this fetch."""
+    """Return the command line that continues this download."""
     options = {"--url": (url, URL), "--blob-id": (blob_id, BLOB_ID), "--root": (root, None)}
     words = ["asymmnet", "fetch", "published"]
     for option, (value, default) in options.items():

@@ -1,4 +1,4 @@
-"""Safetensors files, read and written with their library; errors are one line."""
+"""Read and write safetensors files; errors are one line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +10,17 @@ from gluon_asymmnet.errors import FormatError, InputError
 
 _DTYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32",
            "uint16", "uint8", "bool")  # fmt: skip
-_MAX_REASON = 200  # characters: the library quotes names from the file
+_MAX_REASON = 200  # characters; the library's messages quote names from the file
 
 
 def read_safetensors(path) -> dict[str, np.ndarray]:
     """Read ``{name: array}``, sorted by name.
 
     Raises:
-        FormatError: the file is damaged, truncated, or has a dtype that NumPy lacks.
-        OSError: it cannot be read.
+        FormatError: if the file is damaged, truncated, or has a dtype that NumPy lacks.
+        OSError: if it cannot be read.
     """
-    # From bytes: the library maps a file it opens itself, and the file may change meanwhile.
+    # From bytes: the library maps the files it opens, and a mapped file may change.
     data = Path(path).read_bytes()
     try:
         return dict(sorted(safetensors.numpy.load(data).items()))
@@ -40,5 +40,5 @@ def write_safetensors(path, arrays: Mapping[str, np.ndarray]) -> None:
         name: np.asarray(array, array.dtype.newbyteorder("="), order="C")
         for name, array in arrays.items()
     }
-    # To bytes: the library gives a file it writes itself to its owner alone.
+    # From bytes: files that the library writes are readable by their owner only.
     Path(path).write_bytes(safetensors.numpy.save(native))

@@ -1,9 +1,8 @@
 """PyTorch's ``.pt`` files of a state_dict.
 
-Writing needs no PyTorch: the file is a zip archive of the raw values and of one short pickle that
-says how to put tensors around them.  Reading is left to PyTorch, whose ``weights_only`` reader
-refuses everything but tensors, knows every older form of the file and is kept safe by its makers;
-a second reader of pickles here would only be one more to trust.
+Writing needs no PyTorch: the file is a zip archive of the raw values and a short pickle that
+describes the tensors.  PyTorch reads the files: its ``weights_only`` reader refuses everything but
+tensors and knows all older versions of the format.
 
 Source: pytorch/pytorch, ``torch/serialization.py``, ``_save``; ``torch/_utils.py``.
 """
@@ -30,21 +29,20 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
     """Read the tensors of a state_dict as arrays; nothing in the file is executed.
 
     Raises:
-        InputError: PyTorch is not installed.
-        FormatError: the file is damaged, or holds anything but named dense tensors.
+        InputError: if PyTorch is not installed.
+        FormatError: if the file is damaged, or contains anything but named dense tensors.
     """
     try:
         import torch
     except ModuleNotFoundError:
         raise InputError(
-            f"{path} is a PyTorch file, which takes PyTorch to read: "
-            f"pip install 'gluon_asymmnet[torch]'"
+            f"{path} is a PyTorch file and needs PyTorch: pip install 'gluon_asymmnet[torch]'"
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle raises any exception
         raise FormatError(
-            f"{path}: not a sound file of plain tensors, and nothing else is loaded: "
+            f"{path}: not a valid file of plain tensors, and nothing else is loaded: "
             f"{_reason(error)}"
         ) from None
     if not isinstance(state, dict):
@@ -53,7 +51,7 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
 
 
 def write_state_dict(path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write what ``torch.load`` reads as ``{name: tensor}``, also with ``weights_only=True``.
+    """Write ``{name: tensor}`` for ``torch.load``, also with ``weights_only=True``.
 
     Raises: InputError for a dtype other than float16, float32, float64 and int64.
     """
@@ -61,10 +59,10 @@ def write_state_dict(path, arrays: Mapping[str, np.ndarray]) -> None:
     with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
 
         def add(name: str, data: bytes) -> None:
-            # a ZipInfo of our own has a fixed date: equal weights make equal files
+            # a new ZipInfo has a fixed date, so equal weights make equal files
             member = zipfile.ZipInfo(f"archive/{name}")
             header = 30 + len(member.filename) + 4  # bytes, the last four of the padding itself
-            padding = -(file.tell() + header) % 64  # as PyTorch has it, for torch.load(mmap=True)
+            padding = -(file.tell() + header) % 64  # as in PyTorch, for torch.load(mmap=True)
             member.extra = struct.pack("<2sH", b"FB", padding) + bytes(padding)
             archive.writestr(member, data)
 
@@ -77,7 +75,7 @@ def write_state_dict(path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What PyTorch found, without its advice to load the file in a way that runs it."""
+    """Return PyTorch's reason without its advice to load the file in an unsafe way."""
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named:
         return f"it names {named[1]}"

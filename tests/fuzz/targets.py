@@ -62,7 +62,6 @@ from gluon_asymmnet.utils.settings import from_json, to_json
 from gluon_asymmnet.weights.convert import read_arrays
 from gluon_asymmnet.weights.safetensors_file import read_safetensors, write_safetensors
 from gluon_asymmnet.weights.state_dict_file import read_state_dict, write_state_dict
-from gluon_asymmnet.weights.states_file import inspect_states
 from tests import fuzz_params_file
 from tests.fuzz import mutations as damage
 
@@ -336,14 +335,6 @@ def npz(compressed):
     return out.getvalue()
 
 
-# Trainer.save_states of MXNet 1.9.1 pickles {index: bytes of an NDArray}.
-def states_seeds():
-    import pickle
-
-    array = fuzz_params_file.ARRAY_V2
-    return [pickle.dumps({0: array, 1: (array, None), "x": [1.5, "text"]}, p) for p in (2, 3, 4, 5)]
-
-
 # ------------------------------------------------------------------------------ JSON of ours
 
 
@@ -536,10 +527,6 @@ TARGETS = {
     "state dict": Target(
         "`read_state_dict`", lambda: [written(write_state_dict, "a.pt")], damage.damaged_zip,
         reader(read_state_dict, "a.pt"), 2000,
-    ),
-    "states": Target(
-        "`inspect_states`", states_seeds, damage.damaged_bytes, reader(inspect_states, "a.states"),
-        400,
     ),
     "card": Target("`read_card`", card_seeds, damage.damaged_json, read_classifier_card),
     "spec": Target("`ModelSpec.parse`", spec_seeds, damage.damaged_json, read_model_spec),
