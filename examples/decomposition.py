@@ -157,7 +157,7 @@ def _layer_errors(model, digits) -> dict:
     """Mean relative error of the responses over the layers, by method and multiplier."""
     from gluon_asymmnet.compress import decomposition as d
     from gluon_asymmnet.compress.model import sampled_batches
-    from gluon_asymmnet.compress.network import arrays_of, chosen, layer_moments
+    from gluon_asymmnet.compress.network import arrays_of, layer_moments, select_layers
     from gluon_asymmnet.compress.options import Options
     from gluon_asymmnet.models.factored import block_at
 
@@ -172,7 +172,7 @@ def _layer_errors(model, digits) -> dict:
     }
     multipliers = range(1, 10)
     sums = {name: {kind: [0.0] * len(multipliers) for kind in sets} for name in LAYERS}
-    layers = chosen(model.net)
+    layers = select_layers(model.net)
     for layer in layers:
         weight, bias = arrays_of(block_at(model.net, layer.path))
         moments = {

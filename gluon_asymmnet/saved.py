@@ -43,8 +43,8 @@ class Saved(NamedTuple):
     def outputs_before_nms(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Map ``(n, 3, H, W)`` float32 to the outputs of the net's ONNX and OpenVINO files.
 
-        Returns: a classifier's logits; or a detector's scores without the background's and boxes,
-            for all anchors.
+        Returns: a classifier's logits; or a detector's scores without background, and boxes, of
+            all anchors.
         """
         if self.card.kind != DETECTOR:
             return self.outputs(images)
@@ -152,10 +152,10 @@ def _check_detector(symbol: Path, card: DetectorCard, shapes: dict) -> None:
 
 
 def import_symbol(symbol: Path, weights: Path):
-    """Return a ``SymbolBlock``; FormatError in one line where MXNet would print a stack."""
+    """Return a ``SymbolBlock``; FormatError in one line in place of MXNet's stack trace."""
     try:
         with warnings.catch_warnings():
-            # about the type of "data", which nobody can give
+            # it warns that the type of "data" is unknown
             warnings.filterwarnings("ignore", message="Cannot decide type")
             return mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(weights))
     except (mx.base.MXNetError, ValueError, KeyError, AssertionError) as error:

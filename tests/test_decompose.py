@@ -11,8 +11,8 @@ from examples import decomposition_report as report
 from gluon_asymmnet._mxnet import gluoncv, mx
 from gluon_asymmnet.card import ClassifierCard
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.compress.network import chosen, decompose, layer_moments
-from gluon_asymmnet.compress.normalisation import reestimate, reset, settle
+from gluon_asymmnet.compress.network import decompose, layer_moments, select_layers
+from gluon_asymmnet.compress.normalisation import reestimate, reset, set_statistics
 from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.complexity import count_graph
@@ -92,8 +92,8 @@ def test_by_default_layers_are_those_that_get_cheaper():
     net = get_model("eca_resnet18", classes=2)
     shapes = {block_at(net, layer.path).weight.shape[2:] for layer in find_layers(net)}
     assert len(shapes) == 5  # 7 x 7, 3 x 3, and three lengths of attention
-    assert {block_at(net, layer.path).weight.shape[2:] for layer in chosen(net)} == {(3, 3)}
-    assert len(chosen(net)) == 16
+    assert {block_at(net, layer.path).weight.shape[2:] for layer in select_layers(net)} == {(3, 3)}
+    assert len(select_layers(net)) == 16
 
 
 def test_shufflenets_spatial_convolutions_are_linear_up_to_the_next(shuffle):
@@ -128,7 +128,7 @@ def test_full_rank_is_the_same_net(method):
 def test_asymmetric_layers_make_up_for_those_before(shuffle):
     """On the data it was fitted on, at the last layer; both see the same samples."""
     x = mx.nd.array(np.concatenate(list(batches())))
-    layers, errors = chosen(shuffle)[:6], {}
+    layers, errors = select_layers(shuffle)[:6], {}
     for method in ("weight-svd", "sequential", "asymmetric"):
         net = copied(shuffle, get_model("shufflenetv2_regular", width=0.5, classes=5))
         list(decompose(shuffle, net, layers, batches, Options(method, 2, positions=60)))
@@ -143,7 +143,7 @@ def test_merging_changes_nothing_but_the_shape(shuffle, multiplier):
     merged, apart = (
         copied(shuffle, get_model("shufflenetv2_regular", width=0.5, classes=5)) for _ in range(2)
     )
-    layers = chosen(shuffle)
+    layers = select_layers(shuffle)
     for net, merge in ((merged, True), (apart, False)):
         done = list(
             decompose(shuffle, net, layers, batches, Options("sequential", multiplier, merge=merge))
@@ -154,7 +154,7 @@ def test_merging_changes_nothing_but_the_shape(shuffle, multiplier):
     assert_close(merged(x), expected, terms=NET)
     # measuring what the new normalisations see leaves the function as it is, in training, too
     norms = [block_at(merged, layer.norm) for layer in layers]
-    settle(merged, norms, batches())
+    set_statistics(merged, norms, batches())
     largest = np.abs(expected).max(axis=1, keepdims=True)
     assert_close(merged(x).asnumpy() / largest, expected / largest, terms=NET, condition=10)
     plain = get_model("shufflenetv2", width=0.5, classes=5)
@@ -197,7 +197,7 @@ def test_a_settled_normalisation_is_the_identity_in_training():
     x = images(16, 8).asnumpy() * 3 + 5
     reset(norm)
     assert_close(norm(mx.nd.array(x)), x, axes=())
-    settle(norm, [norm], [x])
+    set_statistics(norm, [norm], [x])
     with mx.autograd.train_mode():
         assert_close(norm(mx.nd.array(x)), x, terms=1000)
     assert_close(norm(mx.nd.array(x)), x, terms=1000)
@@ -264,16 +264,16 @@ def test_without_images_only_weight_svd(run, tmp_path, capsys):
     ("flags", "message"),
     [
         (["-m", "0"], "multiplier must be at least 1, got 0"),
-        (["-m", "10"], "multiplier 10 is above 9, from which on nothing is lost"),
+        (["-m", "10"], "multiplier 10 is above 9, at which the decomposition is exact"),
         (["--sweeps", "-1"], "sweeps must be at least 0, got -1"),
         (["--positions", "0"], "positions must be at least 1, got 0"),
         (["--images", "0"], "--images must be at least 1, got 0"),
         (["--memory", "nan"], "--memory must be a number of GiB above 0, got nan"),
         (["--memory", "0.0001"], "second moments of 216 values take 0.8 MiB, more than the 0.1"),
         (["--layers", "squeeze"], "no regular convolution to decompose matches 'squeeze'; .*stem"),
-        (["--layers", "("], "'.' is no regular expression"),
-        (["--method", "channel", "--merge"], "merging is for depthwise forms"),
-        (["--method", "data-svd", "--joint"], "refine sequential and asymmetric, not data-svd"),
+        (["--layers", "("], "'.' is not a regular expression"),
+        (["--method", "channel", "--merge"], "merging is for depthwise methods"),
+        (["--method", "data-svd", "--joint"], "are for sequential and asymmetric, not data-svd"),
         (["--data-dir", "x"], "give --rec-train or --data-dir, not both"),
     ],
 )
@@ -288,7 +288,7 @@ def test_bad_flags(run, digits, tmp_path, capsys, flags, message):
 
 def test_nets_without_regular_convolutions(teacher_run, run, tmp_path, capsys):
     assert main(["decompose", str(teacher_run), str(tmp_path / "a"), "--method", "weight-svd"]) == 2
-    assert "asymmnet_small: its spatial convolutions are depthwise" in capsys.readouterr().err
+    assert "asymmnet_small, whose spatial convolutions are depthwise" in capsys.readouterr().err
     assert main(["decompose", str(run), str(run), "--method", "weight-svd"]) == 2
     assert "exists already" in capsys.readouterr().err
 

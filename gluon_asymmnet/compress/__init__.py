@@ -1,1 +1,1 @@
-"""Smaller forms of a trained network."""
+"""Smaller networks: decomposition of convolutions, architecture search."""

@@ -1,24 +1,24 @@
-"""Factor a convolution into a cheaper spatial one and a 1 x 1 convolution behind it.
+"""Factor a convolution into a cheaper spatial convolution and a 1 x 1 convolution after it.
 
-All methods are reduced-rank regressions.  With ``W_i`` the kernel and ``X_i`` the patches of input
-channel i, and ``Y`` the wanted responses:
+All methods are reduced-rank regressions.  ``W_i`` is the kernel and ``X_i`` the patches of input
+channel i, ``Y`` the target responses:
 
 - ``weight_svd``: of each ``W_i`` alone, without data.
 - ``data_svd``: of each ``X_i W_i`` alone.
-- ``sequential``: the same, but each channel in its turn also takes over the error that is left so
-  far: the multi-channel form.
-- ``channel``: of all responses at once, the baseline called channel decomposition.
-- ``channel_relu``: of all responses through the ReLU behind the layer.
+- ``sequential``: the same, channel by channel; each one also fits the remaining error of those
+  before it (the paper's multi-channel form).
+- ``channel``: of all responses at once, the baseline, called channel decomposition.
+- ``channel_relu``: of all responses after the ReLU that follows the layer.
 
 All but the last need only second moments (``compress.moments``), so their memory does not grow with
-the data.  The multi-layer, asymmetric form is no other method: the patches of its moments come from
-the decomposed network and the targets from the original one.
+the data.  The paper's asymmetric, multi-layer form uses the same methods: the patches come from the
+decomposed network, the targets from the original one.
 
 Sources: Depth-wise Decomposition, arXiv:1910.09455, for the first three; the baseline is
-arXiv:1505.06798 as coded in yihui-he/channel-pruning, ``lib/decompose.py``.  Inferred, for neither
-the paper's body nor its code was at hand: that its "GSVD" is the reduced-rank regression here, that
-channels are visited as they stand, that singular values are split evenly between the two factors of
-``weight_svd``.  ``sweeps`` and ``joint`` are this project's own.
+arXiv:1505.06798 as in yihui-he/channel-pruning, ``lib/decompose.py``.  Assumptions, because only
+the abstract of the paper was available: its "GSVD" is this reduced-rank regression; channels are
+visited in their order; ``weight_svd`` splits the singular values evenly between its two factors.
+``sweeps`` and ``joint`` are additions of this project.
 """
 
 from typing import NamedTuple
@@ -28,24 +28,24 @@ import numpy as np
 from gluon_asymmnet.compress.moments import Moments
 from gluon_asymmnet.errors import InputError
 
-# Share of a channel's mean square that is added to it: patches may be linearly dependent.  Changes
-# are what it damps, never the kernel itself, so full rank stays exact.
+# Ridge, relative to a channel's mean square: patches may be linearly dependent.  It damps changes
+# of the kernel, not the kernel itself, so full rank stays exact.
 _RIDGE = 1e-6
-_LEAST_SCALE = 1e-6  # of a normalisation in front of a ReLU
-_RELU_STAGES = ((0.1, 30), (1.0, 20))  # weight of the constraint, iterations; the authors'
+_MIN_SCALE = 1e-6  # of a normalisation before a ReLU
+_RELU_STAGES = ((0.1, 30), (1.0, 20))  # weight of the constraint, iterations; from the baseline
 
 
 class Factors(NamedTuple):
-    """A k x k convolution without bias, and a 1 x 1 convolution with one behind it."""
+    """A k x k convolution without bias and a 1 x 1 convolution with bias after it."""
 
     spatial: np.ndarray  # (f, c / groups, k, k)
     pointwise: np.ndarray  # (n, f)
     bias: np.ndarray  # (n,)
-    groups: int  # of the spatial one: c, or 1
+    groups: int  # of the spatial convolution: c, or 1
 
     @property
     def kernel(self) -> np.ndarray:
-        """The kernel ``(n, c, k, k)`` of the one convolution that does both."""
+        """The kernel ``(n, c, k, k)`` of the single convolution that is equal to both."""
         each = self.spatial.reshape(self.groups, -1, *self.spatial.shape[1:])
         mixed = self.pointwise.reshape(len(self.pointwise), self.groups, -1)
         kernel = np.einsum("ngf,gfchw->ngchw", mixed, each)
@@ -53,15 +53,15 @@ class Factors(NamedTuple):
 
 
 def largest_multiplier(weight_shape) -> int:
-    """Return the depth multiplier from which on nothing is lost."""
+    """Return the smallest depth multiplier at which the decomposition is exact."""
     n, _, *window = weight_shape
     return min(int(np.prod(window)), n)
 
 
 def equal_cost_rank(weight_shape, multiplier: int) -> int:
-    """Return the rank at which channel decomposition costs what the separable form does.
+    """Return the rank at which channel decomposition costs as much as the separable form.
 
-    At most the number of outputs, where it is exact; and at least 1.
+    From 1 to the number of outputs, at which it is exact.
     """
     n, c, *window = weight_shape
     taps = int(np.prod(window)) * c
@@ -69,11 +69,11 @@ def equal_cost_rank(weight_shape, multiplier: int) -> int:
 
 
 def weight_svd(weight: np.ndarray, bias: np.ndarray, multiplier: int) -> Factors:
-    """Truncate each input channel's kernel: the least squared error of the weights.
+    """Truncate each input channel's kernel to the least squared error of the weights.
 
     Args:
         weight: ``(n, c, k, k)``.
-        bias: ``(n,)``, kept as it is.
+        bias: ``(n,)``, not changed.
         multiplier: m, depthwise filters per input channel, from 1 to ``min(k * k, n)``.
 
     Raises: InputError for another multiplier.
@@ -86,13 +86,13 @@ def weight_svd(weight: np.ndarray, bias: np.ndarray, multiplier: int) -> Factors
 
 
 def data_svd(weight: np.ndarray, moments: Moments, multiplier: int) -> Factors:
-    """Truncate each input channel's share of the responses, for itself.
+    """Truncate each input channel's part of the responses.
 
-    That is optimal for each channel alone; the sum of all may be worse than ``weight_svd``'s.
+    This is optimal for each channel; the sum of all may still be worse than that of ``weight_svd``.
 
     Args:
         weight, multiplier: as in ``weight_svd``.
-        moments: of the layer's patches with its responses, from which the bias follows.
+        moments: of the layer's patches and responses; they determine the bias.
 
     Raises: InputError for a multiplier below 1 or above ``min(k * k, n)``.
     """
@@ -108,12 +108,12 @@ def data_svd(weight: np.ndarray, moments: Moments, multiplier: int) -> Factors:
 def sequential(
     weight: np.ndarray, moments: Moments, multiplier: int, *, sweeps: int = 0, joint: bool = False
 ) -> Factors:
-    """Truncate channel after channel, each taking over the error left by those before it.
+    """Truncate channel by channel; each one also fits the remaining error of those before it.
 
     Args:
         weight, moments, multiplier: as in ``data_svd``.
-        sweeps: further rounds, in which each channel is fitted against all others; never worse.
-        joint: at last, least squares for all pointwise weights together; never worse.
+        sweeps: further rounds over all channels; the error does not grow.
+        joint: a final least squares of all pointwise weights; the error does not grow.
 
     Raises: InputError for a multiplier below 1 or above ``min(k * k, n)``.
     """
@@ -121,8 +121,8 @@ def sequential(
     channels, taps, n = kernels.shape
     left, right = np.zeros((channels, taps, multiplier)), np.zeros((channels, n, multiplier))
     metrics = _channel_metrics(moments.gram, channels)
-    # How patches go with the error, all of it that other kernels can change.  Channels not yet
-    # visited have their full kernels, so at first it is what earlier layers have done.
+    # Cross moments of patches and error.  Channels not visited yet have their full kernels, so at
+    # first this is the error of earlier layers.
     error = moments.cross - moments.gram @ kernels.reshape(-1, n)
     for _ in range(1 + sweeps):
         for i, metric in enumerate(metrics):
@@ -140,7 +140,7 @@ def sequential(
 def channel(weight: np.ndarray, moments: Moments, rank: int) -> Factors:
     """Factor into ``rank`` spatial filters over all channels, and a 1 x 1 convolution.
 
-    Where patches and targets are those of one network, it keeps the principal components of the
+    If patches and targets come from one network, it keeps the principal components of the
     responses.
 
     Raises: InputError for a rank below 1 or above the number of outputs.
@@ -165,22 +165,22 @@ def channel_relu(
     scale: float = 1.0,
     shift: float = 0.0,
 ) -> Factors:
-    """Factor as ``channel`` does, so that what the ReLU behind the layer lets through is kept.
+    """Factor as ``channel``, with the error measured after the ReLU that follows the layer.
 
-    Alternates between auxiliary responses, found value by value, and reduced-rank regression on
+    Alternates between auxiliary responses, solved value by value, and a reduced-rank regression on
     them.  Memory grows with the samples: some arrays of ``(s, n)``.
 
     Args:
         weight, bias: ``(n, c, k, k)`` and ``(n,)``.
-        responses: ``(s, n)`` of this layer to sampled patches, bias included.
-        targets: ``(s, n)`` the wanted ones, likewise.
+        responses: ``(s, n)``, of this layer on sampled patches, with bias.
+        targets: ``(s, n)``, the target responses, with bias.
         scale, shift: numbers or ``(n,)``, the normalisation between layer and ReLU.
 
     Raises: InputError for a rank below 1 or above the number of outputs.
     """
     _check_rank(rank, len(weight))
     scale = np.broadcast_to(np.asarray(scale, np.float64), len(weight))
-    scale = np.where(np.abs(scale) < _LEAST_SCALE, _LEAST_SCALE, scale)  # it is divided by
+    scale = np.where(np.abs(scale) < _MIN_SCALE, _MIN_SCALE, scale)  # a divisor
     given = np.asarray(responses, np.float64) * scale + shift
     wanted = np.maximum(np.asarray(targets, np.float64) * scale + shift, 0)
     mean = given.mean(axis=0)
@@ -190,7 +190,7 @@ def channel_relu(
     for weight_of_constraint, iterations in _RELU_STAGES:
         for _ in range(iterations):
             centre = auxiliary.mean(axis=0)
-            # the identity, and what it leaves: then the ridge does not shrink
+            # a regression of the change from the identity, which the ridge does not damp
             rest = centred.T @ (auxiliary - centre - centred)
             best = np.eye(len(weight)) + np.linalg.solve(metric, rest)
             left, right = reduced_rank(metric, best, rank)
@@ -212,10 +212,10 @@ def _auxiliary(linear: np.ndarray, wanted: np.ndarray, weight: float) -> np.ndar
 
 
 def reduced_rank(metric: np.ndarray, matrix: np.ndarray, rank: int):
-    """Return ``left`` and ``right`` whose product is nearest ``matrix``: ``left @ right.T``.
+    """Return ``left`` and ``right`` of this rank with ``left @ right.T`` nearest to ``matrix``.
 
-    Nearest where lengths of columns v are ``v @ metric @ v``, metric positive definite; columns of
-    ``right`` are orthonormal.
+    The squared length of a column v is ``v @ metric @ v``, with a positive definite metric.
+    Columns of ``right`` are orthonormal.
     """
     _, _, vt = np.linalg.svd(np.linalg.cholesky(metric).T @ matrix, full_matrices=False)
     right = vt[:rank].T
@@ -223,10 +223,10 @@ def reduced_rank(metric: np.ndarray, matrix: np.ndarray, rank: int):
 
 
 def merged(factors: Factors, scale: np.ndarray, shift: np.ndarray, weight: np.ndarray):
-    """Return the 1 x 1 convolution that does all that stands behind the spatial one.
+    """Merge the linear operations after the spatial convolution into one 1 x 1 convolution.
 
-    That is the factors' own, ``scale * y + shift`` and the 1 x 1 convolution ``weight`` of shape
-    ``(p, n)``: all linear.
+    These are the factors' 1 x 1 convolution, the normalisation ``scale * y + shift`` and a 1 x 1
+    convolution with ``weight`` of shape ``(p, n)``.
 
     Returns: its weight ``(p, f)`` and bias ``(p,)``.
     """
@@ -235,7 +235,7 @@ def merged(factors: Factors, scale: np.ndarray, shift: np.ndarray, weight: np.nd
 
 
 def relative_error(factors: Factors, moments: Moments) -> float:
-    """Return the root of the squared error of the responses over their variance."""
+    """Return the square root of: squared error of the responses over their variance."""
     matrix = _matrix(factors.kernel)
     offset = moments.mean_x @ matrix + factors.bias - moments.mean_y
     squared = (
@@ -248,7 +248,7 @@ def relative_error(factors: Factors, moments: Moments) -> float:
 
 
 def _kernels(weight: np.ndarray, multiplier: int) -> np.ndarray:
-    """``(c, k * k, n)``: per input channel, what its patch is multiplied with."""
+    """Return ``(c, k * k, n)``: the matrix that multiplies the patch of each input channel."""
     largest = largest_multiplier(weight.shape)
     if not 1 <= multiplier <= largest:
         n, _, *window = weight.shape
@@ -266,25 +266,25 @@ def _check_rank(rank: int, outputs: int) -> None:
 
 
 def _matrix(weight: np.ndarray) -> np.ndarray:
-    """``(c * k * k, n)``: what patches are multiplied with."""
+    """Return ``(c * k * k, n)``: the matrix that multiplies patches."""
     return weight.reshape(len(weight), -1).T.astype(np.float64)
 
 
 def _ridged(gram: np.ndarray, level: float = 0.0) -> np.ndarray:
-    """Make a matrix of second moments positive definite, whatever the data lack."""
+    """Add the ridge that makes a matrix of second moments positive definite."""
     level = max(np.trace(gram) / len(gram), level)
     return gram + _RIDGE * (level if level > 0 else 1.0) * np.eye(len(gram))
 
 
 def _channel_metrics(gram: np.ndarray, channels: int) -> list[np.ndarray]:
-    """``(k * k, k * k)`` of each channel; one without data is left to its weights."""
+    """Return ``(k * k, k * k)`` of each channel; without data, a multiple of the identity."""
     taps, level = len(gram) // channels, _RIDGE * np.trace(gram) / len(gram)
     blocks = gram.reshape(channels, taps, channels, taps)
     return [_ridged(blocks[i, :, i], level) for i in range(channels)]
 
 
 def _joint_pointwise(left: np.ndarray, right: np.ndarray, moments: Moments) -> np.ndarray:
-    """Least squares for all columns of the pointwise convolution, the depthwise filters given."""
+    """Solve least squares for the pointwise convolution with fixed depthwise filters."""
     channels, taps, multiplier = left.shape
     blocks = moments.gram.reshape(channels, taps, channels, taps)
     gram = np.einsum("aim,aibj,bjl->ambl", left, blocks, left, optimize=True)
@@ -296,13 +296,13 @@ def _joint_pointwise(left: np.ndarray, right: np.ndarray, moments: Moments) -> n
 
 
 def _mean_bias(left: np.ndarray, right: np.ndarray, moments: Moments) -> np.ndarray:
-    """Return the bias with which the mean response is the wanted one."""
+    """Return the bias that gives the mean of the target responses."""
     matrix = (left @ right.swapaxes(1, 2)).reshape(-1, right.shape[1])
     return moments.mean_y - moments.mean_x @ matrix
 
 
 def _depthwise_factors(left, right, bias, shape) -> Factors:
-    """From ``(c, k * k, m)`` and ``(c, n, m)``; maps of a depthwise convolution go by channel."""
+    """Return factors from ``(c, k * k, m)`` and ``(c, n, m)``; filters are sorted by channel."""
     n, channels, *window = shape
     spatial = left.swapaxes(1, 2).reshape(-1, 1, *window)
     pointwise = right.transpose(1, 0, 2).reshape(n, -1)
@@ -310,5 +310,5 @@ def _depthwise_factors(left, right, bias, shape) -> Factors:
 
 
 def _channel_factors(weight, left, right, bias) -> Factors:
-    """From ``(n, d)`` twice: combinations of the kernels, and how responses are made of them."""
+    """Return factors from two ``(n, d)``: ``left`` combines kernels, ``right`` is pointwise."""
     return Factors(np.tensordot(left.T, weight.astype(np.float64), axes=1), right, bias, 1)

@@ -1,4 +1,4 @@
-"""A saved classifier decomposed: weights, spec and card of the new one in a folder."""
+"""Decompose a saved classifier into a folder with weights, spec, card and report."""
 
 import dataclasses
 import json
@@ -10,8 +10,8 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import CARD_FILE
-from gluon_asymmnet.compress.network import Decomposed, chosen, decompose
-from gluon_asymmnet.compress.normalisation import reestimate, settle
+from gluon_asymmnet.compress.network import Decomposed, decompose, select_layers
+from gluon_asymmnet.compress.normalisation import reestimate, set_statistics
 from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.data.transforms import Preprocessing
 from gluon_asymmnet.errors import InputError
@@ -35,32 +35,32 @@ def decompose_model(
     pattern: Optional[str] = None,
     progress: Callable[[Decomposed], None] = lambda layer: None,
 ) -> tuple[Saved, dict]:
-    """Return a decomposed copy of a classifier, and a report as ``REPORT_FILE`` holds it.
+    """Return a decomposed copy of a classifier, and the report for ``REPORT_FILE``.
 
-    Statistics of batch normalisation are measured anew, if there are images.
+    With images, the statistics of batch normalisation are measured again.
 
     Args:
-        model: a net of a related family, opened from its parameters.
-        batches: each call gives ``(n, 3, H, W)`` network input, the same each time; None for
-            ``weight-svd`` without merging.
-        pattern: of the paths of the layers, as ``network.chosen`` takes it.
+        model: a net of a model family, opened from its parameters.
+        batches: each call yields the same ``(n, 3, H, W)`` network input; None for ``weight-svd``
+            without merging.
+        pattern: regular expression for the paths of the layers, see ``network.select_layers``.
 
-    Raises: InputError if model and options do not fit.
+    Raises: InputError if model and options do not fit together.
     """
     check(options)
     if batches is None and (METHODS[options.method].data or options.merge):
-        what = "merging" if options.merge else options.method
-        raise InputError(f"{what} needs images: give --rec-train or --data-dir")
+        step = "merging" if options.merge else options.method
+        raise InputError(f"{step} needs images: give --rec-train or --data-dir")
     base = _base_of(model)
     smaller = open_weights(model.weights, model.card)
-    layers = chosen(smaller.net, pattern)
+    layers = select_layers(smaller.net, pattern)
     found = []
     for layer in decompose(model.net, smaller.net, layers, batches, options):
         found.append(layer)
         progress(layer)
     if batches is not None:
         fresh = [layer.form["norm"] for layer in found if "norm" in layer.form]
-        settle(smaller.net, [block_at(smaller.net, path) for path in fresh], batches())
+        set_statistics(smaller.net, [block_at(smaller.net, path) for path in fresh], batches())
         reestimate(smaller.net, batches())
     size = model.card.input_size
     before, after = (count_graph(net, size) for net in (model.net, smaller.net))
@@ -101,7 +101,7 @@ def sampled_batches(
 
 
 def write_decomposed(model: Saved, report: dict, out) -> Path:
-    """Write what ``decompose_model`` gave, all or nothing; ``out`` opens like a run directory.
+    """Write the results of ``decompose_model``, all or nothing; ``out`` opens like a run.
 
     Raises: InputError if ``out`` exists.
     """
@@ -116,18 +116,18 @@ def write_decomposed(model: Saved, report: dict, out) -> Path:
 
 
 def _base_of(model: Saved) -> dict:
-    """Return the ``base`` of the spec of a decomposed net."""
+    """Return the ``base`` in the spec of a decomposed net."""
     card = model.card
     row = card.model_spec.family_model
     if row is None:
         raise InputError(
-            f"{model.weights} holds {card.model}: its spatial convolutions are depthwise already; "
-            f"a net with regular ones is wanted, such as shufflenetv2_regular"
+            f"{model.weights} is {card.model}, whose spatial convolutions are depthwise already: "
+            f"give a net with regular convolutions, such as shufflenetv2_regular"
         )
     if isinstance(model.net, mx.gluon.SymbolBlock):
         raise InputError(
             f"{model.weights} belongs to an exported symbol, whose layers are fixed: give the run "
-            f"directory or the .params file it was made from"
+            f"directory or the .params file that was exported"
         )
     return {
         "family": row.family, "settings": row.settings,

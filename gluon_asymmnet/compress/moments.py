@@ -1,7 +1,7 @@
-"""Second moments of a layer's patches and of the responses wanted for them, summed as they come.
+"""Second moments of a layer's input patches and target responses, summed over batches.
 
-They are all that the linear methods of ``compress.decomposition`` need.  What is kept is a matrix
-of ``(c * k * k)**2`` numbers, whatever the number of images.
+The linear methods of ``compress.decomposition`` need no other data.  Memory: ``(c * k * k)**2``
+numbers, for any number of images.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from gluon_asymmnet.errors import InputError
 
 
 class Window(NamedTuple):
-    """How a convolution looks at its input; one number each for height and width."""
+    """Geometry of a convolution, for height and width."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
@@ -31,14 +31,14 @@ class Moments(NamedTuple):
     """Means and centred second moments, per sample; d = c * k * k, channel by channel."""
 
     mean_x: np.ndarray  # (d,) of the patches
-    mean_y: np.ndarray  # (n,) of the wanted responses, bias included
+    mean_y: np.ndarray  # (n,) of the target responses, with bias
     gram: np.ndarray  # (d, d) patches with patches
     cross: np.ndarray  # (d, n) patches with responses
-    power: float  # of the responses: the sum of their variances
+    power: float  # sum of the variances of the responses
 
 
 class MomentSums:
-    """Sums of patches ``x`` and responses ``y``; add batches in any number, then take the moments.
+    """Sums of patches ``x`` and responses ``y``: add batches, then compute the moments.
 
     Args:
         inputs: d, values of a patch.
@@ -52,11 +52,11 @@ class MomentSums:
 
     @staticmethod
     def bytes_needed(inputs: int, outputs: int) -> int:
-        """Return what they take at most: the sums, and a batch's products to be added to them."""
+        """Return the peak memory: the sums and the products of one batch."""
         return 2 * 8 * inputs * (inputs + outputs)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Add patches ``(s, d)`` and the responses ``(s, n)`` wanted for them."""
+        """Add patches ``(s, d)`` and their target responses ``(s, n)``."""
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         self.samples += len(x)
         self._x += x.sum(axis=0)
@@ -66,7 +66,7 @@ class MomentSums:
         self._yy += float(np.square(y).sum())
 
     def moments(self) -> Moments:
-        """Turn the sums into moments, in place: nothing can be added afterwards.
+        """Return the moments, computed in place of the sums: nothing can be added afterwards.
 
         Raises: InputError if nothing was added.
         """
@@ -85,12 +85,12 @@ def sample_patches(
 ) -> np.ndarray:
     """Return ``(N * count, c * kh * kw)`` patches at random output positions of each image.
 
-    Positions may repeat.  With ``rng`` in the same state they are the same for every input of the
-    same ``N``, height and width, so that two networks can be sampled at the same places.
+    Positions may repeat.  They depend only on the state of ``rng``, ``N``, height and width, so two
+    networks can be sampled at the same positions.
 
     Args:
         images: ``(N, c, H, W)``, the input of the convolution, not padded.
-        window: of the convolution; zeros stand for its padding.
+        window: of the convolution; its padding is zeros.
     """
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = window
     n, channels = images.shape[:2]

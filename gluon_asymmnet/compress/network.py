@@ -16,11 +16,11 @@ from gluon_asymmnet.models.factored import Layer, block_at, find_layers, place, 
 
 
 class Decomposed(NamedTuple):
-    """What became of a layer."""
+    """A decomposed layer."""
 
     path: str
     form: dict  # as ``factored.place`` takes it
-    error: Optional[float]  # relative, of the responses on the samples; None without data
+    error: Optional[float]  # relative error of the sampled responses; None without data
 
 
 def decompose(
@@ -30,17 +30,17 @@ def decompose(
     batches: Callable[[], Iterable[np.ndarray]],
     options: Options,
 ) -> Iterator[Decomposed]:
-    """Decompose layers of ``net`` in place, one after the other; yield what became of each.
+    """Decompose layers of ``net`` in place, one after the other; yield the result of each.
 
-    Memory: one layer's second moments and one batch at a time.  (Through a ReLU, some arrays of
-    samples x outputs.)
+    Memory: the second moments of one layer and one batch; with a ReLU, some arrays of samples x
+    outputs.
 
     Args:
-        original: the net as it was, with the weights of ``net``.
+        original: another net with the weights of ``net``, which is not changed.
         layers: some of ``find_layers(net)``, in its order.
-        batches: called for each layer, gives ``(n, 3, H, W)`` network input.
+        batches: called for each layer; yields ``(n, 3, H, W)`` network input.
 
-    Raises: InputError for options that do not fit a layer; those before it are then decomposed.
+    Raises: InputError for options that do not fit a layer; earlier layers stay decomposed.
     """
     check(options)
     for block in (original, net):
@@ -58,8 +58,8 @@ def _factor(original, net, layer: Layer, batches, options: Options):
     largest = decomposition.largest_multiplier(weight.shape)
     if multiplier > largest:
         raise InputError(
-            f"{layer.path}: multiplier {multiplier} is above {largest}, from which on nothing is "
-            f"lost; lower it, or leave the layer out"
+            f"{layer.path}: multiplier {multiplier} is above {largest}, at which the decomposition "
+            f"is exact; lower it, or leave the layer out"
         )
     if not method.data:
         return decomposition.weight_svd(weight, bias, multiplier), None
@@ -111,9 +111,9 @@ def layer_moments(original, layer: Layer, batches, options: Options):
 
 
 def _samples(original, net, layer: Layer, batches, options: Options):
-    """Yield patches ``(s, d)`` and the responses ``(s, n)`` of the original net at their places.
+    """Yield patches ``(s, d)`` of ``net`` and responses ``(s, n)`` of the original, batch by batch.
 
-    The patches are those of ``net``; of the original, too, if it is None.
+    Both are sampled at the same positions.  If ``net`` is None, the patches are the original's.
     """
     conv = block_at(original, layer.path)
     settings = conv._kwargs
@@ -123,13 +123,13 @@ def _samples(original, net, layer: Layer, batches, options: Options):
         images = mx.nd.array(images)
 
         def sampled(of, images=images, index=index):
-            rng = np.random.default_rng([options.seed, index])  # the same places in both nets
-            seen = input_of(of, layer.path, images)
-            return sample_patches(seen, window, options.positions, rng).astype(np.float64)
+            rng = np.random.default_rng([options.seed, index])  # same positions in both
+            block_input = input_of(of, layer.path, images)
+            return sample_patches(block_input, window, options.positions, rng).astype(np.float64)
 
-        wanted = sampled(original)
-        y = wanted @ weight.reshape(len(weight), -1).T + bias
-        yield (wanted if net is None else sampled(net)), y
+        x = sampled(original)
+        y = x @ weight.reshape(len(weight), -1).T + bias
+        yield (x if net is None else sampled(net)), y
 
 
 def arrays_of(conv):
@@ -139,30 +139,30 @@ def arrays_of(conv):
     return weight, bias.astype(np.float64)
 
 
-class _ReachedError(Exception):
-    """The block whose input was wanted has it; what follows need not be computed."""
+class _InputFoundError(Exception):
+    """Stops a forward pass once the input of a block is known."""
 
 
 def input_of(net, path: str, images) -> np.ndarray:
-    """Return what arrives at a block of a net that is not compiled, in inference."""
-    seen = []
+    """Return the input of a block in inference; ``net`` must not be hybridized."""
+    found = []
 
     def keep(_, inputs) -> None:
-        seen.append(inputs[0].asnumpy())
-        raise _ReachedError
+        found.append(inputs[0].asnumpy())
+        raise _InputFoundError
 
     handle = block_at(net, path).register_forward_pre_hook(keep)
     try:
         net(images)
-    except _ReachedError:
+    except _InputFoundError:
         pass
     finally:
         handle.detach()
-    return seen[0]
+    return found[0]
 
 
 def _put(net, layer: Layer, factors: decomposition.Factors, options: Options) -> dict:
-    """Put factors in the place of a layer; return the form it has then."""
+    """Replace a layer by its factors; return its new form."""
     form: dict = {"rank": len(factors.spatial)}
     if factors.groups > 1 or not METHODS[options.method].channel:
         form = {"multiplier": options.multiplier}
@@ -196,7 +196,7 @@ def _put_merged(net, layer: Layer, factors: decomposition.Factors, form: dict) -
 
 
 def _set_bias(net, conv, norm: Optional[str], bias: np.ndarray) -> None:
-    """Set a convolution's bias or, if it has none, move the mean of what follows it by as much."""
+    """Set a convolution's bias; if it has none, shift the mean of the normalisation after it."""
     if conv.bias is not None:
         set_array(conv.bias, bias)
         return
@@ -204,10 +204,8 @@ def _set_bias(net, conv, norm: Optional[str], bias: np.ndarray) -> None:
     set_array(mean, mean.data().asnumpy() - bias)
 
 
-def chosen(net, pattern: Optional[str] = None) -> list[Layer]:
-    """Return the layers whose path matches a regular expression.
-
-    By default those that ``factored.worthwhile`` gives.
+def select_layers(net, pattern: Optional[str] = None) -> list[Layer]:
+    """Return the layers whose path matches a regular expression; by default the worthwhile ones.
 
     Raises: InputError if there are none.
     """
@@ -217,11 +215,11 @@ def chosen(net, pattern: Optional[str] = None) -> list[Layer]:
         try:
             found = [layer for layer in find_layers(net) if re.search(pattern, layer.path)]
         except re.error as error:
-            raise InputError(f"{pattern!r} is no regular expression: {error}") from None
+            raise InputError(f"{pattern!r} is not a regular expression: {error}") from None
     if not found:
         known = ", ".join(layer.path for layer in find_layers(net)) or "none"
         raise InputError(
             f"no regular convolution to decompose{f' matches {pattern!r}' if pattern else ''}; "
-            f"with a kernel above 1 x 1 the net has: {known}"
+            f"the net's layers with a kernel above 1 x 1: {known}"
         )
     return found

@@ -1,4 +1,4 @@
-"""Batch normalisation of a net whose convolutions have changed."""
+"""Statistics of batch normalisation after the convolutions of a net were changed."""
 
 import contextlib
 
@@ -21,38 +21,38 @@ def affine(norm) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reset(norm) -> None:
-    """Make a batch normalisation the identity in inference; in training it is none yet."""
+    """Make a batch normalisation the identity in inference (not in training)."""
     _set(norm, np.zeros(norm.gamma.shape), 1 - norm._kwargs["eps"])
     _set_affine(norm, 1, 0)
 
 
-def settle(net, norms, batches) -> None:
-    """Give normalisations that ``reset`` made identities the statistics of what they see.
+def set_statistics(net, norms, batches) -> None:
+    """Give normalisations after ``reset`` the statistics of their inputs.
 
-    Gamma and beta undo them, so that training starts from the same function.
+    Gamma and beta undo these, so training starts from the same function.
     """
     norms = list(norms)
-    for norm, (mean, variance) in zip(norms, _seen(net, norms, batches)):
+    for norm, (mean, variance) in zip(norms, _input_statistics(net, norms, batches)):
         _set(norm, mean, variance)
         _set_affine(norm, np.sqrt(variance + norm._kwargs["eps"]), mean)
 
 
 def reestimate(net, batches) -> None:
-    """Measure the running statistics of all batch normalisation anew, as training would find them.
+    """Measure the running statistics of all batch normalisations again, as in training.
 
-    Each layer sees what the statistics of the batch before it make; all batches count alike, so
-    this is the limit of a low momentum.
+    Each layer normalises with the statistics of its batch.  All batches have the same weight: the
+    limit of a low momentum.
     """
     norms = []
     net.apply(lambda block: norms.append(block) if isinstance(block, nn.BatchNorm) else None)
     with _without_dropout(net), mx.autograd.train_mode():
-        seen = _seen(net, norms, batches)
-    for norm, (mean, variance) in zip(norms, seen):
+        statistics = _input_statistics(net, norms, batches)
+    for norm, (mean, variance) in zip(norms, statistics):
         _set(norm, mean, variance)
 
 
-def _seen(net, norms, batches) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Mean and variance of what arrives at each normalisation, over all batches."""
+def _input_statistics(net, norms, batches) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return mean and variance of the input of each normalisation, over all batches."""
     sums = {norm: [0, 0.0, 0.0] for norm in norms}
 
     def add(norm, inputs) -> None:
@@ -99,7 +99,7 @@ def _set_affine(norm, gamma, beta) -> None:
 
 
 def set_array(param, values) -> None:
-    """Set a parameter, initialised here if it is not; ``values`` may be one number for all."""
+    """Set a parameter, after initialising it if needed; ``values`` may be a single number."""
     if param._data is None:
         param.initialize(init=mx.init.Zero(), force_reinit=True)
     param.set_data(mx.nd.array(np.broadcast_to(values, param.shape), dtype=param.dtype))

@@ -1,20 +1,22 @@
-"""A receptive field in three dimensions: the image's two, and the channels.
+"""The 3D receptive field: height, width and channels.
 
-The idea is arXiv:2009.05236's, "3D receptive field"; its formula is in nothing of that paper that
-could be found.  What is defined here is a measure of this project's own:
+The idea is from arXiv:2009.05236; the parts of that paper that were available do not give its
+formula.  The measure here is this project's own:
 
-- A unit (one output channel at one place) sees ``r x r`` pixels of ``|S|`` channels of its stage's
-  input.  Its *volume* is ``r**2 * |S|``, r at most the side of that input.
-- A stage's volume is the mean over the channels of its last layer.  A layer that does not enlarge
-  the volume has no *gain*.
-- A net's *value*, in bits, is the sum over its stages of the volume's logarithm, and of that of the
-  channels the classifier sees.  Stages multiply: each sees the world through the one before it.
+- An output value of a stage depends on ``r x r`` pixels of ``|S|`` channels of the stage's input.
+  Its *volume* is ``r**2 * |S|``, with r at most the side of that input.
+- The volume of a stage is the mean over the channels of its last layer.
+- The *value* of a net, in bits, is the sum of the logarithms of its stages' volumes and of the
+  number of channels before the classifier.  Volumes multiply because each stage takes the output
+  of the one before.
 
-Borders are ignored, as usual.  The measure knows nothing of the number of weights, of the number
-of nonlinearities or of the resolution of what is computed.
+Borders are ignored.  The measure does not include the number of weights or nonlinearities, or the
+resolution of the feature maps.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,17 +24,16 @@ from gluon_asymmnet.models.rpw_plan import (
     Convolution,
     Stage,
     convolutions,
-    stage_inputs,
     window_starts,
 )
 
 
 class Field(NamedTuple):
-    """What the units of a layer see of some input."""
+    """The receptive field of a layer in the input of its stage."""
 
-    side: int  # r, pixels of that input
-    step: int  # pixels of it from a unit to the next
-    reach: tuple[int, ...]  # of each channel, the channels it sees of that input, as bits
+    side: int  # r, pixels
+    step: int  # stride, pixels
+    reach: tuple[int, ...]  # for each channel, the input channels that it depends on, as bits
 
     @property
     def mean_reach(self) -> float:
@@ -40,23 +41,24 @@ class Field(NamedTuple):
         return sum(bin(seen).count("1") for seen in self.reach) / len(self.reach)
 
     def volume(self, side: int) -> float:
-        """Return the mean volume of a unit where the input is ``side`` x ``side`` pixels."""
+        """Return the mean volume for an input of ``side`` x ``side`` pixels."""
         return min(self.side, side) ** 2 * self.mean_reach
 
 
 def field(stage: Stage, in_channels: int, rule: str = "cuda") -> Field:
-    """Return what the last layer of a stage, or of any row of units, sees of its input."""
-    seen = Field(1, 1, tuple(1 << channel for channel in range(in_channels)))
+    """Return the receptive field of the last layer of a stage in the stage's input."""
+    found = Field(1, 1, tuple(1 << channel for channel in range(in_channels)))
     for unit in stage:
-        for conv in convolutions(unit, len(seen.reach)):
-            seen = _widened(seen, conv.kernel, conv.stride, _reach(seen.reach, conv, rule))
+        for conv in convolutions(unit, len(found.reach)):
+            reach = _reach(found.reach, conv, rule)
+            found = _enlarge(found, conv.kernel, conv.stride, reach)
         if unit.pool:
-            seen = _widened(seen, 2, 2, seen.reach)
-    return seen
+            found = _enlarge(found, 2, 2, found.reach)
+    return found
 
 
-def _widened(seen: Field, kernel: int, stride: int, reach: tuple[int, ...]) -> Field:
-    return Field(seen.side + (kernel - 1) * seen.step, seen.step * stride, reach)
+def _enlarge(before: Field, kernel: int, stride: int, reach: tuple[int, ...]) -> Field:
+    return Field(before.side + (kernel - 1) * before.step, before.step * stride, reach)
 
 
 def _reach(reach: tuple[int, ...], conv: Convolution, rule: str) -> tuple[int, ...]:
@@ -66,17 +68,14 @@ def _reach(reach: tuple[int, ...], conv: Convolution, rule: str) -> tuple[int, .
         windows = _unions(reach, conv.in_channels // conv.groups)
         starts = window_starts(conv.in_channels, conv.channels, conv.groups, conv.overlap, rule)
         return tuple(windows[start] for start in starts)
-    union = 0
-    for seen in reach:
-        union |= seen
-    return (union,) * conv.channels
+    return (functools.reduce(operator.or_, reach),) * conv.channels
 
 
 def _unions(reach: Sequence[int], width: int) -> list[int]:
-    """Return what each cyclic window of ``width`` channels sees, by the channel it starts at."""
+    """Return the union of ``reach`` over each cyclic window of ``width`` channels, by its start."""
     number, doubled, size = len(reach), list(reach), 1
     unions, covered = [0] * number, 0
-    while width:  # its binary digits: windows of 1, 2, 4, ... channels put together
+    while width:  # binary digits: a window is made of windows of 1, 2, 4, ... channels
         if width & 1:
             unions = [u | doubled[(i + covered) % number] for i, u in enumerate(unions)]
             covered += size
@@ -86,11 +85,10 @@ def _unions(reach: Sequence[int], width: int) -> list[int]:
 
 
 def stage_volume(stage: Stage, in_channels: int, side: int, rule: str = "cuda") -> float:
-    """Return the volume of a stage whose input is ``side`` x ``side`` pixels."""
+    """Return the volume of a stage with an input of ``side`` x ``side`` pixels."""
     return field(stage, in_channels, rule).volume(side)
 
 
-def value(stages: Sequence[Stage], input_size: int, rule: str = "cuda") -> float:
-    """Return the value of a net, bits."""
-    volumes = [stage_volume(*given, rule) for given in stage_inputs(stages, input_size)]
-    return sum(map(math.log2, volumes)) + math.log2(stages[-1][-1].channels)
+def value(volumes: Sequence[float], channels: int) -> float:
+    """Return the value of a net, bits, from its stages' volumes and its last channels."""
+    return sum(map(math.log2, volumes)) + math.log2(channels)

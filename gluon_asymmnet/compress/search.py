@@ -1,13 +1,12 @@
-"""A static optimizer: a smaller or better-shaped net within budgets, nothing trained or run.
+"""Architecture search within budgets of multiply-adds and parameters, without training.
 
-It looks for a large ``receptive_field.value`` at two levels.  Of a stage: its width, how many
-units it has, and after which of them it pools.  Of a unit: whether it stays as it is or becomes
-depthwise + RPW, of how many groups and with what overlap.  The stem stays a regular convolution,
-and every stage keeps a unit at its first resolution.
+The search maximises ``receptive_field.value`` at two levels.  Stages: width, number of units, and
+the unit that pools.  Units: unchanged, or depthwise + RPW with a number of groups and an overlap.
+The stem stays a regular convolution, and every stage keeps a unit at its first resolution.
 
-The levels are arXiv:2009.05236's; the search, like the measure, is this project's own: first the
-changes that lose the least value for what they save, until the budgets are kept; then those that
-gain the most for what they cost, as long as the budgets are.
+The levels are from arXiv:2009.05236.  The greedy search, like the measure, is this project's own:
+first the changes that lose the least value for their savings, until the net is within the budgets;
+then the changes that gain the most value for their cost within the budgets.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
-from gluon_asymmnet.compress.receptive_field import stage_volume
+from gluon_asymmnet.compress.receptive_field import stage_volume, value
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.rpw_plan import (
     Cost,
@@ -34,23 +33,23 @@ from gluon_asymmnet.models.rpw_plan import (
     window_starts,
 )
 
-EIGHTHS = tuple(range(2, 17))  # widths of a stage: 1/4 to 2 times the original's
-MULTIPLE = 16  # of the channels of a stage whose width changes
-# groups and overlap; the first of equals is taken, and half a window is the cheapest to gather
+EIGHTHS = tuple(range(2, 17))  # widths of a stage: 1/4 to 2 times the original
+MULTIPLE = 16  # divisor of the channels of a stage with a new width
+# Groups and overlap.  The first of equals is taken; an overlap of 0.5 is the cheapest to gather.
 WINDOWS = ((1, 0.5), *itertools.product((2, 4, 8), (0.5, 0.25, 0.75)))
-_DIGITS = 9  # of a difference of values, bits; what is beyond is rounding
+_DIGITS = 9  # of a difference of values, bits; further ones are rounding errors
 
 
 class Choice(NamedTuple):
-    """What is done to one stage."""
+    """The changes of one stage."""
 
-    eighths: int  # its width, of the original's
-    windows: tuple[Optional[tuple[int, float]], ...]  # of each unit left; None: as it was
-    pool: Optional[int]  # the unit that pools
+    eighths: int  # new width over the original, in eighths
+    windows: tuple[Optional[tuple[int, float]], ...]  # of each remaining unit; None: unchanged
+    pool: Optional[int]  # index of the unit that pools
 
 
 class StageReport(NamedTuple):
-    """A stage, and what it is worth and costs."""
+    """A stage with its volume and cost."""
 
     stage: Stage
     volume: float
@@ -59,15 +58,15 @@ class StageReport(NamedTuple):
 
 
 class NetReport(NamedTuple):
-    """A net, and what it is worth and costs."""
+    """A net with its value and cost."""
 
     stages: tuple[StageReport, ...]
-    value: float  # bits, as ``receptive_field.value``
-    cost: Cost  # with the classifier's
+    value: float  # bits, see ``receptive_field.value``
+    cost: Cost  # with the classifier
 
 
 class Proposal(NamedTuple):
-    """A net within the budgets, beside the original."""
+    """The original net and the proposed one."""
 
     before: NetReport
     after: NetReport
@@ -75,12 +74,12 @@ class Proposal(NamedTuple):
 
     @property
     def spec(self) -> dict:
-        """What a spec file holds, from which ``get_model`` builds the net."""
+        """Content of a spec file of the proposed net, for ``get_model``."""
         stages = as_json([report.stage for report in self.after.stages])
         return {"family": "rpw", "settings": {"net": stages, "rule": self.rule}}
 
     def as_json(self) -> dict:
-        """Return everything as JSON values; pairs are before and after."""
+        """Return a JSON object; lists of two are before and after."""
         nets = self.before, self.after
         return {
             "value": [net.value for net in nets],
@@ -100,7 +99,7 @@ class Proposal(NamedTuple):
 
 
 def describe(stage: Stage) -> str:
-    """Return a stage in short, e.g. ``2 x conv3 64, pool``."""
+    """Return a short text for a stage, e.g. ``2 x conv3 64, pool``."""
     parts = [part for unit in stage for part in (_short(unit), *["pool"] * unit.pool)]
     runs = [(name, len(list(run))) for name, run in itertools.groupby(parts)]
     return ", ".join(name if number == 1 else f"{number} x {name}" for name, number in runs)
@@ -120,17 +119,16 @@ def optimize(
     budget_params: Optional[int] = None, classes: int = 10, input_size: int = 32,
     rule: str = "cuda",
 ) -> Proposal:  # fmt: skip
-    """Propose a net of at most so many multiply-adds and parameters.
-
-    The same arguments give the same proposal.
+    """Propose a net within budgets.  The same arguments give the same proposal.
 
     Args:
-        stages: the original, from ``rpw_plan.plan``.
-        budget_macs, budget_params: what is not given is the original's.
-        classes, input_size: of the net; the volume, too, depends on the size of the input.
-        rule: of all windows.
+        stages: the original net, from ``rpw_plan.plan``.
+        budget_macs, budget_params: maximum multiply-adds and parameters; by default the
+            original's.
+        classes, input_size: of the net; volumes depend on the input size, too.
+        rule: of all windows, see ``rpw_plan.window_starts``.
 
-    Raises: InputError if the budgets cannot be kept; it says the least that can be reached.
+    Raises: InputError if the budgets cannot be reached; the message has the reachable minimum.
     """
     check(stages)
     original = net_cost(stages, classes, input_size)
@@ -138,22 +136,22 @@ def optimize(
         original.parameters if budget_params is None else budget_params,
         original.macs if budget_macs is None else budget_macs,
     )
-    for name, most in budget._asdict().items():
-        if most < 1:
-            raise InputError(f"the budget of {name} must be at least 1, got {most}")
+    for name, limit in budget._asdict().items():
+        if limit < 1:
+            raise InputError(f"the budget of {name} must be at least 1, got {limit}")
     search = _Search(stages, budget, classes, input_size, rule)
     choices, found = search.climb(search.original, search.saving)
     if search.excess(found.cost) > 0:
         raise InputError(
-            f"{budget.macs:,} multiply-adds and {budget.parameters:,} parameters cannot be kept: "
-            f"the least that can be reached is {found.cost.macs:,} and {found.cost.parameters:,}"
+            f"{budget.macs:,} multiply-adds and {budget.parameters:,} parameters cannot be "
+            f"reached: the minimum is {found.cost.macs:,} and {found.cost.parameters:,}"
         )
     _, found = search.climb(choices, search.gain)
-    return Proposal(search.judge(search.original), found, rule)
+    return Proposal(search.report(search.original), found, rule)
 
 
 class _Search:
-    """The space of nets around one, and the way through it."""
+    """Greedy search over the nets that changes of one net can make."""
 
     def __init__(self, stages, budget: Cost, classes: int, input_size: int, rule: str):
         self._stages, self._budget, self._classes = tuple(stages), budget, classes
@@ -166,13 +164,13 @@ class _Search:
             Choice(8, (None,) * len(stage), next((i for i, u in enumerate(stage) if u.pool), None))
             for stage in stages
         )
-        self._report = functools.lru_cache(None)(self._make_report)
+        self._stage_report = functools.lru_cache(None)(self._make_stage_report)
 
-    def judge(self, choices: Sequence[Choice]) -> Optional[NetReport]:
-        """Return the net that choices make; None if its windows do not come out even."""
+    def report(self, choices: Sequence[Choice]) -> Optional[NetReport]:
+        """Return the net of some choices; None if its windows do not divide the channels."""
         reports, channels, side = [], 3, self._input_size
         for index, choice in enumerate(choices):
-            report = self._report(index, choice, channels, side)
+            report = self._stage_report(index, choice, channels, side)
             if report is None:
                 return None
             reports.append(report)
@@ -180,11 +178,11 @@ class _Search:
         head = classifier_cost([report.stage], self._classes)
         return NetReport(
             tuple(reports),
-            sum(math.log2(r.volume) for r in reports) + math.log2(channels),
+            value([report.volume for report in reports], channels),
             sum((r.cost for r in reports), head),
         )
 
-    def _make_report(self, index, choice, in_channels, side) -> Optional[StageReport]:
+    def _make_stage_report(self, index, choice, in_channels, side) -> Optional[StageReport]:
         stage = self._stage(index, choice, in_channels)
         if stage is None:
             return None
@@ -213,16 +211,16 @@ class _Search:
         return tuple(units)
 
     def excess(self, cost: Cost) -> float:
-        """Return by how much the budgets are exceeded, in doublings; 0 if they are kept."""
+        """Return the log2 of cost over budget, summed over exceeded budgets; 0 within them."""
         return sum(max(0.0, math.log2(c / b)) for c, b in zip(cost, self._budget))
 
     def saving(self, here: NetReport, there: NetReport) -> Optional[tuple[float, float]]:
-        """Rank a change by the value it keeps for what it saves of the excess."""
+        """Rank a change by the change of value over the saved excess; None if it saves nothing."""
         saved = self.excess(here.cost) - self.excess(there.cost)
         return (round(there.value - here.value, _DIGITS) / saved, saved) if saved > 0 else None
 
     def gain(self, here: NetReport, there: NetReport) -> Optional[float]:
-        """Rank a change that keeps the budgets by the value it gains for what it costs."""
+        """Rank a change by gained value over cost; None without gain or beyond the budgets."""
         gained = round(there.value - here.value, _DIGITS)
         if gained <= 0 or self.excess(there.cost) > 0:
             return None
@@ -230,8 +228,8 @@ class _Search:
         return gained / spent if spent > 0 else math.inf
 
     def climb(self, choices: tuple[Choice, ...], rank) -> tuple[tuple[Choice, ...], NetReport]:
-        """Make the change of the highest rank, the first of equals, until none has a rank."""
-        here = self.judge(choices)
+        """Apply the change of the highest rank, the first of equals, until none has a rank."""
+        here = self.report(choices)
         while True:
             changes = ((rank(here, there), other, there) for other, there in self._changes(choices))
             best = max(
@@ -248,7 +246,7 @@ class _Search:
         for index, choice in enumerate(choices):
             for other in self._alternatives(index, choice):
                 changed = (*choices[:index], other, *choices[index + 1 :])
-                net = self.judge(changed)
+                net = self.report(changed)
                 if net is not None:
                     yield changed, net
 
@@ -276,13 +274,16 @@ def _scaled(channels: int, eighths: int) -> int:
 
 
 def _separable(unit: Unit, groups: int, overlap: float) -> Unit:
-    """Return depthwise + RPW in place of a unit, with a bias as the authors have it."""
+    """Return a unit as depthwise + RPW, with a bias as in the authors' code."""
     bias = unit.bias or unit.kind == "conv"
     return dataclasses.replace(unit, kind="separable", groups=groups, overlap=overlap, bias=bias)
 
 
 def _even(unit: Unit, in_channels: int, rule: str) -> bool:
-    """Whether windows of a whole step divide the outputs, so that RPW shares what it gathers."""
+    """Return whether window steps are whole numbers and the windows divide the outputs.
+
+    RPW then gathers each window once for all its outputs.
+    """
     if unit.groups == 1:
         return True
     if in_channels % unit.groups or unit.overlap * in_channels % unit.groups:

@@ -88,10 +88,10 @@ class DetectorName(NamedTuple):
 
 
 DETECTORS = {
-    f"{head}_{size}_{backbone}": DetectorSpec(backbone, size, head)
+    f"{head}_{size}_{backbone}": DetectorSpec(backbone, size, head, rate=int(net.asymmetric))
     for head in HEADS
     for size in SIZES
-    for backbone in SPECS
+    for backbone, net in SPECS.items()
 }
 
 
