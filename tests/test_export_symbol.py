@@ -106,7 +106,7 @@ def test_damaged_exports_are_named(tmp_path):
     with pytest.raises(FormatError, match=r"symbol\.json: MXNet cannot read it"):
         open_saved(out)
     (out / "card.json").write_text(json.dumps({"model": "asymmnet_small"}))
-    with pytest.raises(FormatError, match="not the card of a model: it lacks 'width'"):
+    with pytest.raises(FormatError, match="not the card of a model: it lacks 'input_size'"):
         open_saved(out)
     for path, message in ((tmp_path / "none", "no such file"), (tmp_path, "neither a run nor an")):
         with pytest.raises((FileNotFoundError, InputError), match=message):
