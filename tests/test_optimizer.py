@@ -225,7 +225,7 @@ def test_command_says_what_is_wrong(arguments, message, tmp_path, capsys):
     assert main(["optimize", *arguments, "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith("asymmnet optimize: ")
+    assert error.startswith("asymmnet search: ")
     assert re.search(message, error)
     assert not out.exists()
 
