@@ -55,6 +55,7 @@ def test_validation_crop_has_imagerecorditers_pixels(tmp_path, size, ratio):
 def test_validation_resize_by_hand():
     assert validation_resize(224, 0.875) == 256
     assert validation_resize(224, 0.9) == 249  # ceil(248.9), as the authors' get_data_rec
+    assert validation_resize(288, 0.576) == 500  # the quotient in double precision is above 500
 
 
 def test_normalization_by_hand():
@@ -67,7 +68,7 @@ def test_random_area_stays_inside_and_has_the_asked_size():
     rng, how = np.random.default_rng(0), Augmentation()
     shares, aspects = [], []
     for _ in range(2000):
-        top, left, height, width = random_area(300, 400, how, rng)
+        top, left, height, width = random_area(300, 400, 224, how, rng)
         assert 0 <= top <= 300 - height
         assert 0 <= left <= 400 - width
         shares.append(height * width / 120_000)
@@ -78,35 +79,128 @@ def test_random_area_stays_inside_and_has_the_asked_size():
     assert max(aspects) < 1.36
 
 
-def test_random_area_of_a_strip_is_its_centre():
-    """No part of a 10 x 1000 strip with an aspect in [3/4, 4/3] has 99 % of its area."""
-    how = Augmentation(min_area=0.99)
-    assert random_area(10, 1000, how, np.random.default_rng(0)) == (0, 493, 10, 13)
+def their_images(folder, rgb, count, size, **settings):
+    """Return ``count`` draws of MXNet's reader for one picture, ``(count, 3, size, size)``."""
+    folder.mkdir()
+    with RecordWriter(folder / "a.rec", folder / "a.idx") as writer:
+        for i in range(count):
+            writer.write(i, 0.0, encode(rgb, ".png"))
+    batches = mx.io.ImageRecordIter(
+        path_imgrec=str(folder / "a.rec"), path_imgidx=str(folder / "a.idx"), verbose=False,
+        preprocess_threads=1, batch_size=100, data_shape=(3, size, size), shuffle=False, **settings,
+    )  # fmt: skip
+    return np.concatenate([batch.data[0].asnumpy() for batch in batches])[:count]
 
 
-def slow_recolour(rgb, how, rng):
-    """The same draws, each step done on the picture itself in float64."""
-    x = rgb.astype(np.float64)
-    luma = np.array([0.299, 0.587, 0.114])
-    for step in rng.permutation(3):
-        alpha = np.float32(1 + rng.uniform(-how.jitter, how.jitter))
-        if step == 0:
-            x = x * alpha
-        elif step == 1:
-            x = alpha * x + (1 - alpha) * (x @ luma).mean()
-        else:
-            x = alpha * x + (1 - alpha) * (x @ luma)[..., None]
-    noise = rng.normal(0, how.pca_noise, 3)
-    vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140],
-                        [-0.5836, -0.6948, 0.4203]])  # fmt: skip
-    return np.clip(x + vectors @ (np.array([55.46, 4.794, 1.148]) * noise), 0, 255)
+PIXELS = Normalization((0, 0, 0), (1, 1, 1))
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_colour_changes_against_slow_steps(seed):
-    rgb, how = picture(40, 50, seed), Augmentation()
-    ours = _recolour(rgb, how, np.random.default_rng(seed))
-    assert_close(ours, slow_recolour(rgb, how, np.random.default_rng(seed)), terms=10)
+def our_images(rgb, count, size, how):
+    rngs = (np.random.default_rng([7, i]) for i in range(count))
+    return np.stack([training_image(rgb, size, how, PIXELS, rng) for rng in rngs])
+
+
+def assert_same_distribution(ours, theirs):
+    """Two-sample Kolmogorov-Smirnov test at the level 0.001."""
+    values = np.sort(np.concatenate([ours, theirs]))
+    shares = [np.searchsorted(np.sort(x), values, "right") / len(x) for x in (ours, theirs)]
+    largest = np.abs(shares[0] - shares[1]).max()
+    assert largest < 1.95 * np.sqrt(1 / len(ours) + 1 / len(theirs))
+
+
+def coordinates(height, width):
+    """Return a picture whose red is x and whose green is y, times 3."""
+    y, x = np.mgrid[:height, :width].astype(np.uint8)
+    return np.stack([3 * x, 3 * y, np.zeros_like(x)], axis=-1)
+
+
+def read_crops(images):
+    """Return left, top, width and height of crops of ``coordinates``, pixels."""
+    size = images.shape[2]
+    x, y = images[:, 0].mean(axis=1) / 3, images[:, 1].mean(axis=2) / 3
+    width, height = ((v[:, -1] - v[:, 0]) * size / (size - 1) for v in (x, y))
+    return x.min(axis=1), y.min(axis=1), np.abs(width), height
+
+
+@pytest.mark.parametrize("aspect", [(0.5, 1.0), (3 / 4, 4 / 3)])
+def test_crops_have_imagerecorditers_distribution(tmp_path, aspect):
+    rgb, count = coordinates(80, 80), 1500
+    theirs = read_crops(
+        their_images(
+            tmp_path / "a", rgb, count, 32, random_resized_crop=True, rand_mirror=True,
+            min_random_area=0.08, max_random_area=1.0, min_aspect_ratio=aspect[0],
+            max_aspect_ratio=aspect[1],
+        )
+    )  # fmt: skip
+    how = Augmentation(aspect=aspect, jitter=0, pca_noise=0)
+    ours = read_crops(our_images(rgb, count, 32, how))
+    for values in zip(ours, theirs):
+        assert_same_distribution(*values)
+    assert_same_distribution(ours[2] / ours[3], theirs[2] / theirs[3])
+    if aspect == (0.5, 1.0):  # half of the crops have their sides exchanged
+        for _, _, width, height in (ours, theirs):
+            found = np.quantile(width / height, [0.01, 0.5, 0.99])
+            np.testing.assert_allclose(found, [0.51, 1, 1.98], atol=0.06)
+
+
+@pytest.mark.parametrize("shape", [(30, 84), (84, 40), (20, 84)])
+def test_a_crop_that_never_fits_is_imagerecorditers_centre(tmp_path, shape):
+    """No part of a strip with an aspect in [3/4, 4/3] has 99 % of its area."""
+    rgb = coordinates(*shape)
+    theirs = their_images(
+        tmp_path / "a", rgb, 100, 30, random_resized_crop=True, min_random_area=0.99,
+        max_random_area=1.0, min_aspect_ratio=3 / 4, max_aspect_ratio=4 / 3,
+    )  # fmt: skip
+    how = Augmentation(min_area=0.99, jitter=0, pca_noise=0, mirror=False)
+    ours = our_images(rgb, 1, 30, how)
+    assert np.abs(ours - theirs).max() <= (shape[0] < 30)  # enlarged before the crop: rounding
+
+
+@pytest.mark.parametrize("colour", [(200, 0, 0), (0, 200, 0), (0, 0, 200), (230, 120, 60)])
+def test_colours_have_imagerecorditers_distribution(tmp_path, colour):
+    """Both readers, all four changes; each channel of a picture of one colour and black."""
+    rgb, count = np.zeros((16, 16, 3), np.uint8), 1000
+    rgb[:, :8] = colour
+    changes = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "pca_noise": 0.1}
+    theirs = their_images(tmp_path / "a", rgb, count, 16, **changes)
+    how = Augmentation(min_area=1, aspect=(1, 1), mirror=False)
+    ours = our_images(rgb, count, 16, how)
+    for channel in range(3):
+        for column in (0, 15):
+            assert_same_distribution(ours[:, channel, 0, column], theirs[:, channel, 0, column])
+
+
+@pytest.mark.parametrize("change", ["brightness", "contrast", "saturation"])
+def test_one_colour_change_is_imagerecorditers(tmp_path, change):
+    """Of a random picture; the strength of theirs is searched."""
+    rgb = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    theirs = their_images(tmp_path / "a", rgb, 100, 16, **{change: 0.4})[:5]
+
+    class Strength:
+        def __init__(self, alpha):
+            self.alpha = alpha
+
+        def permutation(self, _):
+            return [["brightness", "contrast", "saturation"].index(change)]
+
+        def uniform(self, low, high):
+            return self.alpha
+
+    how = Augmentation(pca_noise=0)
+    ours = [_recolour(rgb, how, Strength(a)) for a in np.linspace(-0.4, 0.4, 1601)]
+    ours = np.stack(ours).transpose(0, 3, 1, 2).astype(np.float32)
+    for image in theirs:  # the grid of strengths is not exact: a value may round the other way
+        apart = np.abs(ours - image)
+        best = apart.sum(axis=(1, 2, 3)).argmin()
+        assert apart[best].max() <= 1
+        assert (apart[best] > 0).mean() < 0.06
+
+
+def test_colour_noise_rounds_down_as_imagerecorditers(tmp_path):
+    rgb = np.full((8, 8, 3), 128, np.uint8)
+    theirs = their_images(tmp_path / "a", rgb, 200, 8, pca_noise=0.001)
+    how = Augmentation(min_area=1, aspect=(1, 1), jitter=0, pca_noise=0.001)
+    assert set(np.unique(theirs)) == set(np.unique(our_images(rgb, 200, 8, how))) == {127, 128}
 
 
 def test_training_image_mirrors_half_of_the_time():

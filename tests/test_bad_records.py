@@ -363,8 +363,8 @@ def test_a_picture_that_went_missing(tmp_path):
 def test_the_mxnet_reader_cannot_skip_and_says_so():
     settings = {"model": "asymmnet_small", "max_bad_records": 3}
     with pytest.raises(InputError, match="--max-bad-records 3 needs --data-backend opencv"):
-        resolve(ClassifierConfig, settings)
-    assert resolve(ClassifierConfig, {**settings, "data_dir": "x"}).reads_with_opencv
+        resolve(ClassifierConfig, {**settings, "data_backend": "mxnet"})
+    assert resolve(ClassifierConfig, settings).data_backend == "opencv"
 
 
 def test_the_mxnet_reader_stops_with_one_line(tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.loader import RecordIterInput, Shard, ThreadedInput, epoch_order
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
@@ -115,6 +116,33 @@ def test_record_iter_has_a_new_order_in_every_epoch(digits):
     assert not np.array_equal(labels[1], labels[2])
     other = np.concatenate([y for _, y in arrays(record_iter(digits, seed=1).epoch(0))])
     assert not np.array_equal(labels[0], other)
+
+
+def equal_images(folder):
+    """Return a record file of 32 copies of one picture: batches differ by the draws alone."""
+    rgb = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    with RecordWriter(folder / "a.rec", folder / "a.idx") as writer:
+        for i in range(32):
+            writer.write(i, 0.0, encode(rgb, ".png"))
+    return folder / "a.rec"
+
+
+def test_only_our_draws_follow_seed_and_epoch(tmp_path):
+    rec = equal_images(tmp_path)
+    idx = rec.with_suffix(".idx")
+
+    def ours(seed, epoch):
+        made = ThreadedInput(open_source(rec=rec), 16, 16, steps=2, seed=seed)
+        return np.concatenate([batch.data for batch in made.epoch(epoch)])
+
+    def theirs(seed, epoch):
+        made = RecordIterInput(rec, idx, 16, 16, steps=2, seed=seed, threads=1)
+        return np.concatenate([batch.data.asnumpy() for batch in made.epoch(epoch)])
+
+    assert np.array_equal(theirs(0, 0), theirs(5, 3))
+    draws = np.concatenate([ours(0, 0), ours(0, 1), ours(5, 0)])
+    assert len(np.unique(draws, axis=0)) == len(draws)
+    assert np.array_equal(ours(5, 3), ours(5, 3))
 
 
 def test_record_iter_and_ours_agree_without_augmentation(digits, source):

@@ -198,8 +198,9 @@ class RecordIterInput:
 
     Rebuilding is what makes its order follow the epoch: ``reset`` goes on where the last pass
     wrapped, and a resumed run would start with the first epoch's order.  Its augmentation draws
-    from one generator per decoding thread, so only one thread repeats exactly; a start in mid-epoch
-    decodes and drops the batches before.
+    from one generator per decoding thread.  Their seeds are constants: every epoch and every
+    ``seed`` has the same draws, place by place, and only one thread repeats exactly.  A start in
+    mid-epoch decodes and drops the batches before.
 
     It cannot leave a record out: at an image that does not decode it stops without saying which,
     one that is cut off it passes on with the rest grey, and a damaged frame ends the process, from

@@ -14,9 +14,6 @@ from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.images import require_sides
 from gluon_asymmnet.data.randaugment import randaugment
 
-_GREY = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as OpenCV's RGB2GRAY
-
-
 # Eigenvectors (columns) and eigenvalues of ImageNet's RGB values, 0 to 255.
 # Source: Krizhevsky et al. 2012, section 4.1, in the numbers MXNet's image_aug_default.cc has.
 _PCA = np.float32([
@@ -24,6 +21,7 @@ _PCA = np.float32([
     [55.46 * -0.5808, 4.794 * -0.0045, 1.148 * -0.8140],
     [55.46 * -0.5836, 4.794 * -0.6948, 1.148 * 0.4203],
 ])  # fmt: skip
+_LEVELS = np.arange(256.0)  # of an 8-bit colour
 
 
 class Normalization(NamedTuple):
@@ -47,7 +45,7 @@ class Augmentation(NamedTuple):
     """Settings of the training augmentation; the defaults are the authors'."""
 
     min_area: float = 0.08  # smallest share of the image's area in a random crop
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop, or the inverse
     mirror: bool = True
     jitter: float = 0.4  # brightness, contrast and saturation change by up to this share
     pca_noise: float = 0.1
@@ -58,7 +56,7 @@ class Augmentation(NamedTuple):
 
 def validation_resize(input_size: int, crop_ratio: float) -> int:
     """Return the length of the shorter side before the crop, pixels: 256 for 224 and 0.875."""
-    return math.ceil(input_size / crop_ratio)
+    return math.ceil(round(input_size / crop_ratio, 6))  # 288 / 0.576 is 500.00000000000006
 
 
 def validation_crop(rgb: np.ndarray, input_size: int, crop_ratio: float) -> np.ndarray:
@@ -92,59 +90,59 @@ def training_image(
 
     RandAugment comes before the jitter and erasing last, as in torchvision and timm.
     """
-    top, left, height, width = random_area(*rgb.shape[:2], how, rng)
+    top, left, height, width = random_area(*rgb.shape[:2], size, how, rng)
     crop = rgb[top : top + height, left : left + width]
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
     if how.mirror and rng.random() < 0.5:
-        crop = crop[:, ::-1]
+        crop = cv2.flip(crop, 1)
     if how.operations:
         crop = randaugment(crop, how.operations, how.magnitude, rng)
     image = normalize(_recolour(crop, how, rng))
     return random_erasing(image, how.erasing, rng) if how.erasing else image
 
 
-def random_area(height: int, width: int, how: Augmentation, rng: np.random.Generator):
+def random_area(height: int, width: int, size: int, how: Augmentation, rng: np.random.Generator):
     """Return ``(top, left, height, width)`` of a random crop, pixels.
 
-    Area and aspect ratio are uniform.  After ten crops that do not fit, the largest central one
-    with an allowed aspect ratio is used.
-    Source: arXiv:1409.4842, section 6, as in MXNet's image_aug_default.cc.
+    Area and aspect ratio are uniform, and every second crop has height and width exchanged.  After
+    ten crops that do not fit, the central square of ``size`` pixels, or the largest one, is used.
+    Source: MXNet's src/io/image_aug_default.cc with ``random_resized_crop``.
     """
     for _ in range(10):
         area = height * width * rng.uniform(how.min_area, 1)
         ratio = rng.uniform(*how.aspect)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if rng.random() < 0.5:
+            w, h = h, w
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-    low, high = how.aspect
-    w, h = min(width, max(1, round(height * high))), min(height, max(1, round(width / low)))
-    return (height - h) // 2, (width - w) // 2, h, w
+    side = min(height, width, size)
+    return (height - side) // 2, (width - side) // 2, side, side
 
 
 def _recolour(rgb: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """Change brightness, contrast and saturation in random order, then add colour noise.
 
-    One affine map, clipped once at the end; MXNet rounds to 8 bits after each step.
+    Each step rounds to 8 bits, the noise down.  Grey values have the weights of red and blue
+    exchanged.  Both are MXNet's choice, see src/io/image_aug_default.cc: it converts its BGR images
+    to grey as if they were RGB.
     """
-    if not how.jitter and not how.pca_noise:
-        return rgb
-    matrix, offset = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
-    mean = np.float32(cv2.mean(rgb)[:3])  # NumPy's mean takes longer than the rest of this function
     for step in rng.permutation(3) if how.jitter else ():
-        alpha = np.float32(1 + rng.uniform(-how.jitter, how.jitter))
-        if step == 2:  # saturation: towards each pixel's grey value
-            towards = (1 - alpha) * np.tile(_GREY, (3, 1))
-            change = alpha * np.eye(3, dtype=np.float32) + towards
-            matrix, offset = change @ matrix, change @ offset
+        alpha = 1 + rng.uniform(-how.jitter, how.jitter)
+        if step == 0:  # brightness
+            rgb = cv2.convertScaleAbs(rgb, alpha=alpha)
             continue
-        matrix, offset = alpha * matrix, alpha * offset  # brightness or contrast
-        if step == 1:  # contrast: towards the grey value of the whole image
-            grey = _GREY @ (matrix @ mean + offset) / alpha
-            offset = offset + (1 - alpha) * grey
+        grey = cv2.cvtColor(rgb, cv2.COLOR_BGR2GRAY)
+        if step == 1:  # contrast: towards the mean grey value of the image
+            levels = alpha * _LEVELS + (1 - alpha) * cv2.mean(grey)[0]
+            rgb = cv2.LUT(rgb, np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+        else:  # saturation: towards each pixel's grey value
+            rgb = cv2.addWeighted(rgb, alpha, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), 1 - alpha, 0)
     if how.pca_noise:
-        offset = offset + _PCA @ rng.normal(0, how.pca_noise, 3).astype(np.float32)
-    affine = np.hstack([matrix, offset[:, None]])
-    return np.clip(cv2.transform(rgb.astype(np.float32), affine), 0, 255)
+        noise = _PCA @ rng.normal(0, how.pca_noise, 3)
+        levels = _LEVELS[:, None] + noise
+        rgb = cv2.LUT(rgb, np.clip(levels, 0, 255).astype(np.uint8)[None])
+    return rgb
 
 
 # Random erasing

@@ -136,11 +136,11 @@ class ClassifierTask(Task):
                 "--data-backend mxnet is for one process: ImageRecordIter cuts the records into "
                 "parts of unequal size; several workers take opencv"
             )
-        if config.reads_with_opencv or together:
-            return ThreadedInput(
-                source, batch, size, classes=self.classes, skipped=self.skipped, **settings
-            )
-        return RecordIterInput(config.rec_train, config.rec_train_idx, batch, size, **settings)
+        if config.data_backend == "mxnet":
+            return RecordIterInput(config.rec_train, config.rec_train_idx, batch, size, **settings)
+        return ThreadedInput(
+            source, batch, size, classes=self.classes, skipped=self.skipped, **settings
+        )
 
     @functools.cached_property
     def card(self) -> ClassifierCard:
@@ -164,10 +164,16 @@ class ClassifierTask(Task):
                 f"scaled by the global batch)"
             )
         together = f"{self.workers.world_size} workers of " if self.workers.world_size > 1 else ""
+        repeats = ""
+        if config.data_backend == "mxnet":
+            repeats = (
+                "; --data-backend mxnet repeats its random crops and colours in every epoch and "
+                "for every seed, opencv does not"
+            )
         return (
             f"{config.model_name}: {self.classes} classes, {self.steps_per_epoch} steps of "
             f"{self.images_per_step} images per epoch on {together}{len(self.devices)} "
-            f"{self.devices[0].device_type}(s), peak lr {self.peak_lr:g}{scaled}"
+            f"{self.devices[0].device_type}(s), peak lr {self.peak_lr:g}{scaled}{repeats}"
         )
 
     def synchronize_workers(self) -> None:

@@ -68,17 +68,17 @@ class ClassifierConfig(LoopConfig):
     )
     use_rec: bool = option(False, "read the records even if --data-dir is given", group="data")
     data_backend: str = option(
-        "auto", "mxnet: ImageRecordIter, the authors' reader (records only, one process); opencv: "
-        "the same augmentation, reproducible with any number of threads and of processes; auto: "
-        "mxnet for records and one process",
-        group="data", choices=("auto", "mxnet", "opencv", "dali-gpu", "dali-cpu"),
+        "opencv", "opencv: random numbers from seed, epoch and image, for any number of threads "
+        "and of processes; mxnet: ImageRecordIter, the authors' reader (records only, one "
+        "process), which repeats its random numbers in every epoch and for every seed",
+        group="data", choices=("opencv", "mxnet", "dali-gpu", "dali-cpu"),
     )  # fmt: skip
     num_workers: int = option(
         4, "decoding threads", "-j", "--num-data-workers", "--num-workers", group="data"
     )
     max_bad_records: int = option(
         0, "skip up to so many corrupt training records: the next of the epoch replaces each, and "
-        "skipped_records.jsonl lists them; for records with --data-backend opencv", group="data",
+        "skipped_records.jsonl lists them; not with --data-backend mxnet", group="data",
     )  # fmt: skip
     input_size: int = option(224, "height and width of the input, pixels", group="data")
     crop_ratio: float = option(
@@ -91,13 +91,12 @@ class ClassifierConfig(LoopConfig):
     jitter: float = option(0.4, "random brightness, contrast, saturation", group="data")
     pca_noise: float = option(0.1, "deviation of AlexNet's colour noise", group="data")
     randaugment: int = option(
-        0, "RandAugment (arXiv:1909.13719): operations per image, 2 is usual; needs opencv input",
-        group="data",
+        0, "RandAugment (arXiv:1909.13719): operations per image, 2 is usual", group="data",
     )  # fmt: skip
     randaugment_magnitude: int = option(9, "its strength, 0 to 30", group="data")
     random_erasing: float = option(
-        0.0, "share of images of which a random rectangle becomes noise (arXiv:1708.04896); needs "
-        "opencv input", "--random-erasing", "--reprob", group="data",
+        0.0, "share of images of which a random rectangle becomes noise (arXiv:1708.04896)",
+        "--random-erasing", "--reprob", group="data",
     )  # fmt: skip
     num_training_samples: int = option(
         0, "images per epoch if not those of the records", group="data"
@@ -193,12 +192,6 @@ class ClassifierConfig(LoopConfig):
         return bool(self.data_dir) and not self.use_rec
 
     @property
-    def reads_with_opencv(self) -> bool:
-        """Whether OpenCV reads the images, not MXNet."""
-        augmented = self.randaugment or self.random_erasing
-        return bool(self.data_backend == "opencv" or self.reads_folders or augmented)
-
-    @property
     def mixes(self) -> bool:
         """Whether images are mixed, so that labels are probabilities."""
         return self.mixup or self.cutmix > 0
@@ -230,8 +223,7 @@ class ClassifierConfig(LoopConfig):
             raise InputError(
                 "--data-backend dali is declined: DALI's MXNet plugin is gone; use mxnet or opencv"
             )
-        if self.max_bad_records and not self.reads_with_opencv:
-            # No silent switch to OpenCV: the two readers differ in order and augmentation.
+        if self.max_bad_records and self.data_backend == "mxnet":
             raise InputError(
                 f"--max-bad-records {self.max_bad_records} needs --data-backend opencv: MXNet's "
                 f"reader cannot leave a record out; or make a clean copy with `asymmnet records "
