@@ -140,7 +140,7 @@ def test_converted_file_gives_the_same_logits(tmp_path):
 def test_unusual_width_has_to_be_named(tmp_path):
     source, out = tmp_path / "net.params", tmp_path / "net.npz"
     write_net(source, width=0.6)
-    expected = r"nearest known, asymmnet_small_w0\.\d+_r\d: .* another width, name it with --model"
+    expected = r"nearest known net is asymmnet_small_w0\.\d+_r\d: .* name the net with --model"
     with pytest.raises(FormatError, match=expected):
         convert(source, out, "npz")
     assert convert(source, out, "npz", model="asymmnet_small_0.6").model.width == 0.6
