@@ -332,7 +332,7 @@ def test_nothing_but_damage(tmp_path):
 def test_labels_may_be_damaged_up_to_the_limit(tmp_path):
     rec = damaged_set(tmp_path)
     source = open_source(rec=rec, sample=False)
-    assert check_labels(source, allowed=3) == 4
+    assert check_labels(source, allowed=3).classes == 4
     with pytest.raises(FormatError, match="record 30"):
         check_labels(source, allowed=1)
     with pytest.raises(InputError, match="label 99 is not one of the 4 classes"):
@@ -347,7 +347,7 @@ def test_a_wild_label_does_not_decide_the_number_of_classes(tmp_path, label):
     source = open_source(rec=tmp_path / "a.rec")
     with pytest.raises(InputError, match=r"record 1 .*is not one of the 3 classes"):
         check_labels(source)
-    assert check_labels(source, allowed=1) == 3
+    assert check_labels(source, allowed=1).classes == 3
 
 
 def test_a_picture_that_went_missing(tmp_path):

@@ -183,7 +183,14 @@ def test_classes_must_be_the_same(digits, teacher_run, tmp_path):
     for name in ("best.params", "card.json"):
         (tmp_path / name).write_bytes((teacher_run / name).read_bytes())
     dataclasses.replace(card, class_names=DIGITS[::-1]).save(tmp_path / "card.json")
-    with pytest.raises(InputError, match="calls class 0 '9', the training set '0'"):
+    batch = mx.nd.array(one_batch(digits).data)
+    theirs = task_of(digits, teacher_run)._distillation.soft_target(batch)
+    matched = task_of(digits, tmp_path)
+    found = matched._distillation.soft_target(batch)
+    assert np.array_equal(found.asnumpy(), theirs.asnumpy()[:, ::-1])  # by name, not by place
+    assert "--teacher: classes matched by name" in matched.data_line
+    dataclasses.replace(card, class_names=[*DIGITS[:9], "nine"]).save(tmp_path / "card.json")
+    with pytest.raises(InputError, match=r"only the training set has '9'; only --teacher .*'nine'"):
         task_of(digits, tmp_path)
     net = get_model("asymmnet_small", width=0.35, classes=4)
     net.initialize()

@@ -170,9 +170,9 @@ def _numpy(array):
 
 
 def test_labels_are_checked(tmp_path, source):
-    assert check_labels(source) == 10
+    assert check_labels(source).classes == 10
     with pytest.raises(
-        InputError, match=r"label \d is not one of the 5 classes \(0 to 4\); \d+ of"
+        InputError, match=r"label (\d) \('\1'\) is not one of the 5 classes \(0 to 4\); \d+ of"
     ):
         check_labels(source, 5)
     with RecordWriter(tmp_path / "m.rec", tmp_path / "m.idx") as writer:

@@ -606,7 +606,9 @@ def read_all(prefix):
 def test_build(tree, tmp_path):
     seen = []
     report = build.build(tree, tmp_path / "t", progress=lambda *done: seen.append(done))
-    assert report == (5, ["ant", "bee", "cat"], [], 1)
+    remarks = ["ignored 1 hidden files or folders: 'cat/.hidden.jpg'",
+               "ignored 1 files that are no pictures: 'cat/notes.txt'"]  # fmt: skip
+    assert report == (5, ["ant", "bee", "cat"], [], remarks)
     assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
     found = read_all(tmp_path / "t")
     assert [(r.key, r.label) for r in found] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]
@@ -658,7 +660,8 @@ def test_build_with_classes_given(tree, tmp_path):
     report = build.build(tree, tmp_path / "val", classes=["ant", "bee", "cat", "dog"])
     assert [r.label for r in read_all(tmp_path / "val")] == [1, 1, 2]
     assert report.classes == ["ant", "bee", "cat", "dog"]
-    with pytest.raises(InputError, match="folder 'bee' is none of the 1 classes given"):
+    assert "no folder for 2 of 4 classes: 'ant', 'dog'" in report.remarks
+    with pytest.raises(InputError, match="the folders 'bee' are none of the 1 classes given"):
         build.build(tree, tmp_path / "other", classes=["cat"])
 
 
@@ -710,7 +713,7 @@ def test_build_wrong_trees(tree, tmp_path):
     with pytest.raises(InputError, match=f"hollow: no class folders; {expected}"):
         build.build(tmp_path / "hollow", tmp_path / "t")
     (tmp_path / "hollow" / "a").mkdir()
-    with pytest.raises(InputError, match=f"no picture in its 1 class folders; {expected}"):
+    with pytest.raises(InputError, match="hollow: no picture in the class folders 'a'; add some"):
         build.build(tmp_path / "hollow", tmp_path / "t")
     (tmp_path / "hollow" / "a" / "tab\t.jpg").touch()
     with pytest.raises(InputError, match="holds a tab or a line break; rename it"):

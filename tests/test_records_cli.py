@@ -75,7 +75,7 @@ def test_build_options(tree, tmp_path, capsys):
         f"{tmp_path}/x.rec: 7 records, 2 classes",
         "skipped bee/0.jpg: no picture: it starts with 64616d61676564; expected JPEG, PNG, BMP, "
         "WebP, TIFF, JPEG 2000, PNM or Sun raster",
-        "ignored 1 files without the suffix of a picture",
+        "ignored 1 files that are no pictures: 'bee/readme.txt'",
     ]
     found = stats.stats(tmp_path / "x.rec")
     assert found.classes == [(0, "bee", 3), (1, "ant", 4)]

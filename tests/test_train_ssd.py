@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.config import parse_config, resolve
 from gluon_asymmnet.train.detector import DetectorTask, train
 from gluon_asymmnet.train.detector_config import DetectorConfig
+from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.utils.settings import from_json, to_json
 from gluon_asymmnet.weights.params_file import read_params
@@ -395,6 +397,23 @@ def test_a_run_is_exported_and_three_engines_find_the_same(boxes, undisturbed, t
 def equal_weights(a, b):
     x, y = (read_params(folder / "last.params") for folder in (a, b))
     return x.keys() == y.keys() and all(np.array_equal(x[n], y[n]) for n in x)
+
+
+def test_a_run_does_not_go_on_with_other_boxes(boxes, tmp_path):
+    """One box moved by a pixel, in a run of which only the directory exists yet."""
+    shutil.copytree(boxes, tmp_path / "voc")
+    settings = config(tmp_path / "voc", save_prefix=f"{tmp_path}/")
+    task = DetectorTask(settings, [mx.cpu()], tmp_path)
+    assert task.data_line.startswith("data: training set: 12 images, 10 classes; ")
+    folder = tmp_path / "run"
+    RunDirectory(folder, settings, {}, task.fingerprints).close()
+    RunDirectory(folder, settings, {}, task.fingerprints).close()
+    xml = sorted((tmp_path / "voc").rglob("*.xml"))[0]
+    moved = re.sub(r"<xmin>(\d+)", lambda m: f"<xmin>{int(m[1]) + 1}", xml.read_text(), count=1)
+    xml.write_text(moved)
+    again = DetectorTask(settings, [mx.cpu()], tmp_path)
+    with pytest.raises(InputError, match=r"on other data .*images have other names or labels"):
+        RunDirectory(folder, settings, {}, again.fingerprints)
 
 
 def kill_and_resume(line, folder, delay):

@@ -18,7 +18,7 @@ from gluon_asymmnet.cli.options import (
     refuse_architecture,
     require_positive,
 )
-from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.data.sources import check_labels, match_source, open_source
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation import classification_report as report
 from gluon_asymmnet.evaluation import published
@@ -97,6 +97,8 @@ def run(args) -> int:
     source = open_source(rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir)
     check_published_flags(args, len(source))  # before the work, not after
     model = _open(args)
+    source = match_source(source, model.card.class_names, model.card.classes, "the model")
+    print(check_labels(source, model.card.classes).line("data"), file=sys.stderr)
     print(f"engine: {getattr(model, 'engine', 'mxnet')}, {model.weights}", file=sys.stderr)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
         result = evaluate(

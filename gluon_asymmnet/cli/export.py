@@ -15,7 +15,7 @@ from gluon_asymmnet.cli.options import (
 from gluon_asymmnet.data.boxes.loader import validation_batches
 from gluon_asymmnet.data.boxes.records import DetectionRecords
 from gluon_asymmnet.data.images import decode
-from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.data.sources import match_source, open_source
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import read_batches
 from gluon_asymmnet.predict.images import find_image_files, read_image
@@ -201,10 +201,13 @@ def _run_int8(args) -> int:
 
     quantizer_of(args.engine)  # fails before the work
     model = open_model(args)
+    validation = open_source(rec=args.rec_val) if args.rec_val else None
+    if validation is not None:
+        card = model.card
+        validation = match_source(validation, card.class_names, card.classes, "the model")
     report = export_int8(
         model, args.out, _calibration(args, model.card), engine=args.engine,
-        validation=open_source(rec=args.rec_val) if args.rec_val else None,
-        max_loss=args.max_loss, batch=args.batch, threads=args.threads,
+        validation=validation, max_loss=args.max_loss, batch=args.batch, threads=args.threads,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )  # fmt: skip
     print(report.text())

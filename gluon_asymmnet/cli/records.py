@@ -203,8 +203,8 @@ def _build(args: argparse.Namespace) -> int:
     print(f"{args.prefix}.rec: {report.records} records, {len(report.classes)} classes")
     for path, reason in report.skipped:
         print(f"skipped {path}: {reason}")
-    if report.ignored:
-        print(f"ignored {report.ignored} files without the suffix of a picture")
+    if report.remarks:
+        print("; ".join(report.remarks))
     return 0
 
 

@@ -1,13 +1,20 @@
-"""Read and write class-name files such as ``train.classes.txt``: line k is the name of label k."""
+"""Class names: files such as ``train.classes.txt``, and classes of two lists matched by name.
+
+Line k of a file is the name of label k.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gluon_asymmnet.data.records.recordio import PathLike
 from gluon_asymmnet.data.text_files import read_lines
 from gluon_asymmnet.errors import FormatError, InputError
+
+_MAX_SHOWN = 5  # names in a message
 
 
 def class_names_path(rec: PathLike) -> Path:
@@ -62,3 +69,57 @@ def name_lines(names: Sequence[str]) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(f"class names must be UTF-8 text: {error.object!r}"[:200]) from None
+
+
+def match_classes(
+    names: Sequence[str], model_names: Sequence[str], source: str, model: str, way_out: str = "",
+    *, same: bool = False,
+) -> list[int]:  # fmt: skip
+    """Return the label that each class of a source has in a model, matched by name.
+
+    Names are compared as people see them: in composed Unicode, without blanks around them.
+
+    Args:
+        names: class names of the source in label order.
+        model_names: those of the model, which may have more, in another order.
+        source, model: what they are, for the message.
+        way_out: advice for the message.
+        same: refuse a model with more classes, too.
+
+    Raises: InputError naming the classes that the model does not have.
+    """
+    if list(names) == list(model_names):  # also names that come twice
+        return list(range(len(names)))
+    for owner, listed in ((source, names), (model, model_names)):
+        repeated = _repeated(listed)
+        if repeated:
+            raise InputError(
+                f"{owner} has several classes named {quote_names(repeated)}: they cannot be "
+                f"matched by name"
+            )
+    labels = {_key(name): label for label, name in enumerate(model_names)}
+    unknown = [name for name in names if _key(name) not in labels]
+    ours = {_key(name) for name in names}
+    others = [name for name in model_names if _key(name) not in ours]
+    if unknown or (same and others):
+        raise InputError(
+            f"the classes differ: only {source} has {quote_names(unknown) or 'none'}; only {model} "
+            f"has {quote_names(others) or 'none'}{'; ' if way_out else ''}{way_out}"
+        )
+    return [labels[_key(name)] for name in names]
+
+
+def quote_names(names: Iterable[str]) -> str:
+    """Return the first names, quoted, and the number of the others, for a message."""
+    names = list(names)
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    return ", ".join(map(repr, names[:_MAX_SHOWN])) + more
+
+
+def _key(name: str) -> str:
+    # macOS writes file names decomposed: "e" and an accent
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(map(_key, names)).items() if count > 1]

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple, Optional
 
 import cv2
@@ -205,6 +205,10 @@ class RecordIterInput:
     It cannot leave a record out: at an image that does not decode it stops without saying which,
     one that is cut off it passes on with the rest grey, and a damaged frame ends the process, from
     a thread where nothing can catch it (``check_labels`` looks at every frame before).
+
+    Args:
+        idx: the index; "": the .idx beside ``rec``.
+        new_labels: see ``data.sources``.
     """
 
     def __init__(
@@ -220,10 +224,17 @@ class RecordIterInput:
         seed: int = 0,
         threads: int = 4,
         shard: Shard = Shard(),
+        new_labels: Optional[Sequence[int]] = None,
     ):
         if augmentation.operations or augmentation.erasing:
             raise InputError("ImageRecordIter has neither RandAugment nor random erasing")
-        self.steps, self.seed = steps, seed
+        self.steps, self.seed, self._new_labels = steps, seed, new_labels
+        idx = os.fspath(idx) or os.path.splitext(os.fspath(rec))[0] + ".idx"
+        if not os.path.exists(idx):
+            raise InputError(
+                f"{idx}: no such index, which MXNet's reader needs: `asymmnet records repair {rec} "
+                f"NEW.rec` writes a copy with one; --data-backend opencv reads without"
+            )
         jitter, (low, high) = augmentation.jitter, augmentation.aspect
         self._arguments = dict(
             path_imgrec=os.fspath(rec), path_imgidx=os.fspath(idx), preprocess_threads=threads,
@@ -251,7 +262,10 @@ class RecordIterInput:
             if batch is None:
                 return
             if step >= first_step:
-                yield Batch(batch.data[0], batch.label[0])
+                label = batch.label[0]
+                if self._new_labels is not None:
+                    label = mx.nd.take(mx.nd.array(self._new_labels), label)
+                yield Batch(batch.data[0], label)
 
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ def classifier_section(run: Run, predictions: Union[Predictions, str]) -> Markup
     found = predictions.evaluation
     low, high = found.interval
     matrix = found.confusion(len(predictions.names))
-    best = predictions.weights.name == "best.params"
+    best = predictions.weights.name.startswith("best")
     return join([
         element(
             "p", f"{predictions.weights.name} on the {found.images:,} images of "

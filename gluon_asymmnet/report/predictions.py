@@ -6,7 +6,7 @@ from typing import Callable, NamedTuple, Optional, Union
 import numpy as np
 
 from gluon_asymmnet.data.images import decode, encode, resize_shorter_side
-from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.data.sources import match_source, open_source
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation.classification import Evaluation, evaluate
 from gluon_asymmnet.report.run_files import Run
@@ -62,6 +62,7 @@ def predict_validation(
         from gluon_asymmnet.saved import open_saved
 
         model = open_saved(run.path)
+        source = match_source(source, model.card.class_names, model.card.classes, "the model")
         evaluation = evaluate(
             model.predict, source, classes=model.card.classes,
             preprocessing=model.card.preprocessing, batch_size=_BATCH, progress=progress,

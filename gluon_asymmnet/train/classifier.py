@@ -4,23 +4,23 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import ClassifierCard
+from gluon_asymmnet.card import CARD_FILE, CLASSIFIER, ClassifierCard, read_card
 from gluon_asymmnet.data.bad_records import SkippedRecords
+from gluon_asymmnet.data.class_names import quote_names
 from gluon_asymmnet.data.constants import (
     IMAGENET200_CLASSES,
-    IMAGENET200_TRAIN_IMAGES,
     IMAGENET_CLASSES,
-    IMAGENET_TRAIN_IMAGES,
 )
 from gluon_asymmnet.data.loader import RecordIterInput, Shard, ThreadedInput
-from gluon_asymmnet.data.sources import check_labels, open_source
+from gluon_asymmnet.data.sources import check_labels, match_source, open_source
 from gluon_asymmnet.data.transforms import Augmentation, Normalization
 from gluon_asymmnet.distributed.workers import ALONE, Workers
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.classification import evaluate_distributed
 from gluon_asymmnet.models.build import build_classifier
 from gluon_asymmnet.models.complexity import count_model
@@ -38,13 +38,10 @@ from gluon_asymmnet.train.task import Task, training_devices
 from gluon_asymmnet.weights.load import load_published, load_weights
 
 SMOOTHING = 0.1  # fixed in the authors' train.py
+_RESET = "--reset-output starts with a new classifier, for other classes"
 FP16_LOSS_SCALE = 128  # keeps small gradients above half precision's smallest number
 
-_DATASETS = {
-    "imagenet": (IMAGENET_CLASSES, IMAGENET_TRAIN_IMAGES),
-    "imagenet200": (IMAGENET200_CLASSES, IMAGENET200_TRAIN_IMAGES),
-    "custom": (None, None),
-}
+_CLASSES = {"imagenet": IMAGENET_CLASSES, "imagenet200": IMAGENET200_CLASSES}  # of --dataset
 
 
 def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
@@ -78,11 +75,15 @@ class ClassifierTask(Task):
             shuffle_groups=config.shuffle_groups, stem=config.stem,
         )  # fmt: skip
         self._mixing = make_mixing(config)
-        source = _training_source(config)
-        expected, images = _DATASETS[config.dataset]
-        self.classes = check_labels(source, expected, allowed=config.max_bad_records)
-        self.class_names = source.class_names
-        self._data_facts = {"training images": len(source), "classes": self.classes}
+        source, training = _checked_training_source(config)
+        self.classes, self.class_names = training.classes, source.class_names
+        self._validation = _validation_source(config)
+        self.data = {"training set": training}
+        if self._validation is not None:
+            self._validation = match_source(
+                self._validation, self.class_names, self.classes, "the training set"
+            )
+            self.data["validation set"] = check_labels(self._validation, self.classes)
         images = config.num_training_samples or len(source)
         if images > len(source):
             raise InputError(
@@ -95,14 +96,13 @@ class ClassifierTask(Task):
                 f"{len(devices) * workers.world_size} devices{times}) is larger than the training "
                 f"set of {images}: lower --batch-size"
             )
-        self._validation = _validation_source(config)
-        if self._validation is not None:
-            check_labels(self._validation, self.classes)
         scale = images_per_step / config.lr_base_batch if config.lr_base_batch else 1
         self.peak_lr = config.lr * scale
         self.loss_scale = FP16_LOSS_SCALE if config.dtype == "float16" else 1
         self._entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
         self._distillation = make_distillation(config, self.classes, self.class_names, devices)
+        if self._distillation:
+            training.remarks.append(self._distillation.remark)
         self._build(
             "nag", images_per_step=images_per_step, steps_per_epoch=images // images_per_step,
             first_epoch=config.resume_epoch, peak_lr=self.peak_lr,
@@ -137,7 +137,10 @@ class ClassifierTask(Task):
                 "parts of unequal size; several workers take opencv"
             )
         if config.data_backend == "mxnet":
-            return RecordIterInput(config.rec_train, config.rec_train_idx, batch, size, **settings)
+            return RecordIterInput(
+                config.rec_train, config.train_index, batch, size, new_labels=source.new_labels,
+                **settings,
+            )  # fmt: skip
         return ThreadedInput(
             source, batch, size, classes=self.classes, skipped=self.skipped, **settings
         )
@@ -183,7 +186,7 @@ class ClassifierTask(Task):
         """
         settings = dataclasses.asdict(self.config)
         decisive = {k: v for k, v in settings.items() if k not in FREE_SETTINGS}
-        self.workers.check_same("task", {**self._data_facts, **decisive})
+        self.workers.check_same("task", {**self.fingerprints, **decisive})
         self.workers.share_parameters(self.net)
 
     def step(self, batch, epoch: int, rng: np.random.Generator):
@@ -292,7 +295,12 @@ class ClassifierTask(Task):
         if config.use_pretrained:
             load_published(net, skip_output=self.classes != IMAGENET_CLASSES)
         elif config.resume_params:
-            load_weights(net, config.resume_params, skip_output=config.reset_output)
+            try:
+                load_weights(net, config.resume_params, skip_output=config.reset_output)
+            except FormatError as error:
+                if "output" in str(error) and not config.reset_output:
+                    raise FormatError(f"{error}; {_RESET}") from None
+                raise
         freeze_classifier(net, config.freeze_stages, norms=config.freeze_bn)
         if config.layer_decay < 1:
             decay_rates(net, config.layer_decay)
@@ -315,14 +323,52 @@ def _training_source(config: ClassifierConfig):
             )
         return open_source(folder=str(Path(config.data_dir) / "train"))
     return open_source(
-        rec=config.rec_train, idx=config.rec_train_idx, sample=not config.max_bad_records
+        rec=config.rec_train, idx=config.train_index, sample=not config.max_bad_records
     )
+
+
+def _checked_training_source(config: ClassifierConfig) -> tuple:
+    """Return the training set and its ``Contents``.
+
+    Raises: InputError if the classes are not those of ``--dataset``, or of ``--resume-params``.
+    """
+    source, card = _training_source(config), None
+    if config.resume_params and not config.reset_output:
+        card = _card_of(config.resume_params)
+        if card is None:
+            source.remarks.append("--resume-params: classes matched by number, no card beside it")
+        else:
+            source = match_source(
+                source, card.class_names, card.classes, config.resume_params, _RESET, same=True
+            )
+    contents = check_labels(source, allowed=config.max_bad_records)
+    expected = _CLASSES.get(config.dataset, contents.classes)
+    if contents.classes != expected:
+        names = f" ({quote_names(source.class_names)})" if source.class_names else ""
+        raise InputError(
+            f"--dataset {config.dataset} has {expected} classes, {source.path} has "
+            f"{contents.classes}{names}: --dataset custom takes the classes of the data"
+        )
+    if card is not None and contents.classes != card.classes:
+        raise InputError(
+            f"{config.resume_params} has {card.classes} classes, {source.path} has "
+            f"{contents.classes}; {_RESET}"
+        )
+    return source, contents
+
+
+def _card_of(params: str) -> Optional[ClassifierCard]:
+    """Return the card of a run or exported folder that a parameter file is in, or None."""
+    folder = Path(params).parent
+    # a checkpoint's file is in RUN/checkpoints/step-...
+    cards = [path / CARD_FILE for path in (folder, folder.parent.parent)]
+    return next((read_card(path, CLASSIFIER) for path in cards if path.is_file()), None)
 
 
 def _validation_source(config: ClassifierConfig):
     if config.reads_folders:
         return open_source(folder=str(Path(config.data_dir) / "val"))
-    return open_source(rec=config.rec_val, idx=config.rec_val_idx) if config.rec_val else None
+    return open_source(rec=config.rec_val, idx=config.val_index) if config.rec_val else None
 
 
 def _dry_run(task: ClassifierTask, config: ClassifierConfig) -> Result:

@@ -4,6 +4,7 @@ The flags are named as in GluonCV's and the authors' scripts where these have th
 """
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 from gluon_asymmnet.errors import InputError
@@ -60,9 +61,13 @@ class ClassifierConfig(LoopConfig):
         group="data", choices=("imagenet", "imagenet200", "custom"),
     )  # fmt: skip
     rec_train: str = option("./dataset/imagenet/rec/train.rec", "training records", group="data")
-    rec_train_idx: str = option("./dataset/imagenet/rec/train.idx", "their index", group="data")
+    rec_train_idx: str = option(
+        "./dataset/imagenet/rec/train.idx", "their index (else the .idx beside them)", group="data"
+    )
     rec_val: str = option("./dataset/imagenet/rec/val.rec", "validation records", group="data")
-    rec_val_idx: str = option("./dataset/imagenet/rec/val.idx", "their index", group="data")
+    rec_val_idx: str = option(
+        "./dataset/imagenet/rec/val.idx", "their index (else the .idx beside them)", group="data"
+    )
     data_dir: str = option(
         "", "folder with train/ and val/, each with one folder per class, instead", group="data"
     )
@@ -187,6 +192,16 @@ class ClassifierConfig(LoopConfig):
         return self.shuffle_group if self.doshuffle else 0
 
     @property
+    def train_index(self) -> str:
+        """Index of the training records; "" for the one beside them."""
+        return _index(self.rec_train_idx, ClassifierConfig.rec_train_idx)
+
+    @property
+    def val_index(self) -> str:
+        """Index of the validation records; "" for the one beside them."""
+        return _index(self.rec_val_idx, ClassifierConfig.rec_val_idx)
+
+    @property
     def reads_folders(self) -> bool:
         """Whether the images come from folders, not from records."""
         return bool(self.data_dir) and not self.use_rec
@@ -297,3 +312,7 @@ class ClassifierConfig(LoopConfig):
                 f"--hard-weight must be in [0, 1), got {self.hard_weight}; 1 ignores the "
                 f"teacher: leave --teacher out"
             )
+
+
+def _index(path: str, default: str) -> str:
+    return "" if path == default and not Path(path).exists() else path

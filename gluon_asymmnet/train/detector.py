@@ -10,7 +10,7 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import DetectorCard
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.boxes.loader import DetectionBatch, DetectionInput
-from gluon_asymmnet.data.boxes.sources import open_boxes
+from gluon_asymmnet.data.boxes.sources import contents_of, open_boxes
 from gluon_asymmnet.data.boxes.transforms import BoxAugmentation
 from gluon_asymmnet.data.boxes.voc import VOC_CLASSES
 from gluon_asymmnet.data.transforms import Normalization
@@ -58,6 +58,9 @@ class DetectorTask(Task):
         self.folder = Path(folder)
         source, self._validation = _sources(config)
         self.class_names = list(source.class_names)
+        self.data = {"training set": contents_of(source)}
+        if self._validation is not None:
+            self.data["validation set"] = contents_of(self._validation)
         steps_per_epoch = len(source) // config.batch_size
         if not steps_per_epoch or config.batch_size % len(devices):
             raise InputError(

@@ -11,6 +11,7 @@ from typing import Callable, NamedTuple, Optional
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.data.class_names import match_classes
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.predict import Predictor
@@ -51,12 +52,14 @@ class Distillation:
         temperature: divides the logits of both; its square scales the loss back.
         hard_weight: weight of the labels in the loss, at least 0 and below 1.
         student: the normalisation of the student's images.
+        remark: how the classes of both were matched, for the log.
     """
 
     def __init__(
-        self, teacher: Teacher, temperature: float, hard_weight: float, student: Normalization
-    ):
-        self.teacher, self.student = teacher, student
+        self, teacher: Teacher, temperature: float, hard_weight: float, student: Normalization,
+        remark: str = "",
+    ):  # fmt: skip
+        self.teacher, self.student, self.remark = teacher, student, remark
         self.temperature, self.hard_weight = temperature, hard_weight
         self._entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
 
@@ -88,17 +91,32 @@ def make_distillation(config, classes: int, class_names, devices) -> Optional[Di
         teacher = gluoncv_teacher(
             config.teacher, config.teacher_params, classes, config.input_size, devices
         )
-    if teacher.classes != classes:
+    columns, remark = list(range(teacher.classes)), "classes matched by name"
+    if teacher.class_names and class_names:
+        columns = match_classes(
+            class_names, teacher.class_names, "the training set", f"--teacher {config.teacher}"
+        )
+    elif teacher.classes == classes:
+        remark = "classes matched by number: one side has no class names"
+    else:
         raise InputError(
             f"--teacher {config.teacher} has {teacher.classes} classes, the training set {classes}"
         )
-    for number, (theirs, ours) in enumerate(zip(teacher.class_names or (), class_names or ())):
-        if theirs != ours:
-            raise InputError(
-                f"--teacher {config.teacher} calls class {number} {theirs!r}, the training set "
-                f"{ours!r}: the classes must be the same in the same order"
-            )
-    return Distillation(teacher, config.temperature, config.hard_weight, student)
+    if columns != list(range(teacher.classes)):
+        teacher = teacher._replace(predict=_columns_of(teacher.predict, columns))
+    return Distillation(
+        teacher, config.temperature, config.hard_weight, student, f"--teacher: {remark}"
+    )
+
+
+def _columns_of(predict: Callable, columns: Sequence[int]) -> Callable:
+    """Return ``predict`` with the logits of some classes, in the order of ``columns``."""
+
+    def chosen(images):
+        logits = predict(images)
+        return mx.nd.take(logits, mx.nd.array(columns, ctx=logits.context), axis=1)
+
+    return chosen
 
 
 def open_teacher(path, devices, threads: int = 0) -> Teacher:

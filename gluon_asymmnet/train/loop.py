@@ -28,6 +28,7 @@ from gluon_asymmnet.train.run_directory import RunDirectory, logging_to, open_ru
 from gluon_asymmnet.train.task import Task
 from gluon_asymmnet.utils.atomic import new_file
 from gluon_asymmnet.utils.doctor import environment
+from gluon_asymmnet.weights.load import newest_weights
 from gluon_asymmnet.weights.params_file import write_params
 
 _MAX_PENDING = 2  # steps whose sums are not read yet: keep MXNet's queue filled, but bounded
@@ -87,7 +88,7 @@ class _Sums:
 
 def run_in(path, task: Task) -> Result:
     """Open or continue the run directory ``path``, and train."""
-    directory = open_run(path, task.config, environment(), task.workers)
+    directory = open_run(path, task.config, environment(), task.workers, task.fingerprints)
     try:
         if task.workers.rank == 0:
             task.card.save(directory.path / CARD_FILE)
@@ -106,6 +107,9 @@ def run(task: Task, directory: RunDirectory) -> Result:
     log_file = directory.path / task.config.logging_file if task.workers.rank == 0 else None
     with logging_to(log_file) as log, _Signals() as signals:
         log.info(task.describe())
+        log.info(task.data_line)
+        if directory.extended:
+            log.info(directory.extended)
         return _Loop(task, directory, Reporter(task, directory, log), signals).run()
 
 
@@ -125,6 +129,7 @@ class _Loop:
 
     def run(self) -> Result:
         per_epoch = self.task.steps_per_epoch
+        self._event("data", self.task.data_line.removeprefix("data: "))
         validation_pending = self._restore()
         first = self.step // per_epoch - (1 if validation_pending else 0)
         try:
@@ -345,13 +350,9 @@ class _Loop:
         )
 
     def _result(self, finished: bool) -> Result:
-        name = "best.params" if self.best is not None else "last.params"
-        if not finished and self.writes and not (self.directory.path / name).exists():
-            name = str(latest(self.directory.checkpoints).params)
-        return Result(
-            str(self.directory.path), finished, self.step, self.best, self.best_epoch,
-            str(self.directory.path / name),
-        )  # fmt: skip
+        path = self.directory.path
+        weights = str(newest_weights(path)) if self.writes else ""
+        return Result(str(path), finished, self.step, self.best, self.best_epoch, weights)
 
 
 class _Signals:

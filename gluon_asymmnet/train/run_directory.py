@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
+from gluon_asymmnet.data.class_names import quote_names
 from gluon_asymmnet.distributed.workers import Workers
-from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.train.checkpoint_files import (
     Checkpoint,
     Damage,
@@ -22,8 +23,8 @@ from gluon_asymmnet.train.checkpoint_files import (
     set_aside,
 )
 from gluon_asymmnet.utils.atomic import naming, remove_leftovers, write_text
-from gluon_asymmnet.utils.json_objects import read_json_lines
-from gluon_asymmnet.utils.settings import from_json, to_json
+from gluon_asymmnet.utils.json_objects import parse_object, read_json_lines
+from gluon_asymmnet.utils.settings import flag_of, from_json, to_json
 
 # Settings that may differ when a run is resumed, because they do not change its result; the number
 # of threads changes only the last digits.  A run may be moved, too.
@@ -33,7 +34,7 @@ FREE_SETTINGS = frozenset({
     "trust", "max_bad_records", "kvstore", "horovod",
 })  # fmt: skip
 
-CONFIG, METRICS, EVENTS = "config.json", "metrics.jsonl", "events.jsonl"
+CONFIG, METRICS, EVENTS, DATA = "config.json", "metrics.jsonl", "events.jsonl", "data.json"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 # Files that a killed process may have left incomplete, besides checkpoints.
 _TEMPORARY = ("*.params", "*.json", METRICS, "curves.png")
@@ -43,16 +44,20 @@ class RunDirectory:
     """``path`` with ``config.json``, ``environment.json``, ``log.txt``, ``metrics.jsonl``, ...
 
     ``latest`` is the newest good checkpoint, or None.  Newer, damaged ones are renamed, which
-    ``events.jsonl`` records.
+    ``events.jsonl`` records.  ``extended`` says that the run has more epochs than before, or is "".
+
+    Args:
+        data: identity of each data set, see ``Task.fingerprints``; None: not checked.
 
     Raises:
-        InputError: if the directory holds another run, or a run and ``config.resume`` is "never",
-            or another process works in it.
+        InputError: if the directory holds another run, or one on other data, or a run and
+            ``config.resume`` is "never", or another process works in it.
         RunError: if there are checkpoints, and each is damaged.
     """
 
-    def __init__(self, path, config, environment: dict):
-        self.path, self.config = Path(path), config
+    def __init__(self, path, config, environment: dict, data: Optional[dict] = None):
+        self.path, self.config, self._data = Path(path), config, data
+        self.extended = ""
         self.checkpoints = self.path / CHECKPOINTS
         self.metrics_path = self.path / METRICS
         self._refuse_other_folder()
@@ -69,6 +74,7 @@ class RunDirectory:
         self.latest: Optional[Checkpoint] = None
         search = find_good(self.checkpoints)
         self._check_same_run(search.good)
+        self._check_same_data(search.good)
         if search.good is None:
             self._refuse_to_start_anew(search.damaged)
         self.latest, self.damaged = search.good, search.damaged
@@ -81,6 +87,10 @@ class RunDirectory:
             step, aside = damage.checkpoint.step, set_aside(damage.checkpoint)
             self.add_event("fallback", step, f"set aside as {aside.name}: {damage.reason}")
         write_text(self.path / CONFIG, to_json(self.config))
+        if self._data is not None:
+            write_text(self.path / DATA, _data_text(self._data))
+        if self.extended:
+            self.add_event("extended", self.latest.step if self.latest else 0, self.extended)
         write_text(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
         self.checkpoints.mkdir(exist_ok=True)
         self._restore_metrics()
@@ -105,10 +115,42 @@ class RunDirectory:
             for name in vars(before)
             if name not in FREE_SETTINGS and getattr(before, name) != getattr(self.config, name)
         ]
-        if changed:
+        epochs, now = before.num_epochs, self.config.num_epochs
+        if [name.split()[0] for name in changed] == ["num_epochs"]:
+            reason = _why_not_extended(before, self.config)
+            if reason:
+                raise InputError(
+                    f"{self.path} holds a run of {epochs} epochs, which cannot become {now}: "
+                    f"{reason}; give {flag_of(before, 'num_epochs')} {epochs} to go on, or another "
+                    f"--tag-name with {flag_of(before, 'resume_params')} to start from its weights"
+                )
+            self.extended = (
+                f"{epochs} epochs become {now}: the step schedule has the same rates in those done"
+            )
+        elif changed:
             raise InputError(
                 f"{self.path} holds a run with other settings ({'; '.join(changed)}): repeat its "
                 f"command to go on, or choose another --tag-name"
+            )
+
+    def _check_same_data(self, newest: Optional[Checkpoint]) -> None:
+        """Raise InputError if the data are not those of the run in the directory.
+
+        A run of a version that did not write ``data.json`` takes those of now.
+        """
+        before = None
+        for folder in (self.path, newest.path) if newest else (self.path,):
+            with contextlib.suppress(FormatError):
+                if before is None and (folder / DATA).is_file():
+                    before = parse_object((folder / DATA).read_bytes(), folder / DATA, "data")
+        if before is None or self._data is None:
+            return
+        changes = data_changes(before, self._data)
+        if changes:
+            raise InputError(
+                f"{self.path} holds a run on other data ({'; '.join(changes)}): put the data back "
+                f"to go on, or choose another --tag-name; {flag_of(self.config, 'resume_params')} "
+                f"starts from its weights"
             )
 
     def _settings_before(self, newest: Optional[Checkpoint]):
@@ -167,7 +209,8 @@ class RunDirectory:
 
     def texts(self) -> dict[str, str]:
         """Return the text files of which a checkpoint keeps a copy, by name."""
-        return {CONFIG: to_json(self.config), METRICS: _lines(self._rows)}
+        data = {} if self._data is None else {DATA: _data_text(self._data)}
+        return {CONFIG: to_json(self.config), METRICS: _lines(self._rows), **data}
 
     def _restore_metrics(self) -> None:
         """Replace ``metrics.jsonl`` by the copy in ``latest``, with the row of its validation.
@@ -188,7 +231,7 @@ class FollowedRun:
     Raises: RunError if the checkpoint that worker 0 resumes from is missing.
     """
 
-    damaged = ()
+    damaged, extended = (), ""
 
     def __init__(self, path, step: int):
         self.path = Path(path)
@@ -208,11 +251,63 @@ class FollowedRun:
         """Do nothing."""
 
 
-def open_run(path, config, environment: dict, workers: Workers):
+def open_run(path, config, environment: dict, workers: Workers, data: Optional[dict] = None):
     """Open the run's directory: worker 0 writes it, the others only read."""
-    own = RunDirectory(path, config, environment) if workers.rank == 0 else None
+    own = RunDirectory(path, config, environment, data) if workers.rank == 0 else None
     step = int(workers.broadcast("checkpoint", own.latest.step if own and own.latest else 0))
     return own or FollowedRun(path, step)
+
+
+def data_changes(before: dict, now: dict) -> list[str]:
+    """Return the differences between the data of two runs; see ``Task.fingerprints``."""
+    changes = []
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            if old != new:
+                changes.append(f"{name}: {'none before' if new else 'none now'}")
+            continue
+        found = []
+        if old.get("images") != new["images"]:
+            found.append(f"{old.get('images')} images are {new['images']}")
+        if old.get("classes") != new["classes"]:
+            found.append(_class_changes(old.get("classes"), new["classes"]))
+        if not found and old.get("labels") != new["labels"]:
+            found.append("images have other names or labels")
+        if not found and old.get("files") != new["files"]:
+            found.append("images have other names, keys or sizes")
+        if found:
+            changes.append(f"{name}: {', '.join(found)}")
+    return changes
+
+
+def _class_changes(old, new) -> str:
+    if not isinstance(old, list) or not isinstance(new, list):
+        texts = [f"{len(x)} classes with names" if isinstance(x, list) else f"{x} classes"
+                 for x in (old, new)]  # fmt: skip
+        return f"{texts[0]} are {texts[1]}"
+    gone, added = [x for x in old if x not in new], [x for x in new if x not in old]
+    if not gone and not added:
+        return "the classes have another order"
+    return f"classes {quote_names(gone) or 'none'} are now {quote_names(added) or 'none'}"
+
+
+def _data_text(data: dict) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def _why_not_extended(before, now) -> str:
+    """Return why a run cannot go on with another number of epochs, or "" if it can."""
+    if now.num_epochs < before.num_epochs:
+        return "it may only have more"
+    if before.lr_mode != "step":
+        return (
+            f"the {before.lr_mode} schedule spreads the learning rate over all epochs, so those "
+            f"done would have had other rates"
+        )
+    if getattr(before, "mixup_off_epoch", 0):
+        return "the last epochs were without mixup"
+    return ""
 
 
 def lock(path: Path):

@@ -6,6 +6,7 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.data.sources import Contents
 from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
@@ -30,9 +31,11 @@ class Task:
         first_step: updates that were done before this run, by the weights it starts from.
         schedule: learning rate as a function of the update, counted from 1.
         ema: moving average of the weights, or None.
+        data: the contents of the training set and of the validation set, by these names.
     """
 
     metric: str
+    data: dict[str, Contents]
 
     def __init__(self, config, devices, workers: Workers = ALONE):
         self.config, self.devices, self.workers = config, devices, workers
@@ -68,6 +71,16 @@ class Task:
     def _make_eval_net(self):
         """Return a second network of the same architecture, for validation."""
         raise NotImplementedError
+
+    @property
+    def data_line(self) -> str:
+        """One line about the data: numbers, and what is missing, ignored or empty."""
+        return "data: " + " | ".join(found.line(name) for name, found in self.data.items())
+
+    @property
+    def fingerprints(self) -> dict[str, dict]:
+        """The identity of each data set, as JSON values."""
+        return {name: found.fingerprint for name, found in self.data.items()}
 
     def describe(self) -> str:
         """Return the first line of the log."""

@@ -9,6 +9,7 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import LARGE, plan_net
 from gluon_asymmnet.data.constants import IMAGENET_CLASSES
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.utils.json_objects import read_json_lines
 from gluon_asymmnet.weights.layouts import differences, entries, exported_names
 from gluon_asymmnet.weights.params_file import read_params, strip_prefixes
 from gluon_asymmnet.weights.published import fetch
@@ -116,13 +117,30 @@ def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> No
 
 
 def newest_weights(folder: Path) -> Path:
-    """Return the best weights of a run, else the last, else those of the newest checkpoint."""
-    candidates = [folder / "best.params", folder / "last.params"]
+    """Return the best, else the last, else the newest checkpoint's parameters of a run.
+
+    The best are those of the average where its best validation was better.
+    """
+    best = ["best-ema.params"] if _average_is_better(folder) else []
+    candidates = [folder / name for name in (*best, "best.params", "last.params")]
     candidates += sorted(folder.glob("checkpoints/step-*/net.params"), reverse=True)
     for path in candidates:
         if path.is_file():
             return path
     raise InputError(f"{folder}: the run has no weights yet; let it finish an epoch")
+
+
+def _average_is_better(run: Path) -> bool:
+    """Compare the best first metric of weights and average, top-1 or mAP, in a run's metrics."""
+    best: dict[str, float] = {}
+    for row in read_json_lines(run / "metrics.jsonl"):
+        names = [name for name in row if name.startswith("val_")]
+        average = next((name for name in names if name.startswith("val_ema_")), None)
+        for name in (*names[:1], *filter(None, [average])):
+            if isinstance(row[name], (int, float)):
+                best[name] = max(row[name], best.get(name, row[name]))
+    scores = {name.startswith("val_ema_"): score for name, score in best.items()}
+    return len(scores) == 2 and scores[True] > scores[False]
 
 
 def load_exact(net, path: Union[str, Path], *, ctx=None) -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gluon_asymmnet.data.boxes.voc import DetectionExample
-from gluon_asymmnet.data.class_names import read_class_names
+from gluon_asymmnet.data.class_names import match_classes, read_class_names
 from gluon_asymmnet.data.image_headers import image_info
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
@@ -45,7 +45,7 @@ class _DetectionSource(ABC):
 
     Args:
         classes:    class names in label order; default: those of ``train.classes.txt`` beside
-            ``train.rec`` or ``train.lst``.
+            ``train.rec`` or ``train.lst``.  With both, classes are matched by name.
         normalised: the stored corners are fractions; False: pixels from 0.
 
     Raises:
@@ -57,7 +57,8 @@ class _DetectionSource(ABC):
     path: Path
 
     def _load(self, labels, classes: Sequence[str] | None, normalised: bool) -> None:
-        names = classes if classes is not None else read_class_names(self.path)
+        own = read_class_names(self.path)
+        names = classes if classes is not None else own
         if not names:
             raise InputError(
                 f"{self.path}: there are no class names; name the classes, or write them to "
@@ -65,12 +66,15 @@ class _DetectionSource(ABC):
             )
         self.class_names = list(names)
         self._normalised = normalised
+        own = own or list(names)
+        new_labels = np.array(match_classes(own, names, str(self.path), "the classes in use"))
         self._labels = []
         for i, label in enumerate(labels):
             try:
-                self._labels.append(_parse_label(label, len(names)))
+                found = _parse_label(label, len(own))
             except FormatError as error:
                 raise FormatError(f"{self.name(i)}: {error}") from None
+            self._labels.append(found._replace(labels=new_labels[found.labels]))
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -82,6 +86,10 @@ class _DetectionSource(ABC):
     def annotation(self, i: int) -> DetectionExample:
         """Return image ``i`` without its pixels; only the image's header is read."""
         return self._example(i, with_pixels=False)
+
+    def objects(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
+        """Return id, boxes and labels of image ``i`` as they are stored."""
+        return self._id(i), self._labels[i].boxes, self._labels[i].labels
 
     def _example(self, i: int, with_pixels: bool) -> DetectionExample:
         image = self._image(i)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from gluon_asymmnet.data.boxes.records import DetectionList, DetectionRecords
 from gluon_asymmnet.data.boxes.voc import VOCSource
+from gluon_asymmnet.data.class_names import quote_names
+from gluon_asymmnet.data.sources import Contents
 from gluon_asymmnet.errors import InputError
 
 
@@ -31,6 +36,28 @@ def open_boxes(root, splits: str, classes: Sequence[str] | None, *, skip_bad: bo
     if splits.endswith(".rec"):
         return DetectionRecords(root / splits, classes=classes)
     return DetectionList(root / splits, root, classes)
+
+
+def contents_of(source) -> Contents:
+    """Return number, remarks and identity of a source's images with boxes."""
+    check, counts = 0, np.zeros(len(source.class_names), np.int64)
+    for i in range(len(source)):
+        name, boxes, labels = source.objects(i)
+        for content in (name.encode("utf-8", "replace"), boxes.tobytes(), labels.tobytes()):
+            check = zlib.crc32(content, check)
+        counts += np.bincount(labels, minlength=len(counts))
+    remarks = [f"{counts.sum()} objects"]
+    issues = getattr(source, "issues", {})  # of VOC folders
+    remarks += [f"{count} objects: {kind}" for kind, count in sorted(issues.items())]
+    if getattr(source, "unknown_classes", None):
+        remarks.append(f"objects of other classes left out: {quote_names(source.unknown_classes)}")
+    missing = [name for name, count in zip(source.class_names, counts) if not count]
+    if missing:
+        remarks.append(f"no object of {len(missing)} classes: {quote_names(missing)}")
+    fingerprint = {
+        "images": len(source), "classes": list(source.class_names), "labels": check, "files": 0,
+    }  # fmt: skip
+    return Contents(len(source), len(counts), remarks, fingerprint)
 
 
 def is_record_file(splits: str) -> bool:

@@ -148,6 +148,10 @@ class VOCSource:
         arrays = (parsed.boxes.copy(), parsed.labels.copy(), parsed.difficult.copy())
         return DetectionExample(self._images[i].id, None, *arrays, parsed.size)
 
+    def objects(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
+        """Return id, boxes and labels of image ``i`` as they are stored."""
+        return self._images[i].id, self._annotations[i].boxes, self._annotations[i].labels
+
     def name(self, i: int) -> str:
         """Return the path of annotation ``i``, for a message."""
         return str(self._images[i].xml)

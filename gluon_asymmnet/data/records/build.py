@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gluon_asymmnet.data.class_names import name_lines
+from gluon_asymmnet.data.class_names import name_lines, quote_names
 from gluon_asymmnet.data.folders import list_class_folders
 from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import MAX_PAYLOAD, PathLike
@@ -39,7 +39,7 @@ class BuildReport(NamedTuple):
     records: int
     classes: list[str]
     skipped: list[Skipped]
-    ignored: int  # number of files without an image extension
+    remarks: list[str]  # ignored files and missing classes, with counts
 
 
 def build(
@@ -56,12 +56,12 @@ def build(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Pack a tree of ``<class>/<image>.jpg`` or the like into ``<prefix>.rec`` and its companions.
+    """Pack a tree of ``<class>/<image>`` into ``<prefix>.rec`` and its companions.
 
-    Labels number the class folders in alphabetical order.  Every image is decoded once and
-    turned as its EXIF rotation says; an image that already has the wanted encoding and size, and no
-    rotation, is stored byte for byte.  The written bytes do not
-    depend on ``threads``.  All four files appear, or none.
+    Labels number the class folders in alphabetical order.  Images have any suffix of
+    ``image_files.IMAGE_SUFFIXES``.  Each is decoded once and turned as its EXIF rotation says; one
+    that already has the wanted encoding and size, and no rotation, is stored byte for byte.  The
+    written bytes do not depend on ``threads``.  All four files appear, or none.
 
     Args:
         resize:  new length of the shorter side, pixels; 0 keeps each image.
@@ -81,7 +81,7 @@ def build(
     """
     _check_build(resize, quality, encoding)
     root, threads, progress = Path(folder), threads_or_default(threads), progress or silent
-    names, images, ignored = list_class_folders(root, classes)
+    names, images, remarks = list_class_folders(root, classes)
     if shuffle_seed is not None:
         # RandomState, not Generator: NumPy guarantees that its numbers never change.
         order = np.random.RandomState(shuffle_seed).permutation(len(images))
@@ -95,7 +95,7 @@ def build(
         except OSError as error:  # a broken link, no permission
             return FormatError(error.strerror or str(error))
 
-    skipped = []
+    skipped, packed = [], set()
     with RecordWriter(f"{prefix}.rec", f"{prefix}.idx", overwrite=overwrite) as writer:
         listing = writer.add_file(f"{prefix}.lst")
         writer.add_file(f"{prefix}.classes.txt").write(name_lines(names))
@@ -103,6 +103,7 @@ def build(
             if isinstance(image, bytes):
                 listing.write(os.fsencode(f"{len(writer)}\t{label:f}\t{path}\n"))
                 writer.write(len(writer), label, image)
+                packed.add(label)
             elif skip_bad:
                 skipped.append(Skipped(path, str(image)))
             else:
@@ -110,7 +111,10 @@ def build(
             progress(len(writer) + len(skipped), len(images))
         if len(writer) == 0:
             raise InputError(f"{root}: none of the {len(images)} images is readable")
-    return BuildReport(len(writer), names, skipped, ignored)
+    lost = [names[label] for label in sorted({label for label, _ in images} - packed)]
+    if lost:
+        remarks.append(f"no readable image of {len(lost)} classes: {quote_names(lost)}")
+    return BuildReport(len(writer), names, skipped, remarks)
 
 
 def _check_build(resize: int, quality: int, encoding: str) -> None:

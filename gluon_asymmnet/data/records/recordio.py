@@ -414,10 +414,12 @@ def require_file(path: Path, what: str) -> None:
 
 def index_of(rec: Path, idx: PathLike | None) -> Path | None:
     """Return ``idx``, or the index beside ``rec``, or None.  Raises like ``require_file``."""
+    beside = rec.with_suffix(".idx")
     if idx is not None:
+        if not Path(idx).exists() and beside.is_file():
+            raise FileNotFoundError(f"{idx}: no such index file; there is {beside}")
         require_file(Path(idx), "index file")
         return Path(idx)
-    beside = rec.with_suffix(".idx")
     return beside if beside.is_file() and beside != rec else None
 
 
