@@ -217,7 +217,7 @@ def test_the_page_shows_what_is_proposed_today(tmp_path, capsys):
         (["cifar_vgg11", "--input-size", "31"], "input_size 31 is too small for 5 halvings"),
         (["cifar_vgg11", "--input-size", "0"], "--input-size must be at least 1, got 0"),
         (["cifar_vgg11", "--classes", "0"], "--classes must be at least 1, got 0"),
-        (["cifar_vgg11", "--budget-params", "1k"], "the least that can be reached"),
+        (["cifar_vgg11", "--budget-params", "1k"], "cannot be reached: the minimum is"),
     ],
 )
 def test_command_says_what_is_wrong(arguments, message, tmp_path, capsys):
