@@ -327,7 +327,7 @@ def test_gives_up_and_says_how_to_continue(get, server, root):
     assert command[:3] == ["asymmnet", "fetch", "published"]
     assert "--url" in command and str(root) in command
     server.script, server.ranges[:] = [serve], []
-    assert run_command(*command[1:]) == 0
+    assert run_command(*command[2:]) == 0
     assert server.ranges == ["bytes=100000-"]
 
 

@@ -422,8 +422,9 @@ def read_manifest(folder, data):
 
 
 def read_state(folder, data):
-    (folder / "state.json").write_bytes(data)
-    assert isinstance(Checkpoint(folder, 7).read_state(), dict)
+    found = write_checkpoint(folder)
+    (found.path / "state.json").write_bytes(data)
+    assert isinstance(found.read_state(), dict)
 
 
 def state_seeds():
