@@ -159,7 +159,9 @@ def _weights(folder):
 
 def _one_line(status, text, script, *arguments):
     done = run_python(ROOT / script, *arguments)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("engine: ")]
+    lines = [
+        line for line in done.stderr.splitlines() if not line.startswith(("engine: ", "data: "))
+    ]
     assert (done.returncode, len(lines)) == (status, 1), done.stderr
     assert text in lines[0]
     assert "Traceback" not in done.stderr

@@ -65,9 +65,9 @@ def test_matching_by_hand():
     assert match_classes(["b", "a"], ["a", "b", "c"], "S", "M") == [1, 0]
     assert match_classes(["cafe\u0301"], ["x", "caf\u00e9"], "S", "M") == [1]  # as macOS writes it
     assert match_classes(["crane", "crane"], ["crane", "crane"], "S", "M") == [0, 1]
-    with pytest.raises(InputError, match="only S has 'feline'; only M has 'cat'; rename it"):
+    with pytest.raises(InputError, match="only in S: 'feline'; only in M: 'cat'; rename it"):
         match_classes(["feline", "dog"], ["cat", "dog"], "S", "M", "rename it")
-    with pytest.raises(InputError, match="only S has none; only M has 'b'"):
+    with pytest.raises(InputError, match="only in S: none; only in M: 'b'"):
         match_classes(["a"], ["a", "b"], "S", "M", same=True)
     with pytest.raises(InputError, match="M has several classes named 'crane'"):
         match_classes(["crane"], ["crane", "crane"], "S", "M")
@@ -92,7 +92,7 @@ def test_records_with_another_order_are_matched(tmp_path, names):
 
 def test_what_cannot_be_matched_is_refused(tmp_path):
     tree = FolderTree(write_tree(tmp_path / "val", {"blue": 1, "rouge": 1}))
-    with pytest.raises(InputError, match=r"only .*val has 'rouge'; only the model has 'red'"):
+    with pytest.raises(InputError, match=r"only in .*val: 'rouge'; only in the model: 'red'"):
         match_source(tree, ["blue", "red"], 2, "the model")
     with pytest.raises(InputError, match=r"has 2 classes \('blue', 'rouge'\), the model has 1000"):
         match_source(tree, None, 1000, "the model")
@@ -118,7 +118,7 @@ def test_detection_records_are_matched_by_name(tmp_path):
     rec.with_suffix(".classes.txt").write_text("dog\ncat\n")
     source = DetectionRecords(rec, classes=["ant", "cat", "dog"])
     assert [source.annotation(i).labels.tolist() for i in range(2)] == [[2], [1]]
-    with pytest.raises(InputError, match=r"only .*a\.rec has 'dog'"):
+    with pytest.raises(InputError, match=r"only in .*a\.rec: 'dog'"):
         DetectionRecords(rec, classes=["cat", "hound"])
 
 
@@ -323,9 +323,9 @@ def test_a_validation_folder_without_a_class_is_scored_by_name(tmp_path):
     ("data", "message"),
     [
         ({"train": {"blue": 4, "red": 4, "rouge": 4}, "val": {"blue": 2}},
-         "has 'rouge'; only .*last.params has 'green'; --reset-output starts"),
+         "train: 'rouge'; only in .*last.params: 'green'; --reset-output starts"),
         ({"train": {"blue": 6, "red": 6}, "val": {"blue": 2}},
-         "has none; only .*last.params has 'green'; --reset-output starts"),
+         "train: none; only in .*last.params: 'green'; --reset-output starts"),
     ],
 )  # fmt: skip
 def test_weights_of_other_classes_name_the_way_out(finished, tmp_path, data, message):
@@ -375,7 +375,7 @@ def test_eval_matches_by_name(finished, tmp_path, capsys):
     assert {row.split(",")[label] for row in rows[1:]} == {"2"}
     (tmp_path / "val/red").rename(tmp_path / "val/rouge")
     assert main(["eval", "imagenet", str(weights), "--data-dir", str(tmp_path / "val")]) == 2
-    assert "only the model has 'blue', 'green', 'red'" in capsys.readouterr().err
+    assert "only in the model: 'blue', 'green', 'red'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("average", "name"), [(0.9, "best-ema.params"), (0.7, "best.params")])

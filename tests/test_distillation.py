@@ -190,7 +190,9 @@ def test_classes_must_be_the_same(digits, teacher_run, tmp_path):
     assert np.array_equal(found.asnumpy(), theirs.asnumpy()[:, ::-1])  # by name, not by place
     assert "--teacher: classes matched by name" in matched.data_line
     dataclasses.replace(card, class_names=[*DIGITS[:9], "nine"]).save(tmp_path / "card.json")
-    with pytest.raises(InputError, match=r"only the training set has '9'; only --teacher .*'nine'"):
+    with pytest.raises(
+        InputError, match=r"only in the training set: '9'; only in --teacher .*'nine'"
+    ):
         task_of(digits, tmp_path)
     net = get_model("asymmnet_small", width=0.35, classes=4)
     net.initialize()

@@ -416,6 +416,22 @@ def test_a_run_does_not_go_on_with_other_boxes(boxes, tmp_path):
         RunDirectory(folder, settings, {}, again.fingerprints)
 
 
+def test_weights_decide_the_order_of_the_classes(boxes, tmp_path):
+    settings = config(boxes)
+    task = DetectorTask(settings, [mx.cpu()], tmp_path)
+    weights = tmp_path / "last.params"
+    task.net.save_parameters(str(weights))
+    names = task.class_names
+    dataclasses.replace(task.card, class_names=tuple(names[::-1])).save(tmp_path / "card.json")
+    again = DetectorTask(config(boxes, resume_params=str(weights)), [mx.cpu()], tmp_path)
+    assert again.class_names == names[::-1]
+    before, after = task._input.source.annotation(0), again._input.source.annotation(0)
+    assert [names[i] for i in before.labels] == [names[::-1][i] for i in after.labels]
+    dataclasses.replace(task.card, class_names=(*names[:-1], "x")).save(tmp_path / "card.json")
+    with pytest.raises(InputError, match=rf"'{names[-1]}'; only in .*'x'; --pretrained-base"):
+        DetectorTask(config(boxes, resume_params=str(weights)), [mx.cpu()], tmp_path)
+
+
 def kill_and_resume(line, folder, delay):
     """Kill a run when there is something to resume, or a moment later; run it to its end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

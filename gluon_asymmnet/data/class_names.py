@@ -103,8 +103,8 @@ def match_classes(
     others = [name for name in model_names if _key(name) not in ours]
     if unknown or (same and others):
         raise InputError(
-            f"the classes differ: only {source} has {quote_names(unknown) or 'none'}; only {model} "
-            f"has {quote_names(others) or 'none'}{'; ' if way_out else ''}{way_out}"
+            f"the classes differ: only in {source}: {quote_names(unknown) or 'none'}; only in "
+            f"{model}: {quote_names(others) or 'none'}{'; ' if way_out else ''}{way_out}"
         )
     return [labels[_key(name)] for name in names]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gluon_asymmnet.data.class_names import quote_names
+from gluon_asymmnet.data.class_names import match_classes, quote_names
 from gluon_asymmnet.data.image_files import is_hidden, is_image_file, list_folder
 from gluon_asymmnet.data.records.recordio import PathLike
 from gluon_asymmnet.errors import InputError
@@ -51,18 +51,13 @@ def list_class_folders(root: PathLike, classes: Sequence[str] | None = None) -> 
     if not folders:
         raise InputError(f"{root}: no class folders; {_TREE}")
     names = list(classes) if classes is not None else folders
-    unknown = [name for name in folders if name not in names]
-    if unknown:
-        raise InputError(
-            f"{root}: the folders {quote_names(unknown)} are none of the {len(names)} classes "
-            f"given; rename or remove them"
-        )
+    labels = match_classes(folders, names, f"the folders of {root}", "the classes given")
     images, others, empty = [], loose, []
-    for name in folders:
+    for name, label in zip(folders, labels):
         nested, files, inside = _listing(root / name)
         if nested:
             raise InputError(f"{root / name}: holds the folder {nested[0]!r}; {_TREE}")
-        label, pictures = names.index(name), [file for file in files if is_image_file(file)]
+        pictures = [file for file in files if is_image_file(file)]
         images += [(label, f"{name}/{file}") for file in pictures]
         others += [f"{name}/{file}" for file in files if not is_image_file(file)]
         hidden += [f"{name}/{file}" for file in inside]
@@ -73,7 +68,7 @@ def list_class_folders(root: PathLike, classes: Sequence[str] | None = None) -> 
             f"{root}: no picture in the class folders {quote_names(empty)}; add some, or remove "
             f"the folders"
         )
-    missing = [name for name in names if name not in folders]
+    missing = [name for label, name in enumerate(names) if label not in labels]
     remarks = [
         f"{text}: {quote_names(found)}"
         for text, found in (

@@ -4,12 +4,11 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import CARD_FILE, CLASSIFIER, ClassifierCard, read_card
+from gluon_asymmnet.card import CLASSIFIER, ClassifierCard
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.class_names import quote_names
 from gluon_asymmnet.data.constants import (
@@ -34,7 +33,7 @@ from gluon_asymmnet.train.loop import Result, run_in
 from gluon_asymmnet.train.mixing import Mixup, make_mixing
 from gluon_asymmnet.train.optimization import decay_rates, freeze_classifier
 from gluon_asymmnet.train.run_directory import FREE_SETTINGS
-from gluon_asymmnet.train.task import Task, training_devices
+from gluon_asymmnet.train.task import Task, card_beside, training_devices
 from gluon_asymmnet.weights.load import load_published, load_weights
 
 SMOOTHING = 0.1  # fixed in the authors' train.py
@@ -334,7 +333,7 @@ def _checked_training_source(config: ClassifierConfig) -> tuple:
     """
     source, card = _training_source(config), None
     if config.resume_params and not config.reset_output:
-        card = _card_of(config.resume_params)
+        card = card_beside(config.resume_params, CLASSIFIER)
         if card is None:
             source.remarks.append("--resume-params: classes matched by number, no card beside it")
         else:
@@ -355,14 +354,6 @@ def _checked_training_source(config: ClassifierConfig) -> tuple:
             f"{contents.classes}; {_RESET}"
         )
     return source, contents
-
-
-def _card_of(params: str) -> Optional[ClassifierCard]:
-    """Return the card of a run or exported folder that a parameter file is in, or None."""
-    folder = Path(params).parent
-    # a checkpoint's file is in RUN/checkpoints/step-...
-    cards = [path / CARD_FILE for path in (folder, folder.parent.parent)]
-    return next((read_card(path, CLASSIFIER) for path in cards if path.is_file()), None)
 
 
 def _validation_source(config: ClassifierConfig):

@@ -7,12 +7,13 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import DetectorCard
+from gluon_asymmnet.card import DETECTOR, DetectorCard
 from gluon_asymmnet.data.bad_records import SkippedRecords
 from gluon_asymmnet.data.boxes.loader import DetectionBatch, DetectionInput
 from gluon_asymmnet.data.boxes.sources import contents_of, open_boxes
 from gluon_asymmnet.data.boxes.transforms import BoxAugmentation
 from gluon_asymmnet.data.boxes.voc import VOC_CLASSES
+from gluon_asymmnet.data.class_names import match_classes
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.detection import detect, evaluate
@@ -29,7 +30,7 @@ from gluon_asymmnet.train.optimization import (
 )
 from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.train.ssd_targets import TargetGenerator
-from gluon_asymmnet.train.task import Task, training_devices
+from gluon_asymmnet.train.task import Task, card_beside, training_devices
 from gluon_asymmnet.zoo import get_detector
 
 
@@ -231,6 +232,13 @@ def _sources(config: DetectorConfig):
     classes = VOC_CLASSES if config.dataset == "voc" else config.class_names
     open_ = functools.partial(open_boxes, config.dataset_root, skip_bad=config.skip_bad)
     training = open_(config.train_splits, classes)
+    card = card_beside(config.resume_params, DETECTOR) if config.resume_params else None
+    if card and list(card.class_names) != list(training.class_names):
+        match_classes(
+            training.class_names, card.class_names, config.train_splits, config.resume_params,
+            "--pretrained-base starts with a new head, for other classes", same=True,
+        )  # fmt: skip
+        training = open_(config.train_splits, card.class_names)  # in the order of the weights
     validation = open_(config.val_splits, training.class_names) if config.val_splits else None
     for source, flag in ((training, "--train-splits"), (validation, "--val-splits")):
         if source is not None and all(

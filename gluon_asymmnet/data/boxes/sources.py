@@ -46,11 +46,7 @@ def contents_of(source) -> Contents:
         for content in (name.encode("utf-8", "replace"), boxes.tobytes(), labels.tobytes()):
             check = zlib.crc32(content, check)
         counts += np.bincount(labels, minlength=len(counts))
-    remarks = [f"{counts.sum()} objects"]
-    issues = getattr(source, "issues", {})  # of VOC folders
-    remarks += [f"{count} objects: {kind}" for kind, count in sorted(issues.items())]
-    if getattr(source, "unknown_classes", None):
-        remarks.append(f"objects of other classes left out: {quote_names(source.unknown_classes)}")
+    remarks = [f"{counts.sum()} objects", *getattr(source, "remarks", [])]
     missing = [name for name, count in zip(source.class_names, counts) if not count]
     if missing:
         remarks.append(f"no object of {len(missing)} classes: {quote_names(missing)}")
