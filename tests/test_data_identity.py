@@ -287,6 +287,7 @@ def test_changes_by_hand():
     assert data_changes({"t": one}, {}) == ["t: none now"]
 
 
+@pytest.mark.thorough
 def test_more_epochs_go_on_as_if_there_had_been_so_many(root, tmp_path):
     assert train(config(root, num_epochs=2)).steps == 6
     write_data(tmp_path / "whole")

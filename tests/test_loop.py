@@ -25,7 +25,7 @@ def short(digits, tmp_path, **changes):
 def finish(task, settings, tmp_path):
     directory = RunDirectory(run_dir(tmp_path), settings, {})
     try:
-        return run(task, settings, directory, task.describe)
+        return run(task, directory)
     finally:
         directory.close()
 
