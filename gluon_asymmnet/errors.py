@@ -18,3 +18,9 @@ class FormatError(InputError):
 
 class RunError(RuntimeError):
     """The input was fine and the work failed, e.g. a loss that is not finite.  Exit status 1."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return one line that says why a file cannot be used, without the file's name."""
+    text = str(getattr(error, "strerror", None) or error)
+    return text[:1].lower() + text[1:] if isinstance(error, OSError) else text

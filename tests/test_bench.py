@@ -10,7 +10,7 @@ from benchmarks.candidates import CANDIDATES, Case
 from benchmarks.compare import compare
 from benchmarks.report import table
 from benchmarks.suite import Plan
-from gluon_asymmnet.data.images import image_info
+from gluon_asymmnet.data.image_headers import image_info
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import RunError
 from tests.conftest import ROOT, run_python

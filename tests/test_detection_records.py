@@ -8,8 +8,10 @@ import pytest
 from gluon_asymmnet.cli.voc import build_parser
 from gluon_asymmnet.data.boxes.coco import coco_to_voc
 from gluon_asymmnet.data.boxes.records import DetectionList, DetectionRecords
-from gluon_asymmnet.data.boxes.voc import VOCSource, check
-from gluon_asymmnet.data.images import encode, image_info
+from gluon_asymmnet.data.boxes.voc import VOCSource
+from gluon_asymmnet.data.boxes.voc_check import check
+from gluon_asymmnet.data.image_headers import image_info
+from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 from tests.floats import assert_close
@@ -201,7 +203,7 @@ def convert(photos, content, **options):
 def test_coco_becomes_voc(photos):
     seen = []
     done = convert(photos, coco(), split="val", progress=lambda *counts: seen.append(counts))
-    assert done == (2, 2, ["car", "tooth & brush"], [])
+    assert done == (2, 2, ["car", "tooth & brush"], [], [])
     assert seen == [(1, 2), (2, 2)]
     root = photos.parent / "data"
     source = VOCSource(root, [("mine", "val")])
@@ -283,7 +285,7 @@ def test_damaged_picture_stops_the_conversion(photos):
 def test_bad_boxes_are_skipped_on_request(photos, capsys):
     content = coco()
     content["annotations"][0]["bbox"] = [1, 2, 1, 9]
-    done = convert(photos, content, bad_boxes="skip")
+    done = convert(photos, content, skip_bad=True)
     assert done.objects == 1
     assert done.skipped == [
         "annotation 0 (id 1): the box [1, 2, 1, 9] is empty, one pixel wide or high, or outside "
@@ -301,8 +303,6 @@ def test_bad_boxes_are_skipped_on_request(photos, capsys):
 
 
 def test_wrong_arguments(photos):
-    with pytest.raises(InputError, match="bad_boxes must be 'error' or 'skip', got 'drop'"):
-        convert(photos, coco(), bad_boxes="drop")
     with pytest.raises(InputError, match="split must be a bare name"):
         convert(photos, coco(), split="../val")
     with pytest.raises(FileNotFoundError, match="no such COCO file"):

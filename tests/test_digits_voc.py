@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from gluon_asymmnet.cli.voc import build_parser
 from gluon_asymmnet.data.boxes.digits import CLASSES, _ink, write_digits_voc
 from gluon_asymmnet.data.boxes.geometry import box_iou
-from gluon_asymmnet.data.boxes.voc import VOCSource, check
+from gluon_asymmnet.data.boxes.voc import VOCSource
+from gluon_asymmnet.data.boxes.voc_check import check
 from gluon_asymmnet.errors import InputError
 
 TRAIN, TEST = 120, 40

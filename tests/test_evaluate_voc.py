@@ -282,7 +282,6 @@ def test_gluoncvs_records_give_the_figure_of_the_folder(boxes, fitted, tmp_path)
         (["--predictions", "p", "--val-splits", "2007_test,2012_test"], "takes one split"),
         (["--val-splits", "test"], "'test' is no split"),
         (["--val-splits", "2012_test"], "VOC2012.*test.txt: no such list of images"),
-        (["--val-splits", "a.rec", "--skip-bad"], "--skip-bad is for VOC folders"),
         (["--val-splits", "a.rec"], "a.rec"),
         (["--dataset-root", "/nowhere"], "/nowhere"),
     ],
@@ -327,7 +326,7 @@ def test_pictures_of_other_classes(boxes, fitted, tmp_path, capsys):
     run(*arguments, "--skip-bad", "--per-class")
     text = capsys.readouterr().out
     nines = sum((VOCSource(boxes).annotation(i).labels == 9).sum() for i in range(12))
-    assert f"annotations: {nines} unknown" in text
+    assert f"left out {nines} objects of 1 classes that are none of the 9: 'nine' {nines}" in text
     assert text.splitlines()[-1].split()[0::5] == ["nine", "nan"]
 
 

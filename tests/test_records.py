@@ -680,11 +680,11 @@ def test_build_leaves_out_every_kind_of_fault(tree, tmp_path):
     (tree / "bee" / "0.jpg").symlink_to(tmp_path / "gone.jpg")
     (tree / "bee" / "3.gif").write_bytes(b"GIF89a" + bytes(20))
     (tree / "bee" / "4.png").write_bytes(encode(np.zeros((4, 20_000, 3), np.uint8), ".png"))
-    with pytest.raises(FormatError, match=r"bee/0\.jpg: No such file .*; .* add --skip-bad"):
+    with pytest.raises(FormatError, match=r"bee/0\.jpg: no such file .*; .* add --skip-bad"):
         build.build(tree, tmp_path / "t", resize=16)
     report = build.build(tree, tmp_path / "t", resize=16, skip_bad=True)
     assert [(path, reason.split(",")[0].split(":")[0]) for path, reason in report.skipped] == [
-        ("bee/0.jpg", "No such file or directory"),
+        ("bee/0.jpg", "no such file or directory"),
         ("bee/3.gif", "a GIF"),
         ("bee/4.png", "the picture is too narrow"),
     ]

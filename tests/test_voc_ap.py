@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet.data.boxes.geometry import box_iou
-from gluon_asymmnet.data.images import decode, image_info
+from gluon_asymmnet.data.image_headers import image_info
+from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.detection_report import draw_precision_recall, write_json
 from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator, ap_11_point, ap_area

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from gluon_asymmnet.cli.voc import build_parser
-from gluon_asymmnet.data.boxes.voc import Problem, check
+from gluon_asymmnet.data.boxes.findings import Problem
+from gluon_asymmnet.data.boxes.voc_check import check
 from gluon_asymmnet.errors import InputError
 from tests.test_voc import HEIGHT, MALFORMED, WIDTH, make, picture, thing, xml
 
@@ -114,9 +115,11 @@ def test_check_command_with_splits_and_classes(root, tmp_path, capsys):
     assert "object 2 ('person'): unknown class; expected one of dog\n" in capsys.readouterr().out
     make(root, {"1": xml()}, "train", "my_set")
     assert run("check", root, "--splits", "my_set_train,VOC2007_test") == 0
+    with pytest.raises(InputError, match="'2007' is no split: expected YEAR_NAME"):
+        run("check", root, "--splits", "2007")
 
 
-@pytest.mark.parametrize("words", [["--splits", "2007"], ["--threads", "0"], ["--threads", "x"]])
+@pytest.mark.parametrize("words", [["--threads", "0"], ["--threads", "x"]])
 def test_wrong_flags(root, capsys, words):
     with pytest.raises(SystemExit):
         run("check", root, *words)

@@ -62,8 +62,8 @@ def add_task(tasks) -> None:
         ".rec or .lst file of GluonCV's (default 2007_test)",
     )  # fmt: skip
     data.add_argument(
-        "--skip-bad", action="store_true", help="omit objects of other classes and empty boxes; "
-        "without it they are errors",
+        "--skip-bad", action="store_true", help="leave out objects of other classes, empty boxes "
+        "and images that cannot be read; without it they are errors",
     )  # fmt: skip
     data.add_argument("--batch-size", type=int, default=32, help="(default 32)")
     data.add_argument(
@@ -98,17 +98,18 @@ def run(args) -> int:
     classes = model.card.class_names
     coco = COCOEvaluator(classes) if args.coco else None
     source = open_boxes(args.dataset_root, args.val_splits, classes, skip_bad=args.skip_bad)
+    for remark in source.remarks:
+        print(remark)
     found = _detect(model, source, args)
     result = evaluate(found, classes, model.card.input_size, args.iou)
-    issues = getattr(source, "issues", {})
-    if issues:
-        print("annotations: " + ", ".join(f"{count} {kind}" for kind, count in issues.items()))
     print(report.mean_table(result))
     figures = _coco_figures(coco, found) if coco else None
     if args.per_class:
         print(report.class_table(result.original))
     if args.predictions:
-        report.write_predictions(found, classes, _split(args.val_splits), args.predictions)
+        report.write_predictions(
+            found, classes, _split(args.val_splits, args.dataset_root), args.predictions
+        )
     if args.curves:
         report.draw_curves(result.original, args.curves)
     if args.json:
@@ -126,14 +127,14 @@ def _check(args) -> None:
         if folder and os.path.lexists(folder):
             raise InputError(f"--{flag} {folder} exists already; remove it or name a new folder")
     if args.predictions:
-        _split(args.val_splits)
+        _split(args.val_splits, args.dataset_root)
 
 
-def _split(splits: str) -> str:
+def _split(splits: str, root: str) -> str:
     """Return the name of the one split, for the devkit's files."""
     if is_record_file(splits):
         return Path(splits).stem
-    found = parse_splits(splits)
+    found = parse_splits(splits, root)
     if len(found) != 1:
         raise InputError(
             f"--predictions takes one split, as the devkit's files name no folder; got {splits!r}"

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 from gluon_asymmnet.cli.options import add_command, positive_int, progress_bar
-from gluon_asymmnet.data.boxes import voc
+from gluon_asymmnet.data.boxes import voc_check
 from gluon_asymmnet.data.boxes.coco import coco_to_voc
 from gluon_asymmnet.data.boxes.digits import FOLDER, SPLITS, write_digits_voc
+from gluon_asymmnet.data.boxes.findings import UNSURE
+from gluon_asymmnet.data.boxes.sources import parse_splits
 from gluon_asymmnet.data.boxes.voc_download import ARCHIVES, download_voc
 from gluon_asymmnet.data.class_names import load_class_names
 from gluon_asymmnet.errors import InputError
@@ -17,7 +19,8 @@ from gluon_asymmnet.utils.atomic import write_text
 
 _CHECK = """\
 Reads every annotation and decodes every image.  Prints one line per problem, then the problems that
-are repaired when the data is read: boxes clipped to the image, class names in another case.
+are repaired when the data is read: boxes clipped to the image, class names in another case, sizes
+and file names that are missing.  "unsure" are boxes of pictures whose EXIF rotation keeps the size.
 Exit status: 0 if the folder is usable, 1 if there are problems.
 
 examples:
@@ -65,7 +68,7 @@ def _add_check(commands) -> None:
     parser = add_command(commands, "check", _check, "find all errors in a VOC folder", _CHECK)
     parser.add_argument("root", help="the folder of VOC2007")
     parser.add_argument(
-        "--splits", type=_splits, metavar="YEAR_NAME,...",
+        "--splits", metavar="YEAR_NAME,...",
         help="e.g. 2007_test, or mine_test of the folder mine (default: all that exist)",
     )  # fmt: skip
     parser.add_argument(
@@ -95,7 +98,9 @@ def _add_from_coco(commands) -> None:
     parser.add_argument("images", help="folder that each file_name is relative to")
     parser.add_argument("out", help="folder to write; must not exist")
     parser.add_argument("--split", default="trainval", help="name of the list (default: trainval)")
-    parser.add_argument("--skip-bad", action="store_true", help="omit empty boxes and list them")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out what is faulty and list it"
+    )
 
 
 def _add_demo(commands) -> None:
@@ -109,18 +114,6 @@ def _add_demo(commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
 
 
-def _splits(text: str) -> list[tuple]:
-    """``2007_test,mine_train`` -> ``[(2007, "test"), ("mine", "train")]``."""
-    found = []
-    for item in text.split(","):
-        folder, _, name = item.rpartition("_")
-        if not folder or not name:
-            raise argparse.ArgumentTypeError(f"{item!r}: expected YEAR_NAME, e.g. 2007_test")
-        is_year = folder.isascii() and folder.isdigit()
-        found.append((int(folder) if is_year else folder, name))
-    return found
-
-
 def _pair(text: str) -> tuple[int, int]:
     try:
         first, second = map(int, text.split(","))
@@ -131,9 +124,9 @@ def _pair(text: str) -> tuple[int, int]:
 
 def _check(args: argparse.Namespace) -> int:
     with progress_bar("checking", " images") as progress:
-        report = voc.check(
+        report = voc_check.check(
             args.root,
-            args.splits,
+            parse_splits(args.splits, args.root) if args.splits else None,
             load_class_names(args.classes) if args.classes else None,
             decode_images=not args.headers_only,
             threads=args.threads,
@@ -142,7 +135,8 @@ def _check(args: argparse.Namespace) -> int:
     for problem in report.problems:
         print(f"{problem.file}: {problem.message}")
     for problem in report.repaired:
-        print(f"repaired: {problem.file}: {problem.message}")
+        kind = UNSURE if problem.kind == UNSURE else "repaired"
+        print(f"{kind}: {problem.file}: {problem.message}")
     for name, count in report.classes.items():
         print(f"{count:8} {name}")
     print(
@@ -153,7 +147,10 @@ def _check(args: argparse.Namespace) -> int:
     if args.json:
         result = report._asdict()
         for part in ("problems", "repaired"):
-            result[part] = [problem._asdict() for problem in result[part]]
+            result[part] = [
+                {"file": problem.file, "kind": problem.kind, "message": problem.message}
+                for problem in result[part]
+            ]
         text = json.dumps({"root": args.root, **result}, indent=2, ensure_ascii=False)
         write_text(args.json, text + "\n")
     return 1 if report.problems else 0
@@ -180,11 +177,13 @@ def _from_coco(args: argparse.Namespace) -> int:
             args.images,
             args.out,
             split=args.split,
-            bad_boxes="skip" if args.skip_bad else "error",
+            skip_bad=args.skip_bad,
             progress=progress,
         )
-    for reason in done.skipped:
-        print(f"skipped {reason}")
+    for line in done.derived:
+        print(f"derived {line}")
+    for line in done.skipped:
+        print(f"skipped {line}")
     print(f"{args.out}: {done.images} images, {done.objects} objects, {len(done.classes)} classes")
     out = Path(args.out)
     print(f"to check it: asymmnet voc check {out.parent} --splits {out.name}_{args.split}")

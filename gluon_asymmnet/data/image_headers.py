@@ -30,6 +30,7 @@ class ImageInfo(NamedTuple):
         return size if self.orientation < 5 else size[::-1]
 
 
+JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 # A marker is FF and a byte.  FF00 and FF01 are data, FFD0-FFD7 restarts, FFD8 the start, FFFF fill.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)

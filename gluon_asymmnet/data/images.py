@@ -7,7 +7,7 @@ from collections import deque
 import cv2
 import numpy as np
 
-from gluon_asymmnet.data.image_headers import image_info, jpeg_segments, png_chunks
+from gluon_asymmnet.data.image_headers import ImageInfo, image_info, jpeg_segments, png_chunks
 from gluon_asymmnet.errors import FormatError
 
 # Limit of decoded pixels against decompression bombs: a header of 30 bytes can claim 12 GB.
@@ -29,6 +29,23 @@ TURNS = {
 _LONGEST_SIDE = 32_767  # pixels; OpenCV's limit for the side of a picture that it resizes
 
 
+def checked_info(image: bytes) -> ImageInfo:
+    """Return format, size and rotation of an image; check it as far as possible without decoding.
+
+    Raises: FormatError as ``decode``, except for damage inside the compressed data.
+    """
+    info = image_info(image)
+    most = min(MAX_PIXELS, len(image) * _PIXELS_PER_BYTE.get(info.format, MAX_PIXELS))
+    if not 0 < info.width * info.height <= most:
+        raise FormatError(
+            f"the header claims {info.width} x {info.height} pixels; "
+            f"expected 1 to {most} from {len(image)} bytes"
+        )
+    if info.format in _PARTS:
+        deque(_PARTS[info.format](image), maxlen=0)
+    return info
+
+
 def decode(image: bytes) -> np.ndarray:
     """Decode an encoded image, turned as its EXIF rotation says.
 
@@ -43,15 +60,7 @@ def decode(image: bytes) -> np.ndarray:
         ``MAX_PIXELS`` allows.  Damage inside the compressed data of a JPEG is not detected: JPEG
         has no checksum.
     """
-    info = image_info(image)
-    most = min(MAX_PIXELS, len(image) * _PIXELS_PER_BYTE.get(info.format, MAX_PIXELS))
-    if not 0 < info.width * info.height <= most:
-        raise FormatError(
-            f"the header claims {info.width} x {info.height} pixels; "
-            f"expected 1 to {most} from {len(image)} bytes"
-        )
-    if info.format in _PARTS:
-        deque(_PARTS[info.format](image), maxlen=0)
+    info = checked_info(image)
     # OpenCV always turns a TIFF; of the other formats, its versions turn some and others not.
     turned = info.format == "tiff"
     flags = cv2.IMREAD_COLOR if turned else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

@@ -53,8 +53,8 @@ class DetectorConfig(LoopConfig):
     val_splits: str = option("2007_test", "the same, for validation; '' for none", group="data")
     classes: str = option("", "custom: class names, with commas", group="data")
     skip_bad: bool = option(
-        False, "leave out objects of other classes and empty boxes instead of refusing them",
-        group="data",
+        False, "leave out objects of other classes, empty boxes and images that cannot be read, "
+        "instead of refusing them", group="data",
     )  # fmt: skip
     max_bad_records: int = option(
         0, "skip up to so many corrupt training images: the next of the epoch replaces each, "

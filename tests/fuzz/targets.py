@@ -39,7 +39,8 @@ from gluon_asymmnet.data.boxes.voc_xml import (
     parse_annotation,
 )
 from gluon_asymmnet.data.class_names import load_class_names, name_lines
-from gluon_asymmnet.data.images import decode, encode, image_info
+from gluon_asymmnet.data.image_headers import image_info
+from gluon_asymmnet.data.images import decode, encode
 from gluon_asymmnet.data.records import verify
 from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, frame, pack
 from gluon_asymmnet.data.records.repair import repair

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from gluon_asymmnet.data.boxes.records import relative_path
-from gluon_asymmnet.data.boxes.voc import CLASSES_FILE, require_size
+from gluon_asymmnet.data.boxes.rotation import is_in_stored_frame, turn_boxes
+from gluon_asymmnet.data.boxes.voc import CLASSES_FILE, SKIP_BAD, header_info_of
 from gluon_asymmnet.data.boxes.voc_xml import (
     ClassNames,
     VOCObject,
@@ -17,10 +20,10 @@ from gluon_asymmnet.data.boxes.voc_xml import (
     is_bare_name,
 )
 from gluon_asymmnet.data.class_names import name_lines
-from gluon_asymmnet.data.image_headers import image_info
+from gluon_asymmnet.data.image_headers import ImageInfo
 from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import PathLike, require_file
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.errors import FormatError, InputError, reason_of
 from gluon_asymmnet.utils.atomic import new_folder
 from gluon_asymmnet.utils.json_objects import parse_object
 
@@ -33,7 +36,8 @@ class ConversionReport(NamedTuple):
     images: int
     objects: int
     classes: list[str]
-    skipped: list[str]  # one line with the reason per skipped object
+    skipped: list[str]  # one line with the reason per image or object left out
+    derived: list[str]  # one line per image whose name, size or rotation had to be derived
 
 
 class _COCOImage(NamedTuple):
@@ -41,7 +45,8 @@ class _COCOImage(NamedTuple):
 
     path: Path
     stem: str
-    size: tuple[int, int]  # (width, height), pixels
+    info: ImageInfo  # of the picture
+    stored: bool  # its boxes were drawn on the picture without its EXIF rotation
 
 
 def coco_to_voc(
@@ -50,15 +55,16 @@ def coco_to_voc(
     out: PathLike,
     *,
     split: str = _SPLIT,
-    bad_boxes: str = "error",
+    skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
     """Write boxes and images of a COCO JSON file as the VOC folder ``out``; all or nothing.
 
     ``out`` is one set, like VOC2007: ``out/Annotations``, ``out/ImageSets/Main/<split>.txt``,
     ``out/JPEGImages`` and ``out/classes.txt`` with the categories by rising id.  Read it with
-    ``VOCSource(out.parent, [(out.name, split)])``.  Images keep their file names; JPEGs are copied,
-    PNGs are encoded as JPEG of quality 95.
+    ``VOCSource(out.parent, [(out.name, split)])``.  Images keep their file names; where two folders
+    have the same one, the folders' names come before it.  JPEGs are copied; pictures of other
+    formats, or with an EXIF rotation, are encoded as JPEG of quality 95, turned.
 
     A box ``x, y, w, h`` becomes the corners ``x, y, x + w - 1, y + h - 1``, counted from 0 and
     inclusive (like GluonCV's conversion), and is clipped to the image.  ``iscrowd`` becomes
@@ -68,8 +74,8 @@ def coco_to_voc(
         annotations: the JSON file.
         images:      the folder that ``file_name`` is relative to.
         split:       name of the split.
-        bad_boxes:   "error", or "skip" boxes of at most one pixel in width or height, and boxes
-            outside the image.
+        skip_bad:    leave out faulty images and objects instead of raising FormatError: images that
+            are missing or damaged, boxes of at most one pixel or outside, broken entries.
         progress:    called with (done, total) after each image.
 
     Raises:
@@ -78,33 +84,58 @@ def coco_to_voc(
             missing, damaged or of another size; the message names the entry.
         InputError: an argument is wrong, or ``out`` exists.
     """
-    if bad_boxes not in ("error", "skip"):
-        raise InputError(f"bad_boxes must be 'error' or 'skip', got {bad_boxes!r}")
     if not is_bare_name(split):
         raise InputError(f"split must be a bare name such as 'train', got {split!r}")
     source, out = Path(annotations), Path(out)
     content = _load(source)
+    report = ConversionReport(0, 0, [], [], [])
     with _prefix_errors(source):
+        faults = _Faults(report.skipped if skip_bad else None)
         names = _categories(content["categories"])
-        coco_images = _images(content["images"], Path(images))
-        objects, skipped = _objects(content["annotations"], names, coco_images, bad_boxes)
+        listed = _images(content["images"], Path(images), faults, report.derived)
+        left_out = {entry.get("id") for entry in content["images"]} - listed.keys()
+        annotations = [a for a in content["annotations"] if a.get("image_id") not in left_out]
+        objects = _objects(annotations, names, listed, faults)
         classes = ClassNames(names.values())
+    written = {}
     with new_folder(out) as scratch:
         for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
             (scratch / folder).mkdir(parents=True)
         (scratch / CLASSES_FILE).write_bytes(name_lines(classes))
-        stems = "".join(f"{image.stem}\n" for image in coco_images.values())
-        (scratch / "ImageSets" / "Main" / f"{split}.txt").write_text(stems, encoding="utf-8")
-        for done, (key, image) in enumerate(coco_images.items(), 1):
-            file = f"{image.stem}.jpg"
-            (scratch / "JPEGImages" / file).write_bytes(_jpeg(image))
-            xml = annotation_xml(file, image.size, objects[key], folder=out.name)
-            (scratch / "Annotations" / f"{image.stem}.xml").write_text(xml, encoding="utf-8")
+        for done, (key, image) in enumerate(listed.items(), 1):
+            file, size = f"{image.stem}.jpg", (image.info.width, image.info.height)
+            with faults:
+                jpeg = _jpeg(image)
+                xml = annotation_xml(file, size, objects[key], folder=out.name)
+                (scratch / "JPEGImages" / file).write_bytes(jpeg)
+                (scratch / "Annotations" / f"{image.stem}.xml").write_text(xml, encoding="utf-8")
+                written[key] = image.stem
             if progress is not None:
-                progress(done, len(coco_images))
-    return ConversionReport(
-        len(coco_images), sum(map(len, objects.values())), list(classes), skipped
-    )
+                progress(done, len(listed))
+        if not written:
+            raise InputError(f"{source}: no image is usable: {report.skipped[0]}")
+        stems = "".join(f"{stem}\n" for stem in written.values())
+        (scratch / "ImageSets" / "Main" / f"{split}.txt").write_text(stems, encoding="utf-8")
+    count = sum(len(objects[key]) for key in written)
+    return report._replace(images=len(written), objects=count, classes=list(classes))
+
+
+class _Faults:
+    """Context manager that lists a FormatError, or raises it again with the flag's name."""
+
+    def __init__(self, skipped: list[str] | None):
+        self._skipped = skipped
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, _trace) -> bool:
+        if not isinstance(error, FormatError):
+            return False
+        if self._skipped is None:
+            raise FormatError(f"{error}; {SKIP_BAD}") from None
+        self._skipped.append(str(error))
+        return True
 
 
 @contextlib.contextmanager
@@ -151,73 +182,104 @@ def _categories(entries: list[dict]) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _images(entries: list[dict], folder: Path) -> dict[int, _COCOImage]:
+def _images(
+    entries: list[dict], folder: Path, faults: _Faults, derived: list[str]
+) -> dict[int, _COCOImage]:
+    """Return the images by id; add a line to ``derived`` for each that is not as the JSON says."""
     found: dict[int, _COCOImage] = {}
     stems: dict[str, str] = {}
+    names = [str(entry.get("file_name")).replace("\\", "/") for entry in entries]
+    uses = Counter(Path(name).stem.casefold() for name in names)
     for n, entry in enumerate(entries):
         where = f"image {n}"
-        key = _field(entry, "id", int, where)
-        if key in found:
-            raise FormatError(f"{where}: id {key} is used twice")
-        name = relative_path(_field(entry, "file_name", str, where), where)
-        size = tuple(_field(entry, side, int, where) for side in ("width", "height"))
-        path = folder / name
-        # Some file systems, e.g. of macOS, ignore case.
-        other = stems.setdefault(path.stem.casefold(), name)
-        if len(stems) == len(found):
-            raise FormatError(f"{where}: {name!r} and {other!r} would get the same name")
-        if not is_bare_name(path.stem) or path.stem != path.stem.strip():
-            raise FormatError(f"{where}: {name!r} gives no usable image id")
-        if not path.is_file():
-            raise FormatError(f"{where}: {path}: no such file")
-        found[key] = _COCOImage(path, path.stem, size)
+        with faults:
+            key = _field(entry, "id", int, where)
+            if key in found:
+                raise FormatError(f"{where}: id {key} is used twice")
+            name = relative_path(_field(entry, "file_name", str, where), where)
+            image, remarks = _image(entry, folder, name.replace("\\", "/"), where)
+            if uses[image.stem.casefold()] > 1:  # equal names in several folders
+                joined = "_".join(Path(names[n]).with_suffix("").parts)
+                if joined != image.stem:
+                    image = image._replace(stem=joined)
+                    remarks.append(f"the name occurs twice; it becomes {joined}")
+            # Some file systems, e.g. of macOS, ignore case.
+            other = stems.setdefault(image.stem.casefold(), name)
+            if len(stems) == len(found):
+                raise FormatError(f"{where}: {name!r} and {other!r} would get the same name")
+            if not is_bare_name(image.stem) or image.stem != image.stem.strip():
+                raise FormatError(f"{where}: {name!r} gives no usable image id")
+            found[key] = image
+            derived += [f"{where}: {image.path}: {remark}" for remark in remarks]
     return found
 
 
+def _image(entry: dict, folder: Path, name: str, where: str) -> tuple[_COCOImage, list[str]]:
+    """Return one image, and what had to be derived about it."""
+    path, remarks = folder / name, []
+    if not path.is_file() and (folder / path.name).is_file():
+        path = folder / path.name
+        remarks.append(f"found without the folder of {name!r}")
+    size = tuple(
+        _field(entry, side, int, where) if entry.get(side) is not None else 0
+        for side in ("width", "height")
+    )
+    try:
+        info = header_info_of(path)
+        stored = is_in_stored_frame(info, size if min(size) > 0 else None)
+    except (FormatError, OSError) as error:
+        raise FormatError(f"{where}: {path}: {reason_of(error)}") from None
+    if min(size) <= 0:
+        remarks.append("its size is missing; taken from the picture")
+    if stored:
+        remarks.append("the boxes were drawn on the picture without its EXIF rotation; turned")
+    elif stored is None:
+        remarks.append(
+            f"EXIF orientation {info.orientation} keeps the size, so the boxes may be drawn on the "
+            f"picture with or without it; taken as with it"
+        )
+    return _COCOImage(path, path.stem, info, bool(stored)), remarks
+
+
 def _objects(
-    entries: list[dict], names: dict[int, str], images: dict[int, _COCOImage], bad_boxes: str
-) -> tuple[dict[int, list[VOCObject]], list[str]]:
-    """Return the objects of each image, and the reasons for skipped ones."""
+    entries: list[dict], names: dict[int, str], images: dict[int, _COCOImage], faults: _Faults
+) -> dict[int, list[VOCObject]]:
+    """Return the objects of each image."""
     found: dict[int, list[VOCObject]] = defaultdict(list)
-    skipped = []
     for n, entry in enumerate(entries):
         where = f"annotation {n} (id {entry.get('id')!r})"[:80]
-        image_id = _field(entry, "image_id", int, where)
-        category = _field(entry, "category_id", int, where)
-        for key, known, what in ((image_id, images, "image"), (category, names, "category")):
-            if key not in known:
-                raise FormatError(f"{where}: there is no {what} with id {key}")
-        crowd = entry.get("iscrowd", 0)
-        if crowd not in (0, 1):
-            raise FormatError(f"{where}: iscrowd is {crowd!r}, expected 0 or 1"[:200])
-        box = _corners(_field(entry, "bbox", list, where), images[image_id].size, where)
-        if isinstance(box, str):
-            if bad_boxes == "error":
-                raise FormatError(box)
-            skipped.append(box)
-        else:
+        with faults:
+            image_id = _field(entry, "image_id", int, where)
+            category = _field(entry, "category_id", int, where)
+            for key, known, what in ((image_id, images, "image"), (category, names, "category")):
+                if key not in known:
+                    raise FormatError(f"{where}: there is no {what} with id {key}")
+            crowd = entry.get("iscrowd", 0)
+            if crowd not in (0, 1):
+                raise FormatError(f"{where}: iscrowd is {crowd!r}, expected 0 or 1"[:200])
+            box = _corners(_field(entry, "bbox", list, where), images[image_id], where)
             found[image_id].append(VOCObject(names[category], box, bool(crowd)))
-    return found, skipped
+    return found
 
 
-def _corners(bbox: list, size: tuple[int, int], where: str):
-    """Return inclusive corners from 0, or the reason why the box is unusable.
+def _corners(bbox: list, image: _COCOImage, where: str) -> tuple[float, ...]:
+    """Return inclusive corners from 0 in the turned picture.
 
-    Raises: FormatError unless it is four finite numbers.
+    Raises: FormatError unless it is four finite numbers, and two pixels or more lie inside.
     """
     if len(bbox) != 4 or not all(map(_is_pixels, bbox)):
         raise FormatError(
             f"{where}: bbox is {str(bbox)[:60]}, expected 4 finite numbers x, y, w, h"
         )
     x, y, w, h = bbox
-    right, bottom = size[0] - 1, size[1] - 1
-    box = (max(x, 0), max(y, 0), min(x + w - 1, right), min(y + h - 1, bottom))
-    if box[0] < box[2] and box[1] < box[3]:
-        return box
-    return (
-        f"{where}: the box {bbox} is empty, one pixel wide or high, or outside the "
-        f"{size[0]} x {size[1]} image"
-    )
+    width, height = image.info.stored_size if image.stored else image.info[1:3]
+    box = (max(x, 0), max(y, 0), min(x + w - 1, width - 1), min(y + h - 1, height - 1))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise FormatError(
+            f"{where}: the box {bbox} is empty, one pixel wide or high, or outside the "
+            f"{width} x {height} image"
+        )
+    return tuple(turn_boxes(np.array([box], float), image.info)[0]) if image.stored else box
 
 
 def _is_pixels(value) -> bool:
@@ -226,12 +288,8 @@ def _is_pixels(value) -> bool:
 
 
 def _jpeg(image: _COCOImage) -> bytes:
-    """Return the image as JPEG; check that it decodes and has the size in the JSON."""
+    """Return the image as JPEG, turned; check that it decodes."""
     try:
-        data = image.path.read_bytes()
-        jpeg = fit_image(data, 0, ".jpg", 95)
-    except FormatError as error:
-        raise FormatError(f"{image.path}: {error}") from None
-    info = image_info(data)
-    require_size(image.path, (info.width, info.height), image.size)
-    return jpeg
+        return fit_image(image.path.read_bytes(), 0, ".jpg", 95)
+    except (FormatError, OSError) as error:
+        raise FormatError(f"{image.path}: {reason_of(error)}") from None

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from gluon_asymmnet.data.boxes.voc import DetectionExample
+from gluon_asymmnet.data.boxes.findings import Problem, summaries
+from gluon_asymmnet.data.boxes.voc import SKIP_BAD, DetectionExample
+from gluon_asymmnet.data.boxes.voc_xml import BROKEN
 from gluon_asymmnet.data.class_names import match_classes, read_class_names
 from gluon_asymmnet.data.image_headers import image_info
-from gluon_asymmnet.data.images import decode
+from gluon_asymmnet.data.images import checked_info, decode
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
 from gluon_asymmnet.data.text_files import read_lines
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.errors import FormatError, InputError, reason_of
 
 _MAX_OBJECT_NUMBERS = 10_000  # a larger number per object is considered damage
 
@@ -47,6 +49,11 @@ class _DetectionSource(ABC):
         classes:    class names in label order; default: those of ``train.classes.txt`` beside
             ``train.rec`` or ``train.lst``.  With both, classes are matched by name.
         normalised: the stored corners are fractions; False: pixels from 0.
+        skip_bad:   leave out images with a faulty label, or that cannot be read, instead of
+            raising FormatError.  Every image is then checked on opening.
+
+    Attributes:
+        remarks: lines that say what was left out.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -56,7 +63,11 @@ class _DetectionSource(ABC):
 
     path: Path
 
-    def _load(self, labels, classes: Sequence[str] | None, normalised: bool) -> None:
+    def _load(
+        self, count: int, label_of: Callable, classes: Sequence[str] | None, normalised: bool,
+        skip_bad: bool,
+    ) -> None:  # fmt: skip
+        """Parse the labels ``label_of(position)`` of all ``count`` images."""
         own = read_class_names(self.path)
         names = classes if classes is not None else own
         if not names:
@@ -68,16 +79,40 @@ class _DetectionSource(ABC):
         self._normalised = normalised
         own = own or list(names)
         new_labels = np.array(match_classes(own, names, str(self.path), "the classes in use"))
-        self._labels = []
-        for i, label in enumerate(labels):
+        self._advice = "" if skip_bad else f"; {SKIP_BAD}"
+        self._labels: list[_Label] = []
+        self._positions: list[int] = []  # of the images in use, in the file
+        bad = []
+        for position in range(count):
             try:
-                found = _parse_label(label, len(own))
-            except FormatError as error:
-                raise FormatError(f"{self.name(i)}: {error}") from None
-            self._labels.append(found._replace(labels=new_labels[found.labels]))
+                parsed = _parse_label(label_of(position), len(own))
+                if skip_bad:
+                    info = checked_info(self._image(position))
+                    self._in_pixels(parsed.boxes, info.width, info.height)
+            except (FormatError, OSError) as error:
+                # an error of the record's frame names its place already
+                place = self._place(position)
+                text = reason_of(error).removeprefix(place).removeprefix(": ").lstrip()
+                if not skip_bad:
+                    raise FormatError(f"{place}: {text}{self._advice}") from None
+                bad.append(Problem(place, BROKEN, text))
+            else:
+                self._labels.append(parsed._replace(labels=new_labels[parsed.labels]))
+                self._positions.append(position)
+        self.remarks = summaries(bad, self.class_names)
+        if bad and not self._labels:
+            raise InputError(f"{self.path}: no image is usable: {self.remarks[0]}")
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def objects(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
+        """Return id, boxes and labels of image ``i`` as they are stored; no image is read."""
+        return self._id(self._positions[i]), self._labels[i].boxes, self._labels[i].labels
+
+    def name(self, i: int) -> str:
+        """Return file and position of image ``i``, for a message."""
+        return self._place(self._positions[i])
 
     def read(self, i: int) -> DetectionExample:
         """Return image ``i`` and its boxes.  Raises: FormatError if the image is damaged."""
@@ -87,20 +122,16 @@ class _DetectionSource(ABC):
         """Return image ``i`` without its pixels; only the image's header is read."""
         return self._example(i, with_pixels=False)
 
-    def objects(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
-        """Return id, boxes and labels of image ``i`` as they are stored."""
-        return self._id(i), self._labels[i].boxes, self._labels[i].labels
-
     def _example(self, i: int, with_pixels: bool) -> DetectionExample:
-        image = self._image(i)
         try:
+            image = self._image(self._positions[i])
             info, rgb = image_info(image), decode(image) if with_pixels else None
             boxes = self._in_pixels(self._labels[i].boxes, info.width, info.height)
-        except FormatError as error:
-            raise FormatError(f"{self.name(i)}: {error}") from None
+        except (FormatError, OSError) as error:
+            raise FormatError(f"{self.name(i)}: {reason_of(error)}{self._advice}") from None
         found = self._labels[i]
         return DetectionExample(
-            self._id(i), rgb, boxes, found.labels.copy(), found.difficult.copy(),
+            self._id(self._positions[i]), rgb, boxes, found.labels.copy(), found.difficult.copy(),
             (info.width, info.height),
         )  # fmt: skip
 
@@ -117,16 +148,16 @@ class _DetectionSource(ABC):
         return cut.astype(np.float32)
 
     @abstractmethod
-    def _image(self, i: int) -> bytes:
-        """Return the encoded image."""
+    def _image(self, position: int) -> bytes:
+        """Return the encoded image at a position of the file."""
 
     @abstractmethod
-    def _id(self, i: int) -> str:
+    def _id(self, position: int) -> str:
         """Return an id that is unique in the source."""
 
     @abstractmethod
-    def name(self, i: int) -> str:
-        """Return file and position of image ``i``, for a message."""
+    def _place(self, position: int) -> str:
+        """Return file and position of an image, for a message."""
 
 
 class DetectionRecords(_DetectionSource):
@@ -139,21 +170,20 @@ class DetectionRecords(_DetectionSource):
         classes: Sequence[str] | None = None,
         *,
         normalised: bool = True,
+        skip_bad: bool = False,
     ):
         self._file = RecordFile(rec, idx)
         self.path = self._file.path
-        labels = (self._file.label(i) for i in range(len(self._file)))
-        self._load(labels, classes, normalised)
+        self._load(len(self._file), self._file.label, classes, normalised, skip_bad)
 
-    def name(self, i: int) -> str:
-        """Return file, position and key of record ``i``, for a message."""
-        return f"{self.path}, record {i} (key {self._file.keys[i]})"
+    def _place(self, position: int) -> str:
+        return f"{self.path}, record {position} (key {self._file.keys[position]})"
 
-    def _image(self, i: int) -> bytes:
-        return self._file.read(i).image
+    def _image(self, position: int) -> bytes:
+        return self._file.read_bare(position).image
 
-    def _id(self, i: int) -> str:
-        return str(self._file.keys[i])
+    def _id(self, position: int) -> str:
+        return str(self._file.keys[position])
 
 
 class DetectionList(_DetectionSource):
@@ -169,6 +199,7 @@ class DetectionList(_DetectionSource):
         classes: Sequence[str] | None = None,
         *,
         normalised: bool = True,
+        skip_bad: bool = False,
     ):
         self.path, self.root = Path(lst), Path(root)
         self._ids: list[str] = []
@@ -182,25 +213,24 @@ class DetectionList(_DetectionSource):
                     f"number, label, path, with tabs between them"
                 )
             if line:
-                file = relative_path(fields[-1], f"{self.path}: line {number}")
+                file = relative_path(fields[-1].strip(), f"{self.path}: line {number}")
                 self._ids.append(fields[0])
                 self._files.append(self.root / file)
                 labels.append(_floats(fields[1:-1]))
         if not labels:
             raise FormatError(f"{self.path}: it lists no image")
-        self._load(labels, classes, normalised)
+        self._load(len(labels), labels.__getitem__, classes, normalised, skip_bad)
 
-    def name(self, i: int) -> str:
-        """Return list, position and file of image ``i``, for a message."""
-        return f"{self.path}, image {i} ({self._files[i]})"
+    def _place(self, position: int) -> str:
+        return f"{self.path}, image {position} ({self._files[position]})"
 
-    def _image(self, i: int) -> bytes:
-        if not self._files[i].is_file():
-            raise FormatError(f"{self.name(i)}: no such file, but the image is listed")
-        return self._files[i].read_bytes()
+    def _image(self, position: int) -> bytes:
+        if not self._files[position].is_file():
+            raise FormatError("no such file, but the image is listed")
+        return self._files[position].read_bytes()
 
-    def _id(self, i: int) -> str:
-        return self._ids[i]
+    def _id(self, position: int) -> str:
+        return self._ids[position]
 
 
 def relative_path(text: str, where: str) -> str:

@@ -1,40 +1,42 @@
-"""Read Pascal VOC folders as a source of images with boxes, and check them for errors.
+"""Read Pascal VOC folders as a source of images with boxes.
 
     root/VOC2007/Annotations/000005.xml
     root/VOC2007/ImageSets/Main/test.txt    one image id per line
-    root/VOC2007/JPEGImages/000005.jpg
+    root/VOC2007/JPEGImages/000005.jpg      or another suffix of a picture
     root/VOC2007/classes.txt                optional extension: class names in label order
 
 A source of boxes has ``len()``, ``read(i)`` and ``annotation(i) -> DetectionExample``, ``name(i)``
-for messages, ``class_names`` and ``path``.  ``records`` has two more such sources.
+for messages, ``class_names``, ``path``, and ``remarks``: lines that say what was left out or
+repaired.  ``records`` has two more such sources.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Union
 
 import numpy as np
 
+from gluon_asymmnet.data.boxes.findings import DERIVED, REPAIRED, UNSURE, Problem, summaries
+from gluon_asymmnet.data.boxes.rotation import is_in_stored_frame, turn_boxes
 from gluon_asymmnet.data.boxes.voc_xml import (
-    BAD_BOX,
     BROKEN,
-    CLIPPED,
-    RENAMED,
-    UNKNOWN,
     ClassNames,
     ParsedAnnotation,
     is_bare_name,
-    parse_annotation,
+    parse_file,
+    parse_objects,
 )
 from gluon_asymmnet.data.class_names import load_class_names
-from gluon_asymmnet.data.image_headers import image_info
-from gluon_asymmnet.data.images import decode
+from gluon_asymmnet.data.image_files import is_image_file, list_folder
+from gluon_asymmnet.data.image_headers import JPEG_START, ImageInfo, image_info
+from gluon_asymmnet.data.images import checked_info, decode
 from gluon_asymmnet.data.records.recordio import PathLike
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.data.text_files import read_lines
+from gluon_asymmnet.errors import FormatError, InputError, reason_of
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -44,9 +46,10 @@ VOC_CLASSES = (
 
 Split = tuple[Union[int, str], str]  # (year or folder, name), e.g. (2007, "test")
 
-_USUAL_SPLITS = ("train", "val", "trainval", "test")
 CLASSES_FILE = "classes.txt"
-_REPAIRED = (CLIPPED, RENAMED)
+SKIP_BAD = "correct it, or add --skip-bad to leave it out"
+_HEADER_BYTES = 1 << 16  # of a JPEG; nearly always enough for its EXIF block and its size
+_FLAGGED = re.compile(r"(\S.*?)\s+(-1|0|1)")  # a line of a list of one class
 
 
 class DetectionExample(NamedTuple):
@@ -60,7 +63,7 @@ class DetectionExample(NamedTuple):
     size: tuple[int, int]  # (width, height), pixels
 
 
-class _Image(NamedTuple):
+class ListedImage(NamedTuple):
     """One image of a split, as listed."""
 
     folder: Path
@@ -68,39 +71,51 @@ class _Image(NamedTuple):
 
     @property
     def id(self) -> str:
+        """Return an id that is unique in the source."""
         return f"{self.folder.name}/{self.stem}"
 
     @property
     def xml(self) -> Path:
+        """Return the path of the annotation."""
         return self.folder / "Annotations" / f"{self.stem}.xml"
+
+
+class ExaminedImage(NamedTuple):
+    """The annotation of an image, and the problems found with it."""
+
+    annotation: ParsedAnnotation | None  # None if the file is unusable as a whole
+    picture: Path | None  # None if it is missing, unusable or of another size
+    problems: list[Problem]
 
 
 class VOCSource:
     """The images of one or more splits of a VOC folder.
 
-    All annotations are read on opening (VOC07 and VOC12: 21,503 in about 6 s), so that errors are
-    found before the training.  Boxes include their last row and column, as in the devkit: ``xmax``
-    is at most ``width - 1``.
+    All annotations and the headers of all pictures are read on opening, so that errors are found
+    before the training.  Boxes include their last row and column, as in the devkit: ``xmax`` is at
+    most ``width - 1``.
 
     Args:
         root:    the folder that contains ``VOC2007``.
-        splits:  ``(year, name)`` or ``(folder, name)`` pairs.
+        splits:  ``(year, name)`` or ``(folder, name)`` pairs.  Of a list of one class, whose lines
+            end in 1, 0 or -1, the images without the class (-1) are left out.
         classes: class names in label order, matched case-insensitively.  Default: those of
             ``classes.txt`` in the folders of the splits, or VOC's 20.
-        unknown: "error" or "skip" for objects of other classes.
-        bad_boxes: "error" or "skip" for boxes that are empty, inverted or outside the image.
+        skip_bad: leave out what is faulty, instead of raising FormatError: objects of other
+            classes, empty boxes, images that cannot be read or have no annotation.  Every picture
+            is then checked on opening.
 
     Attributes:
         path, class_names: the root, and the class names.
-        issues: Counter of skipped ("unknown", "bad box") and repaired objects ("clipped",
-            "renamed": the name in another case).
-        unknown_classes: Counter of the objects of each skipped class name.
+        findings: what was left out (with ``skip_bad``), repaired or derived.
+        remarks: one line per kind of finding.
+        issues: Counter of the kinds of findings.
 
     Raises:
         FileNotFoundError: the root or a split does not exist.
-        FormatError: an annotation is malformed; the message names the first file and object,
-            ``check`` lists all.
-        InputError: an argument is wrong.
+        FormatError: an annotation or picture is faulty; the message names the first, ``check``
+            lists all.
+        InputError: an argument is wrong, or no image is usable.
     """
 
     def __init__(
@@ -109,38 +124,56 @@ class VOCSource:
         splits: Iterable[Split] = ((2007, "test"),),
         classes: Sequence[str] | None = None,
         *,
-        unknown: str = "error",
-        bad_boxes: str = "error",
+        skip_bad: bool = False,
     ):
-        skipped = _skipped_kinds(unknown=(unknown, UNKNOWN), bad_boxes=(bad_boxes, BAD_BOX))
         self.path = Path(root).expanduser()
-        folders = [(_set_folder(self.path, year), name) for year, name in splits]
-        names = _class_names(folders) if classes is None else classes
-        matcher = ClassNames(names)
+        folders = [(set_folder(self.path, year), name) for year, name in splits]
+        if not folders:
+            raise InputError("no splits are given; expected at least one, e.g. (2007, 'test')")
+        matcher = ClassNames(folder_classes(folders) if classes is None else classes)
         self.class_names = list(matcher)
-        self.issues: Counter = Counter()
-        self.unknown_classes: Counter = Counter()
-        self._images: list[_Image] = []
+        self._advice = "" if skip_bad else f"; {SKIP_BAD}"
+        self.findings: list[Problem] = []
+        self._images: list[ListedImage] = []
         self._annotations: list[ParsedAnnotation] = []
-        for image in _list_images(folders):
-            parsed = _parse(image, matcher)
-            for issue in parsed.issues:
-                if issue.kind not in (*_REPAIRED, *skipped):
-                    raise FormatError(f"{image.xml}: {issue.message}")
-                self.issues[issue.kind] += 1
-                if issue.kind == UNKNOWN:
-                    self.unknown_classes[issue.name] += 1
-            _image_path(image, parsed)
-            self._images.append(image)
-            self._annotations.append(parsed)
+        self._pictures: list[Path] = []
+        index, seen = PictureIndex(), set()
+        read_info = checked_info_of if skip_bad else header_info_of
+        for image in (found for folder, name in folders for found in read_list(folder, name, seen)):
+            if isinstance(image, Problem):
+                self._note([image], skip_bad)
+                continue
+            annotation, picture, problems = examine(image, matcher, index, read_info)
+            self._note(problems, skip_bad)
+            if annotation is not None and picture is not None:
+                self._images.append(image)
+                self._annotations.append(annotation)
+                self._pictures.append(picture)
+        self.remarks = summaries(self.findings, self.class_names)
+        self.issues = Counter(problem.kind for problem in self.findings)
+        if not self._images:
+            first = f": {self.remarks[0]}" if self.remarks else ""
+            raise InputError(f"{self.path}: no image is usable{first}")
+
+    def _note(self, problems: list[Problem], skip_bad: bool) -> None:
+        for problem in problems:
+            if problem.kind not in REPAIRED and not skip_bad:
+                raise FormatError(f"{problem.file}: {problem.message}{self._advice}")
+        self.findings += problems
 
     def __len__(self) -> int:
         return len(self._images)
 
     def read(self, i: int) -> DetectionExample:
-        """Return image ``i``.  Raises: FormatError if it is damaged or of another size."""
-        image, parsed = self._images[i], self._annotations[i]
-        return self.annotation(i)._replace(rgb=_decode(_image_path(image, parsed), parsed.size))
+        """Return image ``i``.  Raises: FormatError if it is damaged."""
+        path, size = self._pictures[i], self._annotations[i].size
+        try:
+            rgb = decode(path.read_bytes())
+            if rgb.shape[1::-1] != size:
+                raise FormatError(f"the picture changed: {rgb.shape[1]} x {rgb.shape[0]} pixels")
+        except (FormatError, OSError) as error:
+            raise FormatError(f"{path}: {reason_of(error)}{self._advice}") from None
+        return self.annotation(i)._replace(rgb=rgb)
 
     def annotation(self, i: int) -> DetectionExample:
         """Return image ``i`` without its pixels; the arrays are copies."""
@@ -149,7 +182,7 @@ class VOCSource:
         return DetectionExample(self._images[i].id, None, *arrays, parsed.size)
 
     def objects(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
-        """Return id, boxes and labels of image ``i`` as they are stored."""
+        """Return id, boxes and labels of image ``i``; the picture is not read."""
         return self._images[i].id, self._annotations[i].boxes, self._annotations[i].labels
 
     def name(self, i: int) -> str:
@@ -157,21 +190,20 @@ class VOCSource:
         return str(self._images[i].xml)
 
 
-def _skipped_kinds(**choices: tuple[str, str]) -> list[str]:
-    for argument, (choice, _) in choices.items():
-        if choice not in ("error", "skip"):
-            raise InputError(f"{argument} must be 'error' or 'skip', got {choice!r}")
-    return [kind for choice, kind in choices.values() if choice == "skip"]
-
-
 # ------------------------------------------------------------------------------ files
 
 
-def _set_folder(root: Path, year: int | str) -> Path:
+def set_folder(root: Path, year: int | str) -> Path:
+    """Return the folder of a set: ``root/VOC2007`` of 2007."""
     return root / (f"VOC{year}" if isinstance(year, int) else year)
 
 
-def _class_names(folders: Iterable[tuple[Path, str]]) -> Sequence[str]:
+def list_file(folder: Path, split: str) -> Path:
+    """Return the path of a list of images."""
+    return folder / "ImageSets" / "Main" / f"{split}.txt"
+
+
+def folder_classes(folders: Iterable[tuple[Path, str]]) -> Sequence[str]:
     """Return the class names of the folders' ``classes.txt``; VOC's if there is none."""
     found = {}
     for folder, _ in folders:
@@ -184,34 +216,30 @@ def _class_names(folders: Iterable[tuple[Path, str]]) -> Sequence[str]:
     return next(iter(found), VOC_CLASSES)
 
 
-def _list_images(folders: Iterable[tuple[Path, str]]) -> list[_Image]:
-    """Return all images of the splits; raise for the first error in a list."""
-    images: list[_Image] = []
-    seen: set[str] = set()
-    for folder, split in folders:
-        for found in _read_list(folder, split, seen):
-            if isinstance(found, Problem):
-                raise FormatError(f"{found.file}: {found.message}")
-            images.append(found)
-    if not images:
-        raise InputError("no splits are given; expected at least one, e.g. (2007, 'test')")
-    return images
-
-
-def _read_list(folder: Path, split: str, seen: set[str]) -> Iterator[_Image | Problem]:
-    """Yield the images of one split in order, and errors; ids are added to ``seen``."""
-    path = folder / "ImageSets" / "Main" / f"{split}.txt"
+def read_list(folder: Path, split: str, seen: set[str]) -> Iterator[ListedImage | Problem]:
+    """Yield the images of one split in order, and problems; ids are added to ``seen``."""
+    path = list_file(folder, split)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list of images")
-    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
-    stems = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    try:
+        stems = [(number, line) for number, line in read_lines(path, "list of images") if line]
+    except FormatError as error:
+        yield _problem_of(str(error))
+        return
     if not stems:
         yield Problem(str(path), BROKEN, "it lists no image")
+    flagged = [_FLAGGED.fullmatch(line) for _, line in stems]
+    if stems and all(flagged) and not ListedImage(folder, stems[0][1]).xml.is_file():
+        without = sum(match[2] == "-1" for match in flagged)
+        stems = [(n, m[1]) for (n, _), m in zip(stems, flagged) if m[2] != "-1"]
+        yield Problem(
+            str(path), DERIVED, f"a list of one class: {without} images without it are left out"
+        )
     for number, stem in stems:
-        image = _Image(folder, stem)
-        if not is_bare_name(stem) or "\ufffd" in stem:
-            reason = "expected an image id, a bare name in UTF-8"
-            yield Problem(str(path), BROKEN, f"line {number} is {stem[:40]!r}, {reason}")
+        image = ListedImage(folder, stem)
+        if not is_bare_name(stem):
+            message = f"line {number} is {stem[:40]!r}, expected an image id, a bare name"
+            yield Problem(str(path), BROKEN, message)
         elif image.id in seen:
             yield Problem(str(path), BROKEN, f"line {number}: {stem} is listed for the second time")
         else:
@@ -219,181 +247,122 @@ def _read_list(folder: Path, split: str, seen: set[str]) -> Iterator[_Image | Pr
             yield image
 
 
-def _parse(image: _Image, classes: ClassNames) -> ParsedAnnotation:
-    """Read the annotation of an image.  Raises: FormatError, naming the file."""
-    if not image.xml.is_file():
-        raise FormatError(f"{image.xml}: no such file, but the image is listed")
-    try:
-        return parse_annotation(image.xml.read_bytes(), classes)
-    except FormatError as error:
-        raise FormatError(f"{image.xml}: {error}") from None
+class PictureIndex:
+    """The picture files of the sets' folders, listed once."""
+
+    def __init__(self):
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, image: ListedImage, filename: str | None) -> tuple[Path, str]:
+        """Return the picture of an image, and how it was found if not by its usual name.
+
+        The usual name is ``<id>.jpg``.  Otherwise it is the id with another suffix, or the
+        annotation's ``<filename>``, with or without its suffix.
+
+        Raises: FormatError if there is none, or several.
+        """
+        folder = image.folder / "JPEGImages"
+        if folder not in self._names:
+            self._names[folder] = _names_by_stem(folder)
+        by_stem, usual = self._names[folder], f"{image.stem}.jpg"
+        for stem in (image.stem, Path(filename or "").stem, filename or ""):
+            names = by_stem.get(stem, [])
+            name = next((name for name in (filename, usual) if name in names), None)
+            if name is None and len(names) > 1:
+                raise FormatError(
+                    f"{folder / stem}: there are {' and '.join(names)}; expected one picture"
+                )
+            name = name or (names[0] if names else None)
+            if name is not None:
+                differs = filename is not None and Path(filename).stem not in (stem, filename)
+                how = f"the picture is {name}"
+                if differs and stem == image.stem:
+                    how += f", though <filename> is {filename[:60]!r}"
+                return folder / name, how if differs or name not in (usual, filename) else ""
+        raise FormatError(f"{folder / usual}: no such file, but the image is listed")
 
 
-def _image_path(image: _Image, parsed: ParsedAnnotation) -> Path:
-    """Return the image file: ``<id>.jpg`` or, for some tools, the annotation's ``<filename>``."""
-    usual = image.folder / "JPEGImages" / f"{image.stem}.jpg"
-    for path in (usual, usual.with_name(parsed.filename or usual.name)):
-        if path.is_file():
-            return path
-    raise FormatError(f"{usual}: no such file, but the image is listed")
+def _names_by_stem(folder: Path) -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for name in list_folder(folder)[1] if folder.is_dir() else []:
+        if is_image_file(name):
+            found[Path(name).stem].append(name)
+    return dict(found)
 
 
-def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Decode an image that must have ``size``.  Raises: FormatError."""
-    try:
-        rgb = decode(path.read_bytes())
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}") from None
-    require_size(path, (rgb.shape[1], rgb.shape[0]), size)
-    return rgb
-
-
-def require_size(path: Path, found: tuple[int, int], annotated: tuple[int, int]) -> None:
-    """Raise FormatError if an image has another size than its annotation says."""
-    if found != annotated:
-        raise FormatError(
-            f"{path}: the image has {found[0]} x {found[1]} pixels, its annotation says "
-            f"{annotated[0]} x {annotated[1]}; the boxes may be wrong"
-        )
-
-
-# ------------------------------------------------------------------------------ the check
-
-
-class Problem(NamedTuple):
-    """An error in a VOC folder."""
-
-    file: str
-    kind: str  # "broken", "unknown", "bad box"; or repaired on reading: "clipped", "renamed"
-    message: str  # one line
-
-
-class VOCReport(NamedTuple):
-    """The result of ``check``."""
-
-    images: int  # listed images
-    objects: int  # usable objects
-    difficult: int  # difficult ones among them
-    empty: int  # images without a usable object
-    classes: dict[str, int]  # class name -> usable objects, in label order
-    problems: list[Problem]  # errors for VOCSource, unless it skips them
-    repaired: list[Problem]  # repaired by VOCSource
-
-
-def find_splits(root: PathLike) -> list[Split]:
-    """Return the splits train, val, trainval and test of all folders in ``root``.
-
-    Raises: FileNotFoundError if the root does not exist; InputError if it has no split.
-    """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
-    found: list[Split] = [
-        (folder.name, split)
-        for folder in sorted(root.iterdir())
-        for split in _USUAL_SPLITS
-        if (folder / "ImageSets" / "Main" / f"{split}.txt").is_file()
-    ]
-    if not found:
-        raise InputError(
-            f"{root} holds no split: expected VOC2007/ImageSets/Main/test.txt or the like in it"
-        )
-    return found
-
-
-def check(
-    root: PathLike,
-    splits: Iterable[Split] | None = None,
-    classes: Sequence[str] | None = None,
-    *,
-    decode_images: bool = True,
-    threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> VOCReport:
-    """List all errors in a VOC folder.
+def examine(
+    image: ListedImage,
+    classes: ClassNames,
+    pictures: PictureIndex,
+    read_info: Callable[[Path], ImageInfo],
+) -> ExaminedImage:
+    """Read the annotation of an image and the size of its picture; turn boxes where needed.
 
     Args:
-        splits: default: those of ``find_splits``.  An image in several splits (trainval contains
-            train and val) is checked once; twice in one split is an error.
-        classes: as for VOCSource.
-        decode_images: decode every image; False: read only its header.
-        threads: default: a few more than the number of processors.
-        progress: called with (done, total) after each image.
-
-    Raises: FileNotFoundError if the root does not exist; InputError like VOCSource.
+        read_info: reads a picture; FormatError or OSError if it is unusable.
     """
-    root = Path(root).expanduser()
-    splits = find_splits(root) if splits is None else list(splits)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
-    folders = [(_set_folder(root, year), name) for year, name in splits]
-    matcher = ClassNames(_class_names(folders) if classes is None else classes)
-    images, found = _list_unique(folders)
-    counts, difficult, empty = np.zeros(len(matcher), int), 0, 0
-
-    def examine(image: _Image) -> tuple[ParsedAnnotation | None, list[Problem]]:
-        return _examine(image, matcher, decode_images)
-
-    pool = ThreadPoolExecutor(threads)
+    xml = str(image.xml)
+    if not image.xml.is_file():
+        return ExaminedImage(
+            None, None, [Problem(xml, BROKEN, "no such file, but the image is listed")]
+        )
     try:
-        for done, (parsed, problems) in enumerate(pool.map(examine, images), 1):
-            found += problems
-            if parsed is not None:
-                counts += np.bincount(parsed.labels, minlength=len(matcher))
-                difficult += int(parsed.difficult.sum())
-                empty += len(parsed.labels) == 0
-            if progress is not None:
-                progress(done, len(images))
-    finally:
-        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for 10,000 images
-    return VOCReport(
-        images=len(images),
-        objects=int(counts.sum()),
-        difficult=difficult,
-        empty=empty,
-        classes={name: int(count) for name, count in zip(matcher, counts)},
-        problems=[problem for problem in found if problem.kind not in _REPAIRED],
-        repaired=[problem for problem in found if problem.kind in _REPAIRED],
-    )
-
-
-def _list_unique(folders: Iterable[tuple[Path, str]]) -> tuple[list[_Image], list[Problem]]:
-    """Return every image once, and the errors in the lists."""
-    images: dict[_Image, None] = {}
+        file = parse_file(image.xml.read_bytes())
+    except (FormatError, OSError) as error:
+        return ExaminedImage(None, None, [Problem(xml, BROKEN, reason_of(error))])
     problems = []
-    for folder, split in folders:
+    try:
+        path, how = pictures.find(image, file.filename)
+    except FormatError as error:
+        problems, path, info, stored = [_problem_of(str(error))], None, None, False
+    else:
+        if how:
+            problems.append(Problem(xml, DERIVED, how))
         try:
-            for found in _read_list(folder, split, set()):
-                if isinstance(found, Problem):
-                    problems.append(found)
-                else:
-                    images[found] = None
-        except FileNotFoundError as error:
-            problems.append(_problem(str(error)))
-    return list(images), problems
+            info = read_info(path)
+            stored = is_in_stored_frame(info, file.size)
+        except (FormatError, OSError) as error:
+            problems.append(Problem(str(path), BROKEN, reason_of(error)))
+            path, info, stored = None, None, False
+    if info is None and file.size is None:
+        return ExaminedImage(None, None, problems)
+    size = file.size or (info.width, info.height)
+    if file.size is None:
+        problems.append(Problem(xml, DERIVED, "there is no <size>; it is the picture's"))
+    parsed = parse_objects(file, classes, size)
+    if stored:
+        boxes = turn_boxes(parsed.boxes, info)
+        parsed = parsed._replace(boxes=boxes, size=(info.width, info.height))
+        message = "the boxes were drawn on the picture without its EXIF rotation; they are turned"
+        problems.append(Problem(xml, DERIVED, message))
+    elif stored is None and len(parsed.boxes):
+        message = (
+            f"EXIF orientation {info.orientation} keeps the size, so the boxes may be drawn on the "
+            f"picture with or without it; taken as with it"
+        )
+        problems.append(Problem(xml, UNSURE, message))
+    problems += [Problem(xml, one.kind, one.message, one.name) for one in parsed.issues]
+    return ExaminedImage(parsed, path, problems)
 
 
-def _examine(
-    image: _Image, classes: ClassNames, decode_image: bool
-) -> tuple[ParsedAnnotation | None, list[Problem]]:
-    try:
-        parsed = _parse(image, classes)
-    except FormatError as error:
-        return None, [_problem(str(error))]
-    problems = [Problem(str(image.xml), issue.kind, issue.message) for issue in parsed.issues]
-    try:
-        path = _image_path(image, parsed)
-        if decode_image:
-            _decode(path, parsed.size)
-        else:
-            info = image_info(path.read_bytes())
-            require_size(path, (info.width, info.height), parsed.size)
-    except FormatError as error:
-        problems.append(_problem(str(error)))
-    return parsed, problems
+def header_info_of(path: Path) -> ImageInfo:
+    """Read size and rotation of a picture; of a JPEG only its start."""
+    with open(path, "rb") as file:
+        head = file.read(_HEADER_BYTES)
+        if head.startswith(JPEG_START):
+            try:
+                return image_info(head)
+            except FormatError:  # a large EXIF block or colour profile comes first
+                pass
+        return image_info(head + file.read())
 
 
-def _problem(text: str) -> Problem:
+def checked_info_of(path: Path) -> ImageInfo:
+    """Read size and rotation of a picture, and check it as far as possible without decoding."""
+    return checked_info(path.read_bytes())
+
+
+def _problem_of(text: str) -> Problem:
     """Convert an error message that starts with the file."""
     file, _, message = text.partition(": ")
     return Problem(file, BROKEN, message)

@@ -19,7 +19,7 @@ from gluon_asymmnet.errors import FormatError, InputError
 
 MAX_BYTES = 1 << 20  # of one annotation; an object of VOC takes about 500
 
-# Kinds of issues of an object.  With the first three it is skipped, with the others repaired.
+# Kinds of issues of an object.  With the first three it is unusable, with the others repaired.
 BROKEN, UNKNOWN, BAD_BOX, CLIPPED, RENAMED = "broken", "unknown", "bad box", "clipped", "renamed"
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -47,6 +47,14 @@ class ParsedAnnotation(NamedTuple):
     labels: np.ndarray  # (n,) int64, positions in the class names
     difficult: np.ndarray  # (n,) bool
     issues: list[Issue]
+
+
+class AnnotationFile(NamedTuple):
+    """One annotation, before its objects are parsed."""
+
+    root: Element
+    size: tuple[int, int] | None  # (width, height), pixels; None if missing or 0
+    filename: str | None  # of the image, without folder; None if missing
 
 
 class _Unusable(Exception):  # noqa: N818 - never leaves this module
@@ -88,21 +96,38 @@ def _normalise(name: str) -> str:
 
 
 def parse_annotation(data: bytes, classes: ClassNames) -> ParsedAnnotation:
-    """Parse one annotation; labels are positions in ``classes``.
+    """Parse one annotation that has a size; labels are positions in ``classes``.
 
-    A missing ``<difficult>`` is 0.  Boxes are clipped to the image.
+    Raises: FormatError if the file as a whole is unusable, see ``parse_file``, or has no size.
+    """
+    file = parse_file(data)
+    if file.size is None:
+        raise FormatError("there is no <size> with a <width> and a <height>")
+    return parse_objects(file, classes, file.size)
+
+
+def parse_file(data: bytes) -> AnnotationFile:
+    """Parse one annotation as far as its size and file name.
 
     Raises: FormatError if the file as a whole is unusable: no XML, larger than ``MAX_BYTES``, with
-        a document type (against XML entity bombs), or without a size.  Errors of single objects are
-        returned as ``Issue``, so that one pass finds all of them.
+        a document type (against XML entity bombs), or with a size that is no number.
     """
     root = _parse_xml(data)
     if root.tag != "annotation":
         raise FormatError(f"the outermost element is {_quote(root.tag)}, expected 'annotation'")
-    size = _size(root)
-    filename = _filename(root)
+    return AnnotationFile(root, _size(root), _filename(root))
+
+
+def parse_objects(
+    file: AnnotationFile, classes: ClassNames, size: tuple[int, int]
+) -> ParsedAnnotation:
+    """Parse the objects of an annotation; labels are positions in ``classes``.
+
+    A missing ``<difficult>`` is 0.  Boxes are clipped to the image of ``size`` (width, height).
+    Errors of single objects are returned as ``Issue``, so that one pass finds all of them.
+    """
     objects, issues = [], []
-    for number, element in enumerate(root.findall("object"), 1):
+    for number, element in enumerate(file.root.findall("object"), 1):
         name = (element.findtext("name") or "").strip()
         where = f"object {number} ({_quote(name)})"
         try:
@@ -116,7 +141,7 @@ def parse_annotation(data: bytes, classes: ClassNames) -> ParsedAnnotation:
     labels, boxes, difficult = zip(*objects) if objects else ((), (), ())
     return ParsedAnnotation(
         size,
-        filename,
+        file.filename,
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(labels, np.int64),
         np.array(difficult, bool),
@@ -152,24 +177,21 @@ def _reject_entities(*_declaration) -> None:
     raise FormatError("the XML declares a document type or an entity, which is not accepted")
 
 
-def _size(root: Element) -> tuple[int, int]:
+def _size(root: Element) -> tuple[int, int] | None:
     sides = []
     for side in ("width", "height"):
-        text = root.findtext(f"size/{side}")
-        if text is None:
-            raise FormatError(f"there is no <size> with a <{side}>")
+        text = root.findtext(f"size/{side}") or "0"
         value = _number(text)
-        if value is None or value != int(value) or not 0 < value < _MAX_SIDE:
-            raise FormatError(f"{side} is {_quote(text)}, expected a whole number of pixels, not 0")
+        if value is None or value != int(value) or not 0 <= value < _MAX_SIDE:
+            raise FormatError(f"{side} is {_quote(text)}, expected a whole number of pixels")
         sides.append(int(value))
-    return sides[0], sides[1]
+    return (sides[0], sides[1]) if min(sides) > 0 else None
 
 
 def _filename(root: Element) -> str | None:
-    name = (root.findtext("filename") or "").strip()
-    if name and not is_bare_name(name):
-        raise FormatError(f"filename is {_quote(name)}, expected a bare name without a folder")
-    return name or None
+    """Return the file name without folders, which some tools write with it, or None."""
+    name = re.split(r"[/\\]", (root.findtext("filename") or "").strip())[-1]
+    return name if is_bare_name(name) else None
 
 
 def is_bare_name(name: str) -> bool:

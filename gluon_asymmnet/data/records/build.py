@@ -22,7 +22,7 @@ from gluon_asymmnet.data.folders import list_class_folders
 from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import MAX_PAYLOAD, PathLike
 from gluon_asymmnet.data.records.writer import RecordWriter
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.errors import FormatError, InputError, reason_of
 from gluon_asymmnet.utils.parallel import Progress, map_in_order, silent, threads_or_default
 
 
@@ -90,10 +90,8 @@ def build(
     def encoded(item: tuple[int, str]) -> bytes | FormatError:
         try:
             return _encode(root / item[1], resize, quality, encoding)
-        except FormatError as error:
-            return error
-        except OSError as error:  # a broken link, no permission
-            return FormatError(error.strerror or str(error))
+        except (FormatError, OSError) as error:  # OSError: a broken link, no permission
+            return FormatError(reason_of(error))
 
     skipped, packed = [], set()
     with RecordWriter(f"{prefix}.rec", f"{prefix}.idx", overwrite=overwrite) as writer:
