@@ -326,7 +326,9 @@ def test_pictures_of_other_classes(boxes, fitted, tmp_path, capsys):
     run(*arguments, "--skip-bad", "--per-class")
     text = capsys.readouterr().out
     nines = sum((VOCSource(boxes).annotation(i).labels == 9).sum() for i in range(12))
-    assert f"left out {nines} objects of 1 classes that are none of the 10: '9' {nines} times" in text
+    assert (
+        f"left out {nines} objects of 1 classes that are none of the 10: '9' {nines} times" in text
+    )
     assert text.splitlines()[-1].split()[0::5] == ["nine", "nan"]
 
 
