@@ -217,6 +217,7 @@ def test_a_truncated_or_missing_bin(copied):
         ("openvino", dict(rate=0), "another model than .*: rate 0 and 1"),
         ("onnxruntime", dict(rgb_mean=[1, 2, 3]), "rgb_mean"),
         ("mxnet", dict(classes=9, class_names=None), "gives 10 values per image, .* 9 classes"),
+        ("onnxruntime", dict(class_names=NAMES[::-1]), "class_names in another order"),
         ("onnxruntime", dict(class_names=["a"]), "1 class names for 10 classes"),
         ("onnxruntime", dict(input_size=0), "input_size is 0, expected a number from 1 to"),
         ("onnxruntime", dict(classes="ten"), "classes is 'ten'"),

@@ -76,6 +76,10 @@ class EnginePredictor:
         names = [f.name for f in dataclasses.fields(cards[0]) if f.name not in _MAY_DIFFER]
         values = [[getattr(card, name) for card in (cards[-1], cards[0])] for name in names]
         differing = [f"{name} {a} and {b}" for name, (a, b) in zip(names, values) if a != b]
+        beside, inside = cards[-1].class_names, cards[0].class_names
+        # Other names may be a translation; the same ones elsewhere are another model's.
+        if beside and inside and beside != inside and sorted(beside) == sorted(inside):
+            differing.append("class_names in another order")
         if differing:
             raise FormatError(
                 f"{self._card_file} belongs to another model than {self.weights.name}: "
