@@ -332,8 +332,9 @@ def test_run_directory(undisturbed):
     assert re.fullmatch(
         rf"Epoch\[0\] Batch \[4\]\tSpeed: {number} samples/sec\taccuracy={number}\tlr={number}"
         r"\tleft=[\d:]+",
-        lines[1],
+        lines[2],
     )
+    assert lines[1].startswith("data: training set: 1348 images, 10 classes; ")
     assert re.search(rf"\n\[Epoch 2\] training: accuracy={number}\n"
                      rf"\[Epoch 2\] speed: \d+ samples/sec\ttime cost: {number}\n"
                      rf"\[Epoch 2\] validation: top1={number} top5={number} loss={number}$",
