@@ -71,7 +71,7 @@ def check(rec, lost, tmp_path, places=1, **kwargs):
         for i, key in enumerate(keys):
             n = KEYS.index(key)
             assert found.payload(i) == pack(key, n % 4, image(9 * n))
-    assert verify.verify(out) == (len(keys), [])
+    assert verify.verify(out) == (len(keys), [], 0)
     listed = [int(x.split("\t")[0]) for x in out.with_suffix(".lst").read_text().splitlines()]
     assert listed == keys
     assert {n: (tmp_path / n).read_bytes() for n in before if not n.startswith("clean")} == {

@@ -51,7 +51,7 @@ def test_files_are_jpegs_of_the_digits(digits):
 
 
 def test_records_are_the_files(digits):
-    assert verify.verify(digits.train) == (1348, [])
+    assert verify.verify(digits.train) == (1348, [], 0)
     lines = (digits.root / "val.lst").read_text().splitlines()
     with RecordFile(digits.val) as file:
         for i in (0, 200, 448):

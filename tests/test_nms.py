@@ -1,11 +1,14 @@
 """Suppression in NumPy against MXNet's operator, a slow loop, and by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.data.boxes.geometry import Detections
 from gluon_asymmnet.evaluation.agreement import compare_detections
+from gluon_asymmnet.predict.detector import DetectorPredictor
 from gluon_asymmnet.predict.nms import box_nms, suppress
 from tests.test_ssd_targets import slow_overlap
 
@@ -104,3 +107,14 @@ def test_agreement_by_hand():
     far = found((0, 0.9, 0, 0, 10, 1e6)), found((0, 0.9, 0, 0, 10, 1e6 + 9))
     assert compare_detections([far])[1] == 1  # 9 of a million
     assert compare_detections([far], side=1e6)[1] == 0
+
+
+def test_boxes_without_an_area_are_no_results():
+    """A box beyond the border is a line or a point after clipping."""
+    boxes = np.float32([[0, 0, 9, 9], [9, 0, 9, 9], [0, 9, 9, 9], [5, 5, 3, 9], [2, 2, 3, 3]])
+    scores = np.float32([0.9, 0.8, 0.7, 0.6, 0.05])
+    found = Detections(np.zeros(5, np.int64), scores, boxes)
+    predictor = SimpleNamespace(card=SimpleNamespace(class_names=["dog"]))
+    kept = DetectorPredictor._select(predictor, found, 0.1)
+    assert kept.boxes.tolist() == [[0, 0, 9, 9]]
+    assert kept.names == ["dog"]

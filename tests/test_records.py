@@ -24,6 +24,7 @@ from gluon_asymmnet.data.images import decode, encode
 from gluon_asymmnet.data.records import build, stats, verify
 from gluon_asymmnet.data.records.recordio import MAGIC, MAX_PAYLOAD, RecordFile, pack, unpack
 from gluon_asymmnet.data.records.writer import RecordWriter
+from gluon_asymmnet.data.sources import RecordSource, count_rotated
 from gluon_asymmnet.errors import FormatError, InputError
 
 QUICK = settings(
@@ -487,9 +488,11 @@ def with_exif(image, body):
     return image[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + image[2:]
 
 
+QUARTER_TURN = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + bytes(4)
+
+
 def test_exif_orientation_is_applied_as_opencv_does():
-    quarter_turn = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + bytes(4)
-    image = with_exif(jpeg(), quarter_turn)
+    image = with_exif(jpeg(), QUARTER_TURN)
     turned = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     assert turned.shape == (32, 24, 3)  # so the tag is one that OpenCV understands
     np.testing.assert_array_equal(decode(image), cv2.cvtColor(turned, cv2.COLOR_BGR2RGB))
@@ -621,7 +624,7 @@ def test_build(tree, tmp_path):
         "3\t1.000000\tbee/2.Png\n4\t2.000000\tcat/x.jpg\n"
     )
     assert read_class_names(tmp_path / "t.rec") == ["ant", "bee", "cat"]
-    assert verify.verify(tmp_path / "t.rec") == (5, [])
+    assert verify.verify(tmp_path / "t.rec") == (5, [], 0)
 
 
 def test_build_png_is_exact(tree, tmp_path):
@@ -784,6 +787,17 @@ def test_verify_takes_the_number_of_classes_from_the_names(rec):
     assert [bad.key for bad in verify.verify(rec).bad] == [12, 15]
     class_names_path(rec).write_bytes(b"\xff\xf0")
     assert "is not UTF-8 text" in verify.verify(rec).bad[0].reason
+
+
+def test_rotated_images_are_counted_and_turned(tmp_path):
+    turned = with_exif(jpeg(), QUARTER_TURN)
+    with RecordWriter(tmp_path / "a.rec") as writer:
+        for key, image in enumerate((jpeg(), turned, turned)):
+            writer.write(key, 0, image)
+    assert verify.verify(tmp_path / "a.rec") == (3, [], 2)
+    with RecordSource(tmp_path / "a.rec") as source:
+        assert count_rotated(source) == 2
+        assert decode(source.read(1).image).shape == (32, 24, 3)
 
 
 def test_verify_damage_inside(rec):

@@ -101,6 +101,7 @@ def test_verify_lists_bad_records(tmp_path, capsys):
     assert json.loads((tmp_path / "bad.json").read_text()) == {
         "file": str(rec),
         "records": 3,
+        "rotated": 0,
         "bad": [
             {"position": 1, "key": 101, "reason": truncated},
             {"position": 2, "key": 102, "reason": label},

@@ -216,9 +216,15 @@ def _verify(args: argparse.Namespace) -> int:
     for position, key, reason in report.bad:
         print(reason if position is None else f"record {position} (key {key}): {reason}")
     print(f"{args.rec}: {report.records} records, {len(report.bad)} bad")
+    if report.rotated:
+        print(
+            f"{report.rotated} images have an EXIF rotation: they are turned when they are read, "
+            f"but MXNet's ImageRecordIter does not turn them"
+        )
     if args.json:
         bad = [entry._asdict() for entry in report.bad]
-        _write_json(args.json, {"file": args.rec, "records": report.records, "bad": bad})
+        counts = {"records": report.records, "rotated": report.rotated}
+        _write_json(args.json, {"file": args.rec, **counts, "bad": bad})
     return 1 if report.bad else 0
 
 

@@ -15,12 +15,14 @@ import numpy as np
 from gluon_asymmnet.data.class_names import match_classes, quote_names, read_class_names
 from gluon_asymmnet.data.folders import list_class_folders
 from gluon_asymmnet.data.image_files import REFUSED_SUFFIXES
+from gluon_asymmnet.data.image_headers import image_info
 from gluon_asymmnet.data.records.recordio import Record, RecordFile
 from gluon_asymmnet.data.records.verify import label_error
 from gluon_asymmnet.errors import FormatError, InputError
 
 # Without class names, a larger label is considered damage: each class costs 5 kB of weights.
 _MAX_CLASSES = 1_000_000
+_LOOKED_AT = 1000  # images that are searched for EXIF rotations
 _SAMPLE = 256  # files of a folder whose size is part of its identity
 
 
@@ -243,6 +245,20 @@ def check_labels(source, classes: Optional[int] = None, *, allowed: int = 0) -> 
         "labels": zlib.crc32(labels.tobytes()), "files": source.identity(),
     }  # fmt: skip
     return Contents(len(labels), number, remarks, fingerprint)
+
+
+def count_rotated(source, most: int = _LOOKED_AT) -> int:
+    """Count the images with an EXIF rotation among up to ``most``, evenly spread over the source.
+
+    ImageRecordIter does not turn images; ``records verify`` looks at all of them.
+    """
+    found = 0
+    for i in np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(int)):
+        try:
+            found += image_info(source.read(int(i)).image).orientation != 1
+        except FormatError:  # the reader reports it
+            continue
+    return found
 
 
 def _some(numbers: np.ndarray) -> str:

@@ -77,8 +77,8 @@ class DetectorPredictor(EnginePredictor):
         return [self._select(found, score_threshold) for _, found in results]
 
     def _select(self, found: Detections, score_threshold: float) -> Detections:
-        """Drop low scores and add the class names."""
-        kept = found.scores >= score_threshold
+        """Drop low scores and boxes without an area in the image, and add the class names."""
+        kept = (found.scores >= score_threshold) & (found.boxes[:, :2] < found.boxes[:, 2:]).all(1)
         labels = found.labels[kept]
         names = [self.card.class_names[label] for label in labels]
         return Detections(labels, found.scores[kept], found.boxes[kept], names)

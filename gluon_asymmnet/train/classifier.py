@@ -16,7 +16,7 @@ from gluon_asymmnet.data.constants import (
     IMAGENET_CLASSES,
 )
 from gluon_asymmnet.data.loader import RecordIterInput, Shard, ThreadedInput
-from gluon_asymmnet.data.sources import check_labels, match_source, open_source
+from gluon_asymmnet.data.sources import check_labels, count_rotated, match_source, open_source
 from gluon_asymmnet.data.transforms import Augmentation, Normalization
 from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.errors import FormatError, InputError
@@ -332,6 +332,11 @@ def _checked_training_source(config: ClassifierConfig) -> tuple:
     Raises: InputError if the classes are not those of ``--dataset``, or of ``--resume-params``.
     """
     source, card = _training_source(config), None
+    if config.data_backend == "mxnet" and (rotated := count_rotated(source)):
+        source.remarks.append(
+            f"{rotated} images looked at have an EXIF rotation, which ImageRecordIter ignores and "
+            f"validation applies: use --data-backend opencv, or pack the images again"
+        )
     if config.resume_params and not config.reset_output:
         card = card_beside(config.resume_params, CLASSIFIER)
         if card is None:

@@ -130,7 +130,7 @@ def read_and_repair(folder, data):
         assert report.bad, "a sound file was refused"
         raise
     assert report.bad or not kept.dropped  # where padding alone is cut off, nothing is lost
-    assert verify.verify(folder / "b.rec", threads=1) == (kept.records, [])
+    assert verify.verify(folder / "b.rec", threads=1)[:2] == (kept.records, [])
 
 
 INDEX = b"7\t0\n3\t%d\n5\t%d\n9\t%d\n"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gluon_asymmnet.data.class_names import read_class_names
+from gluon_asymmnet.data.image_headers import image_info
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.recordio import PathLike, RecordFile
 from gluon_asymmnet.errors import FormatError, InputError
@@ -26,6 +27,7 @@ class VerifyReport(NamedTuple):
 
     records: int  # number of records checked
     bad: list[BadRecord]
+    rotated: int  # usable images with an EXIF rotation
 
 
 def verify(
@@ -39,7 +41,8 @@ def verify(
     """Read every record, check its label and decode its image.
 
     MXNet's reader ends the process at the first damaged image; this function lists all of them.
-    See ``decode`` for the kinds of damage it detects.
+    See ``decode`` for the kinds of damage it detects.  Images with an EXIF rotation are counted:
+    everything here turns them, MXNet's ImageRecordIter does not.
 
     Args:
         classes: number of classes; labels must be below it.  Default: the number of names in
@@ -51,7 +54,7 @@ def verify(
     if classes is not None and classes < 1:
         raise InputError(f"classes must be at least 1, got {classes}")
     threads, progress = threads_or_default(threads), progress or silent
-    bad = []
+    bad, rotated = [], 0
     if classes is None:
         try:
             names = read_class_names(rec)
@@ -62,19 +65,23 @@ def verify(
         if records.fault:
             bad.append(BadRecord(None, None, records.fault))
 
-        def reason(i: int) -> str | None:
+        def examined(i: int) -> tuple[str | None, bool]:
+            """Return what is wrong with a record, and whether its image is rotated."""
             try:
                 record = records.read_bare(i)
                 decode(record.image)
             except FormatError as error:
-                return str(error)
-            return label_error(record.label, classes)
+                return str(error), False
+            turned = image_info(record.image).orientation != 1
+            return label_error(record.label, classes), turned
 
-        for i, error in enumerate(map_in_order(reason, range(len(records)), threads)):
+        results = map_in_order(examined, range(len(records)), threads)
+        for i, (error, turned) in enumerate(results):
+            rotated += turned
             if error:
                 bad.append(BadRecord(i, int(records.keys[i]), error))
             progress(i + 1, len(records))
-        return VerifyReport(len(records), bad)
+        return VerifyReport(len(records), bad, rotated)
 
 
 def label_error(label: float | np.ndarray, classes: int | None) -> str | None:
