@@ -79,7 +79,7 @@ class ClassifierCard(Card):
     shuffle_groups: int = 0
     stem: str = "authors"
     classes: int = 1000
-    norm: str = "batch"  # or "group"
+    norm: str = "batch"  # the only one, as is the interpolation
     crop_ratio: float = 0.875
     interpolation: str = "bilinear"
     macs: Optional[int] = None
@@ -113,9 +113,12 @@ class ClassifierCard(Card):
         """See ``Card.check``."""
         super().check()
         _check_range("classes", self.classes, 1, 10**6)
-        for name in ("model", "stem", "norm", "interpolation"):
+        for name in ("model", "stem"):
             if len(getattr(self, name)) > 100:
                 raise ValueError(f"{name} has {len(getattr(self, name))} characters")
+        for name, only in (("norm", "batch"), ("interpolation", "bilinear")):
+            if getattr(self, name) != only:
+                raise ValueError(f"{name} is {reprlib.repr(getattr(self, name))}, expected {only}")
         if not 0 < self.crop_ratio <= 1:
             raise ValueError(f"crop_ratio is {self.crop_ratio:g}, expected above 0 and at most 1")
         if self.class_names is not None and len(self.class_names) != self.classes:

@@ -98,7 +98,7 @@ def _model_file(folder: Path) -> Path:
 
 def optimized(model: Saved) -> Saved:
     """Return the model with its net optimized for inference on the CPU, if that is possible."""
-    if not isinstance(model.net, AsymmNet) or model.card.norm != "batch":
+    if not isinstance(model.net, AsymmNet):
         return model
     side = model.card.input_size
     return model._replace(net=model.net.optimize_for_inference(mx.nd.zeros((1, 3, side, side))))
@@ -111,12 +111,7 @@ def build(card: Card):
         net = get_detector(card.model, classes=classes)
         net.set_nms(card.nms_thresh, card.nms_topk, card.post_nms)
         return net
-    extra = {}
-    if card.norm == "group":
-        extra = {"norm_layer": mx.gluon.nn.GroupNorm, "norm_kwargs": {"num_groups": 8}}
-    return build_classifier(
-        card.model_spec, classes=card.classes, input_size=card.input_size, **extra
-    )
+    return build_classifier(card.model_spec, classes=card.classes, input_size=card.input_size)
 
 
 def open_weights(weights: Path, card: Card) -> Saved:

@@ -153,11 +153,10 @@ def _weights_of_run(folder: Path, spec: DetectorSpec) -> Path:
     """The best or last weights of a classifier's run; InputError if it is another network's."""
     card = read_card(folder / CARD_FILE, CLASSIFIER)
     wanted, found = spec.backbone_spec, card.model_spec
-    if found._replace(stem=wanted.stem) != wanted or card.norm != "batch":
+    if found._replace(stem=wanted.stem) != wanted:
         raise InputError(
-            f"{folder} is a run of {found.id} (shuffle_groups {found.shuffle_groups}, "
-            f"{card.norm} normalisation), the detector's backbone is {wanted.id} "
-            f"(no shuffle, batch normalisation)"
+            f"{folder} is a run of {found.id} (shuffle_groups {found.shuffle_groups}), the "
+            f"detector's backbone is {wanted.id} (no shuffle)"
         )
     return newest_weights(folder)
 

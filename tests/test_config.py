@@ -7,8 +7,9 @@ import pytest
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import parse_config, resolve
+from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.train.recipes import RECIPES
-from gluon_asymmnet.utils.settings import flag_of, from_json, to_json
+from gluon_asymmnet.utils.settings import check_settings, flag_of, from_json, to_json
 
 README_COMMAND = (
     "--rec-train ./train.rec --rec-train-idx ./train.idx --rec-val ./val.rec "
@@ -114,9 +115,9 @@ def test_a_config_of_an_earlier_version_lists_declined_flags(tmp_path):
         ("--model a --mode symbolic", "--mode symbolic is declined"),
         ("--model a --dtype bfloat16", "fails on the concat"),
         ("--model a --dtype float16", "float16 needs a GPU"),
-        ("--model a --resume-epoch 3", "go with --resume-params"),
+        ("--model a --resume-epoch 3", "--resume-epoch 3 needs --resume-params"),
         ("--model a --use-pretrained --resume-params x", "not both"),
-        ("--model a --ema 1", "--ema must be at least 0 and below 1, got 1.0"),
+        ("--model a --ema 1", r"--ema must be in \[0, 1\), got 1.0"),
         ("--model a --patience -1", "--patience must be at least 0, got -1"),
         ("--model a --patience 3 --rec-val=", "--patience needs a validation set"),
         ("--model a --clip-norm -2", "--clip-norm must be at least 0, got -2.0"),
@@ -125,16 +126,50 @@ def test_a_config_of_an_earlier_version_lists_declined_flags(tmp_path):
         ("--model a --cutmix -1", "--cutmix must be at least 0, got -1.0"),
         ("--model a --mixup-prob 1.2", r"--mix-prob must be in \[0, 1\], got 1.2"),
         ("--model a --reprob 2", r"--random-erasing must be in \[0, 1\], got 2.0"),
-        ("--model a --randaugment-magnitude 31", "must be 0 to 30, got 31"),
-        ("--model a --randaugment 2 --data-backend mxnet", "need --data-backend opencv"),
-        ("--model a --random-erasing 0.1 --data-backend mxnet", "ImageRecordIter has neither"),
-        ("--model a --freeze-stages 7 --use-pretrained", "--freeze-stages is at most 6, got 7"),
-        ("--model a --freeze-bn", "need trained weights"),
-        ("--model a --reset-output", "--reset-output goes with --resume-params"),
+        ("--model a --randaugment-magnitude 31", r"must be in \[0, 30\], got 31"),
+        (
+            "--model a --randaugment 2 --data-backend mxnet",
+            "2 needs --data-backend opencv",
+        ),
+        (
+            "--model a --random-erasing 0.1 --data-backend mxnet",
+            "needs --data-backend opencv",
+        ),
+        (
+            "--model a --freeze-stages 7 --use-pretrained",
+            r"must be in \[0, 6\], got 7",
+        ),
+        ("--model a --freeze-bn", "--freeze-bn needs --use-pretrained or --resume-params"),
+        ("--model a --reset-output", "--reset-output needs --resume-params"),
         ("--model a --reset-output --resume-params x --resume-epoch 2", "starts a new training"),
-        ("--model a --temperature 3", "--temperature goes with --teacher"),
-        ("--model a --hard-weight 0.2", "--hard-weight goes with --teacher"),
-        ("--model a --teacher-params x", "--teacher-params goes with --teacher"),
+        ("--model a --temperature 3", "--temperature 3.0 needs --teacher"),
+        ("--model a --hard-weight 0.2", "--hard-weight 0.2 needs --teacher"),
+        ("--model a --teacher-params x", "--teacher-params x needs --teacher"),
+        ("--model a --shuffle-group 4", "--shuffle-group 4 needs --doshuffle"),
+        ("--model a --mixup-alpha 0.3", "--mixup-alpha 0.3 needs --mixup"),
+        ("--model a --mix-prob 0.5", "--mix-prob 0.5 needs --mixup or --cutmix"),
+        ("--model a --mixup --mix-switch-prob 0.1", "--mix-switch-prob 0.1 needs --cutmix"),
+        ("--model a --mixup-off-epoch 4", "--mixup-off-epoch 4 needs --mixup or --cutmix"),
+        ("--model a --randaugment-magnitude 5", "--randaugment-magnitude 5 needs --randaugment"),
+        ("--model a --ema-power 0.6", "--ema-power 0.6 needs --ema"),
+        ("--model a --lr-mode cosine --lr-decay 0.5", "--lr-decay 0.5 needs --lr-mode step"),
+        ("--model a --lr-mode poly --lr-decay-epoch 9,12", "-epoch 9,12 needs --lr-mode step"),
+        ("--model a --lr-decay-period 3 --lr-decay-epoch 9", "9 needs no --lr-decay-period"),
+        ("--model a --warmup-epochs 0 --warmup-lr 0.1", "--warmup-lr 0.1 needs --warmup-epochs"),
+        ("--model a --data-dir d --rec-train t", "--rec-train t needs --use-rec or no --data-dir"),
+        ("--model a --rec-val= --rec-val-idx i", "--rec-val-idx i needs --rec-val"),
+        ("--model a --trust", "--trust needs --resume-states"),
+        ("--model a --data-dir d --data-backend mxnet", "d needs --data-backend opencv or --use"),
+        ("--model a --lr nan", "--lr must be at least 0, got nan"),
+        ("--model a --lr inf", "--lr must be at least 0, got inf"),
+        ("--model a --momentum 1.5", r"--momentum must be in \[0, 1\), got 1.5"),
+        ("--model a --jitter 5", r"--jitter must be in \[0, 1\], got 5.0"),
+        ("--model a --dropout 1", r"--dropout must be in \[0, 1\), got 1.0"),
+        ("--model a --width -1", "--width-scale must be above 0, got -1.0"),
+        ("--model a --rgb-mean 1,nan,2", r"--rgb-mean must be in \[0, 255\], got nan"),
+        ("--model a --lr-decay-epoch 4,-2", "--lr-decay-epoch must be at least 0, got -2"),
+        ("--model a --seed 4294967296", r"--seed must be in \[0, 2147483647\], got 4294967296"),
+        ("--model a --use-gn", "--use-gn is declined"),
         ("--model a --teacher x --temperature 0", "--temperature must be above 0, got 0.0"),
         ("--model a --teacher x --hard-weight 1", r"--hard-weight must be in \[0, 1\), got 1.0"),
     ],
@@ -142,6 +177,46 @@ def test_a_config_of_an_earlier_version_lists_declined_flags(tmp_path):
 def test_settings_that_cannot_be_meant(line, message):
     with pytest.raises(InputError, match=message):
         parse(line)
+
+
+@pytest.mark.parametrize("config_class", [ClassifierConfig, DetectorConfig])
+def test_every_number_has_an_interval_and_every_need_a_field(config_class):
+    """Otherwise nan, or a setting without effect, passes."""
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    for field in fields.values():
+        first = field.default[0] if isinstance(field.default, tuple) else field.default
+        numeric = isinstance(first, (int, float)) and not isinstance(first, bool)
+        assert bool(field.metadata["within"]) == numeric, field.name
+        for need in field.metadata["needs"]:
+            for condition in need.split("|"):
+                name, _, value = condition.lstrip("!").partition("=")
+                choices = fields[name].metadata.get("choices", ("",))
+                assert not value or value in choices, (field.name, condition)
+    check_settings(config_class())
+
+
+def test_choices_count_for_settings_from_python_too():
+    with pytest.raises(InputError, match="--lr-mode must be one of step, poly, cosine, got 'cos'"):
+        resolve(ClassifierConfig, {"model": "a", "lr_mode": "cos"})
+
+
+GLUONCVS_COMMANDS = (
+    # Its scripts' defaults, given explicitly, and the commands of its model zoo's page.
+    "--model a --lr-mode cosine --lr-decay 0.1 --lr-decay-epoch 40,60 --lr-decay-period 0 "
+    "--mixup-alpha 0.2 --mixup-off-epoch 0 --temperature 20 --hard-weight 0.5 --warmup-lr 0.0 "
+    "--resume-epoch 0 --data-backend mxnet --shuffle-group 2 --asymmrate 1 --dropout 0.0",
+    "--rec-train a --rec-train-idx b --rec-val c --rec-val-idx d --use-rec --mode hybrid "
+    "--model a --lr 0.4 --lr-mode cosine --num-epochs 200 --batch-size 128 --num-gpus 8 -j 60 "
+    "--warmup-epochs 5 --dtype float16 --no-wd --last-gamma --label-smoothing --mixup "
+    "--mixup-off-epoch 20 --data-dir x --save-dir p --logging-file l --num-training-samples 100",
+    "--model a --teacher resnet152_v1d --temperature 20 --hard-weight 0.5 --lr-decay-period 30 "
+    "--lr-decay 0.1 --use-rec --num-epochs 120",
+)
+
+
+@pytest.mark.parametrize("line", GLUONCVS_COMMANDS)
+def test_gluoncvs_commands_pass(line):
+    assert parse(line).model == "a"
 
 
 def test_every_field_is_read_somewhere():

@@ -14,7 +14,7 @@ from gluon_asymmnet.export.openvino import export_openvino
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.train import checkpoint
-from gluon_asymmnet.train.classifier import ClassifierTask
+from gluon_asymmnet.train.classifier import FP16_LOSS_SCALE, ClassifierTask
 from gluon_asymmnet.train.distillation import Distillation, Teacher
 from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.zoo import get_model
@@ -119,6 +119,27 @@ def test_an_exported_file_teaches_as_its_network_does(digits, teacher_run, tmp_p
     expected = probabilities(Predictor(teacher_run, "mxnet"), batch, 4)
     assert_close(soft, expected, terms=NET)
     assert np.isfinite(task.step(batch, 0, np.random.default_rng(0)).asnumpy()).all()
+
+
+@pytest.mark.parametrize("temperature", [4.0, 20.0, 100.0])
+def test_half_precision_does_not_overflow_at_any_temperature(digits, teacher_run, temperature):
+    """20 squared times a loss of 2 times the loss scale 128 is above 65,504."""
+    task = task_of(digits, teacher_run, temperature=temperature)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (8, 10)).astype(np.float16)
+    target, soft = (mx.nd.softmax(mx.nd.array(rng.normal(0, 2, (8, 10)))) for _ in range(2))
+
+    def loss_and_gradient(dtype):
+        student = mx.nd.array(logits, dtype=dtype)
+        student.attach_grad()
+        with mx.autograd.record():
+            loss = task._loss(student, target, soft) * FP16_LOSS_SCALE
+        loss.backward()
+        return loss.asnumpy(), student.grad.asnumpy()
+
+    half, single = loss_and_gradient("float16"), loss_and_gradient("float32")
+    assert_close(half[0], single[0])
+    assert_close(half[1], single[1], precision="float16")
 
 
 def test_a_gluoncv_model_teaches(digits, tmp_path):

@@ -95,6 +95,13 @@ def test_interval_by_hand():
     assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
+def test_intervals_stay_inside_0_and_1():
+    """Rounding gave -1e-17 for 0 of 7, which prints as -0.00."""
+    for trials in range(1, 400):
+        low, high = wilson_interval(0, trials)[0], wilson_interval(trials, trials)[1]
+        assert (f"{100 * low:.2f}", high <= 1) == ("0.00", True)
+
+
 @pytest.mark.parametrize("label", [7.0, -1.0, 0.5])
 def test_a_label_outside_the_classes(tmp_path, label):
     source = written(tmp_path / "a.rec", [0.0, label])

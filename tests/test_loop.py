@@ -1,5 +1,9 @@
 """The loop's bookkeeping, by short runs in this process: the best weights, what is kept."""
 
+import json
+import logging
+import time
+
 import numpy as np
 import pytest
 
@@ -9,6 +13,8 @@ from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.checkpoint_files import list_checkpoints
 from gluon_asymmnet.train.classifier import ClassifierTask, train
 from gluon_asymmnet.train.loop import run
+from gluon_asymmnet.train.progress import PROGRESS_FILE
+from gluon_asymmnet.train.reporter import Reporter
 from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.weights.params_file import read_params, write_params
 from tests.test_train import config, run_dir
@@ -20,6 +26,23 @@ def short(digits, tmp_path, **changes):
     """The settings of a run of two steps of 16 images an epoch."""
     settings = {"batch_size": 16, "num_training_samples": STEPS * 16, "warmup_epochs": 0}
     return config(digits, save_dir=str(tmp_path), **{**settings, **changes})
+
+
+def test_the_speed_after_a_resume_counts_the_steps_of_this_process(digits, tmp_path):
+    """Resumed after step 9, the first line comes at step 10, after one step."""
+    settings = config(digits, save_dir=str(tmp_path), batch_size=16, log_interval=5)
+    task = ClassifierTask(settings, [mx.cpu()])
+    directory = RunDirectory(run_dir(tmp_path), settings, {})
+    reporter = Reporter(task, directory, logging.getLogger("test"))
+    reporter.begin_epoch(0, 9)
+    time.sleep(0.2)
+    reporter.log_step(10, 0.1, 1.0, 0.5)
+    first = json.loads((directory.path / PROGRESS_FILE).read_text())["images_per_s"]
+    time.sleep(0.2)
+    reporter.log_step(15, 0.1, 1.0, 0.5)
+    second = json.loads((directory.path / PROGRESS_FILE).read_text())["images_per_s"]
+    directory.close()
+    assert first < 16 / 0.2 < second < 5 * 16 / 0.2
 
 
 def finish(task, settings, tmp_path):

@@ -47,7 +47,8 @@ def wilson_interval(hits: int, trials: int, z: float = 1.959964) -> tuple[float,
     """
     p, zz = hits / trials, z * z / trials
     centre, half = p + zz / 2, z * math.sqrt(p * (1 - p) / trials + zz / trials / 4)
-    return (centre - half) / (1 + zz), (centre + half) / (1 + zz)
+    # Rounding may give -1e-18.
+    return max((centre - half) / (1 + zz), 0.0), min((centre + half) / (1 + zz), 1.0)
 
 
 def read_batches(

@@ -151,7 +151,7 @@ class ClassifierTask(Task):
         cost = count_model(self._spec, classes=self.classes, input_size=config.input_size)
         return ClassifierCard.of(
             self._spec, classes=self.classes, input_size=config.input_size,
-            norm="group" if config.use_gn else "batch", class_names=self.class_names,
+            class_names=self.class_names,
             crop_ratio=config.crop_ratio, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
             parameters=cost.parameters, macs=cost.macs,
         )  # fmt: skip
@@ -243,10 +243,10 @@ class ClassifierTask(Task):
         return label.one_hot(self.classes, on_value=1 - eta + low, off_value=low)
 
     def _loss(self, logits, target, soft_target):
-        target = target.astype(self.config.dtype, copy=False)
+        # In float16 the loss times the squared temperature and the loss scale overflows.
+        logits = logits.astype("float32", copy=False)
         if soft_target is None:
             return self._entropy(logits, target)
-        soft_target = soft_target.astype(self.config.dtype, copy=False)
         return self._distillation.loss(logits, target, soft_target)
 
     def _sums(self, outputs):
@@ -274,12 +274,9 @@ class ClassifierTask(Task):
 
     def _new_net(self):
         config = self.config
-        extra = {"norm_layer": mx.gluon.nn.GroupNorm} if config.use_gn else {}
-        if config.use_gn:
-            extra["norm_kwargs"] = {"num_groups": 8}  # divides every channel count here
         net = build_classifier(
             self._spec, classes=self.classes, dropout=config.dropout,
-            last_gamma=config.last_gamma, input_size=config.input_size, **extra,
+            last_gamma=config.last_gamma, input_size=config.input_size,
         )  # fmt: skip
         net.cast(config.dtype)
         if config.mode == "hybrid":
@@ -316,10 +313,6 @@ class ClassifierTask(Task):
 
 def _training_source(config: ClassifierConfig):
     if config.reads_folders:
-        if config.data_backend == "mxnet":
-            raise InputError(
-                "--data-dir needs --data-backend opencv: ImageRecordIter reads records"
-            )
         return open_source(folder=str(Path(config.data_dir) / "train"))
     return open_source(
         rec=config.rec_train, idx=config.train_index, sample=not config.max_bad_records

@@ -8,41 +8,69 @@ from typing import Any, Optional
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.recipes import RECIPES
-from gluon_asymmnet.utils.settings import DECLINED_FLAG, add_flags, at_least, flag_of, option
+from gluon_asymmnet.utils.settings import DECLINED_FLAG, add_flags, check_settings, flag_of, option
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
     """Settings shared by all training tasks."""
 
-    rgb_mean: tuple[float, ...] = option(IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data")
-    rgb_std: tuple[float, ...] = option(IMAGENET_STD, "deviation of R, G, B", group="data")
+    rgb_mean: tuple[float, ...] = option(
+        IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data", within="[0, 255]"
+    )
+    rgb_std: tuple[float, ...] = option(
+        IMAGENET_STD, "deviation of R, G, B", group="data", within="(0, inf)"
+    )
     lr_mode: str = option(
         "step", "schedule after the warm-up", group="optimisation",
         choices=("step", "poly", "cosine"),
     )  # fmt: skip
-    lr_decay: float = option(0.1, "step: factor", group="optimisation")
-    lr_decay_period: int = option(
-        0, "step: every so many epochs; 0: at --lr-decay-epoch", group="optimisation"
+    lr_decay: float = option(
+        0.1, "step: factor", group="optimisation", within="[0, 1]", needs="lr_mode=step"
     )
-    warmup_lr: float = option(0.0, "learning rate before the first update", group="optimisation")
+    lr_decay_period: int = option(
+        0,
+        "step: every so many epochs; 0: at --lr-decay-epoch",
+        group="optimisation",
+        within="[0, inf)",
+        needs="lr_mode=step",
+    )
+    warmup_lr: float = option(
+        0.0,
+        "learning rate before the first update",
+        group="optimisation",
+        within="[0, inf)",
+        needs="warmup_epochs",
+    )
     no_wd: bool = option(False, "no weight decay on beta, gamma and bias", group="optimisation")
     clip_norm: float = option(
-        0.0, "bound of the gradient's norm over all parameters; 0: none", group="optimisation"
+        0.0,
+        "bound of the gradient's norm over all parameters; 0: none",
+        group="optimisation",
+        within="[0, inf)",
     )
     ema: float = option(
-        0.0, "decay of a moving average of the weights, e.g. 0.9999; 0: none", group="optimisation"
+        0.0,
+        "decay of a moving average of the weights, e.g. 0.9999; 0: none",
+        group="optimisation",
+        within="[0, 1)",
     )
     ema_power: float = option(
         0.75, "its warm-up: the decay of update n is at most 1 - n ** -EMA_POWER; 0: none",
-        group="optimisation",
+        group="optimisation", within="[0, inf)", needs="ema",
     )  # fmt: skip
-    threads: int = option(0, "MXNet's CPU threads; 0: one per processor")
+    threads: int = option(0, "MXNet's CPU threads; 0: one per processor", within="[0, inf)")
     patience: int = option(
-        0, "end after so many epochs without a better validation; 0: after all epochs"
+        0,
+        "end after so many epochs without a better validation; 0: after all epochs",
+        within="[0, inf)",
     )
-    checkpoint_steps: int = option(0, "also checkpoint every so many steps; 0: after each epoch")
-    keep_last: int = option(3, "checkpoints to keep, besides that of the best epoch")
+    checkpoint_steps: int = option(
+        0, "also checkpoint every so many steps; 0: after each epoch", within="[0, inf)"
+    )
+    keep_last: int = option(
+        3, "checkpoints to keep, besides that of the best epoch", within="[1, inf)"
+    )
     logging_file: str = option("log.txt", "log file in the run directory")
 
     @property
@@ -51,22 +79,11 @@ class LoopConfig:
         return Path(self.model).stem if self.model.endswith(".json") else self.model
 
     def check_loop(self) -> None:
-        """Raise InputError for a shared setting that is not valid."""
-        for name in ("num_epochs", "num_workers", "keep_last"):
-            at_least(self, name, 1)
-        for name in (
-            "num_gpus", "threads", "log_interval", "save_frequency", "checkpoint_steps", "seed",
-            "warmup_epochs", "warmup_lr", "lr", "lr_decay_period", "momentum", "wd", "patience",
-            "clip_norm", "ema_power", "max_bad_records",
-        ):  # fmt: skip
-            at_least(self, name, 0)
-        if not 0 <= self.ema < 1:
-            raise InputError(f"--ema must be at least 0 and below 1, got {self.ema}")
+        """Raise InputError for a setting or a shared combination that is not valid."""
+        check_settings(self)
         for name in ("rgb_mean", "rgb_std"):
             if len(getattr(self, name)) != 3:
                 raise InputError(f"{flag_of(self, name)} takes three numbers: R,G,B")
-        if min(self.rgb_std) <= 0:
-            raise InputError(f"--rgb-std must be above 0, got {self.rgb_std}")
         if self.warmup_epochs >= self.num_epochs:
             raise InputError(
                 f"--warmup-epochs {self.warmup_epochs} leaves nothing of the {self.num_epochs} "

@@ -7,9 +7,7 @@ from gluon_asymmnet.data.boxes.sources import is_record_file, parse_splits
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.ssd_spec import HEADS, parse_detector
 from gluon_asymmnet.train.config import LoopConfig
-from gluon_asymmnet.utils.settings import at_least, option
-
-STAGES = 5  # of a backbone: stem and blocks up to stride 2, 4, ... 32
+from gluon_asymmnet.utils.settings import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +18,9 @@ class DetectorConfig(LoopConfig):
     network: str = option(
         "asymmnet_large", "backbone, with a width if wanted: asymmnet_small_0.5", group="model"
     )
-    data_shape: int = option(300, "height and width of the input, pixels", group="model")
+    data_shape: int = option(
+        300, "height and width of the input, pixels", group="model", within="[1, inf)"
+    )
     multi_scale: str = option(
         "", "train on these heights and widths, with commas: 256,300,352; one is drawn for each "
         "batch.  Validation, and the detector, stay at --data-shape", group="model",
@@ -35,10 +35,29 @@ class DetectorConfig(LoopConfig):
     resume_params: str = option(
         "", "start from this .params file of the detector", "--resume", group="model"
     )
-    start_epoch: int = option(0, "with --resume, the epoch to go on from", group="model")
-    freeze_stages: int = option(0, "freeze the first stages of the backbone's 5", group="model")
-    freeze_bn: bool = option(False, "freeze the backbone's batch normalisation", group="model")
-    syncbn: bool = option(False, "batch statistics over all GPUs", "--syncbn", group="model")
+    start_epoch: int = option(
+        0,
+        "with --resume, the epoch to go on from",
+        group="model",
+        within="[0, inf)",
+        needs="resume_params",
+    )
+    freeze_stages: int = option(
+        0,
+        "freeze the first stages of the backbone's 5",
+        group="model",
+        within="[0, 5]",
+        needs="pretrained_base|resume_params",
+    )
+    freeze_bn: bool = option(
+        False,
+        "freeze the backbone's batch normalisation",
+        group="model",
+        needs="pretrained_base|resume_params",
+    )
+    syncbn: bool = option(
+        False, "batch statistics over all GPUs", "--syncbn", group="model", needs="gpus|num_gpus"
+    )
 
     # data
     dataset: str = option(
@@ -51,14 +70,16 @@ class DetectorConfig(LoopConfig):
         "file of GluonCV's", group="data",
     )  # fmt: skip
     val_splits: str = option("2007_test", "the same, for validation; '' for none", group="data")
-    classes: str = option("", "custom: class names, with commas", group="data")
+    classes: str = option(
+        "", "custom: class names, with commas", group="data", needs="dataset=custom"
+    )
     skip_bad: bool = option(
         False, "leave out objects of other classes, empty boxes and images that cannot be read, "
         "instead of refusing them", group="data",
     )  # fmt: skip
     max_bad_records: int = option(
         0, "skip up to so many corrupt training images: the next of the epoch replaces each, "
-        "and skipped_records.jsonl lists them", group="data",
+        "and skipped_records.jsonl lists them", group="data", within="[0, inf)",
     )  # fmt: skip
     use_difficult: bool = option(
         False, "train on difficult objects; otherwise anchors on them are ignored", group="data"
@@ -66,30 +87,47 @@ class DetectorConfig(LoopConfig):
     no_mirror: bool = option(False, "do not mirror at random", group="data")
     max_expansion: float = option(
         4.0, "random expansion: largest side of the canvas relative to the image; 1: none",
-        group="data",
+        group="data", within="[1, 16]",
     )  # fmt: skip
-    num_workers: int = option(4, "decoding threads", "-j", "--num-workers", group="data")
+    num_workers: int = option(
+        4, "decoding threads", "-j", "--num-workers", group="data", within="[1, inf)"
+    )
 
     # optimisation
-    batch_size: int = option(32, "images per step, all devices together", group="optimisation")
-    num_epochs: int = option(240, "epochs in all", "--epochs", group="optimisation")
-    lr: float = option(0.001, "peak learning rate", group="optimisation")
-    lr_decay_epoch: tuple[int, ...] = option((160, 200), "step: epochs", group="optimisation")
-    warmup_epochs: int = option(1, "epochs of linear warm-up", group="optimisation")
-    momentum: float = option(0.9, "momentum of SGD", group="optimisation")
-    wd: float = option(0.0005, "weight decay", group="optimisation")
+    batch_size: int = option(
+        32, "images per step, all devices together", group="optimisation", within="[1, inf)"
+    )
+    num_epochs: int = option(
+        240, "epochs in all", "--epochs", group="optimisation", within="[1, inf)"
+    )
+    lr: float = option(0.001, "peak learning rate", group="optimisation", within="[0, inf)")
+    lr_decay_epoch: tuple[int, ...] = option(
+        (160, 200),
+        "step: epochs",
+        group="optimisation",
+        within="[0, inf)",
+        needs=("lr_mode=step", "!lr_decay_period"),
+    )
+    warmup_epochs: int = option(
+        1, "epochs of linear warm-up", group="optimisation", within="[0, inf)"
+    )
+    momentum: float = option(0.9, "momentum of SGD", group="optimisation", within="[0, 1)")
+    wd: float = option(0.0005, "weight decay", group="optimisation", within="[0, 1]")
     negative_ratio: float = option(
         3.0, "background anchors per matched anchor of an image, the hardest ones",
-        group="optimisation",
+        group="optimisation", within="[0, inf)",
     )  # fmt: skip
     min_negatives: int = option(
-        0, "minimum of background anchors per image, also without objects", group="optimisation"
+        0,
+        "minimum of background anchors per image, also without objects",
+        group="optimisation",
+        within="[0, inf)",
     )
 
     # run
     gpus: str = option("", "numbers of the GPUs, with commas")
-    num_gpus: int = option(0, "how many GPUs, instead; 0: CPU")
-    seed: int = option(233, "decides weights, order and augmentation")
+    num_gpus: int = option(0, "how many GPUs, instead; 0: CPU", within="[0, inf)")
+    seed: int = option(233, "decides weights, order and augmentation", within="[0, 2147483647]")
     save_prefix: str = option(
         "checkpoints/", "the run is written to SAVE_PREFIX, the detector's name and TAG_NAME"
     )
@@ -99,11 +137,24 @@ class DetectorConfig(LoopConfig):
         "directory that exists", "--resume-run", choices=("auto", "never"),
     )  # fmt: skip
     save_frequency: int = option(
-        10, "keep the weights of every so many epochs; 0: best and last", "--save-interval"
+        10,
+        "keep the weights of every so many epochs; 0: best and last",
+        "--save-interval",
+        within="[0, inf)",
     )
-    val_interval: int = option(1, "epochs from validation to validation; the last one always")
-    samples: int = option(8, "images drawn with their boxes after each validation")
-    log_interval: int = option(100, "steps between log lines; 0: none")
+    val_interval: int = option(
+        1,
+        "epochs from validation to validation; the last one always",
+        within="[1, inf)",
+        needs="val_splits",
+    )
+    samples: int = option(
+        8,
+        "images drawn with their boxes after each validation",
+        within="[0, inf)",
+        needs="val_splits",
+    )
+    log_interval: int = option(100, "steps between log lines; 0: none", within="[0, inf)")
 
     declined: ClassVar[dict[str, str]] = {
         "--dali": "DALI's MXNet plugin is gone",
@@ -145,17 +196,9 @@ class DetectorConfig(LoopConfig):
             raise InputError(
                 "--dataset coco: convert it with `asymmnet voc from-coco`, then --dataset custom"
             )
+        self.check_loop()
         parse_detector(self.model)
         self._check_sizes()
-        self.check_loop()
-        for name in ("batch_size", "val_interval", "max_expansion"):
-            at_least(self, name, 1)
-        for name in ("samples", "start_epoch", "negative_ratio", "min_negatives", "freeze_stages"):
-            at_least(self, name, 0)
-        if self.freeze_stages > STAGES:
-            raise InputError(f"--freeze-stages is at most {STAGES}, got {self.freeze_stages}")
-        if self.start_epoch and not self.resume_params:
-            raise InputError("--start-epoch goes with --resume")
         if self.start_epoch >= self.num_epochs:
             raise InputError(
                 f"--start-epoch {self.start_epoch} is not below --epochs {self.num_epochs}"
@@ -166,10 +209,6 @@ class DetectorConfig(LoopConfig):
             raise InputError("give --gpus or --num-gpus, not both")
         if min(self.gpu_numbers, default=0) < 0:
             raise InputError(f"--gpus takes numbers from 0 on, with commas, got {self.gpus!r}")
-        if self.syncbn and not self.gpu_numbers:
-            raise InputError("--syncbn needs GPUs (--gpus 0,1): a CPU has all statistics anyway")
-        if self.classes and self.dataset == "voc":
-            raise InputError("--classes goes with --dataset custom: voc has its own 20")
         for splits in (self.train_splits, self.val_splits):
             if not is_record_file(splits):
                 parse_splits(splits)

@@ -53,7 +53,7 @@ class Reporter:
 
     def begin_epoch(self, epoch: int, done: int) -> None:
         """Start timing; ``done``: steps of the epoch that an earlier process did."""
-        self._epoch, self._first = epoch, done
+        self._epoch, self._first, self._last_logged = epoch, done, done
         self._begun = self._last_log = time.time()
         self._bar = tqdm(
             total=self.task.steps_per_epoch, initial=done, desc=f"epoch {epoch}", unit="step",
@@ -73,7 +73,7 @@ class Reporter:
         """
         task, epoch, now = self.task, self._epoch, time.time()
         done = step - epoch * task.steps_per_epoch
-        speed = task.images_per_step * self.config.log_interval / (now - self._last_log)
+        speed = task.images_per_step * (done - self._last_logged) / (now - self._last_log)
         left = time_left(
             step, task.steps_per_epoch, self.config.num_epochs,
             (now - self._begun) / (done - self._first), self.validation_seconds,
@@ -90,7 +90,7 @@ class Reporter:
                 steps_per_epoch=task.steps_per_epoch, images_per_s=speed, lr=lr, train_loss=loss,
                 **{f"train_{task.metric}": metric},
             )  # fmt: skip
-        self._last_log = now
+        self._last_log, self._last_logged = now, done
 
     def end_training(self) -> dict:
         """End the training part of an epoch; return its images and seconds, for ``end_epoch``."""

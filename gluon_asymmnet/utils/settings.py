@@ -8,6 +8,7 @@ reason.
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,18 +19,68 @@ DECLINED_FLAG = "declined_flag"  # destination of the declined flags in the pars
 _GROUPS = ("model", "data", "optimisation", "run")  # in the order of the help
 
 
-def option(default, help_text: str, *flags: str, group: str = "run", **argparse_kwargs):
-    """Declare one setting; ``flags`` replace the flag made from the field's name."""
-    metadata = {"help": help_text, "flags": flags, "group": group, **argparse_kwargs}
+def option(
+    default, help_text: str, *flags: str, group: str = "run", within: str = "", needs=(),
+    **argparse_kwargs,
+):  # fmt: skip
+    """Declare one setting.
+
+    Args:
+        flags: replace the flag made from the field's name.
+        within: interval of the numbers that can be meant, e.g. "[0, 1)" or "[1, inf)".
+        needs: settings without which this one has no effect, all of them: "mixup" is set,
+            "lr_mode=step" has this value, "!data_dir" is not set; "mixup|cutmix": one of both.
+    """
+    needs = (needs,) if isinstance(needs, str) else needs
+    rules = {"within": within, "needs": needs}
+    metadata = {"help": help_text, "flags": flags, "group": group, **rules, **argparse_kwargs}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def at_least(config, name: str, bound) -> None:
-    """Raise InputError for a setting below ``bound``."""
-    if getattr(config, name) < bound:
-        raise InputError(
-            f"{flag_of(config, name)} must be at least {bound}, got {getattr(config, name)}"
-        )
+def check_settings(config) -> None:
+    """Raise InputError for a value that cannot be meant, and for one that would have no effect."""
+    for field in dataclasses.fields(config):
+        value, rules = getattr(config, field.name), field.metadata
+        flag = _flags(field)[0]
+        if value not in rules.get("choices", (value,)):
+            raise InputError(f"{flag} must be one of {', '.join(rules['choices'])}, got {value!r}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if rules["within"] and not _inside(number, rules["within"]):
+                raise InputError(f"{flag} must be {_in_words(rules['within'])}, got {number}")
+        if value == field.default:
+            continue
+        for need in rules["needs"]:
+            if not any(_holds(config, condition) for condition in need.split("|")):
+                given = flag if value is True else f"{flag} {_shown(value)}"
+                wanted = " or ".join(_wanted(config, condition) for condition in need.split("|"))
+                raise InputError(f"{given} needs {wanted}")
+
+
+def _inside(number, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    if not math.isfinite(number) or not low <= number <= high:
+        return False
+    return (interval[0] == "[" or number > low) and (interval[-1] == "]" or number < high)
+
+
+def _in_words(interval: str) -> str:
+    low, high = interval[1:-1].split(", ")
+    if high != "inf":
+        return f"in {interval}"
+    return f"at least {low}" if interval[0] == "[" else f"above {low}"
+
+
+def _holds(config, condition: str) -> bool:
+    name, _, value = condition.lstrip("!").partition("=")
+    if value:
+        return getattr(config, name) == value
+    return bool(getattr(config, name)) != condition.startswith("!")
+
+
+def _wanted(config, condition: str) -> str:
+    name, _, value = condition.lstrip("!").partition("=")
+    flag = f"{flag_of(config, name)} {value}".rstrip()
+    return f"no {flag}" if condition.startswith("!") else flag
 
 
 def flag_of(config, name: str) -> str:
@@ -50,6 +101,7 @@ def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
         group = meta.pop("group")
         kwargs = {"dest": field.name, "default": argparse.SUPPRESS, "help": meta.pop("help")}
         flags = meta.pop("flags") or _flags(field)
+        del meta["within"], meta["needs"]
         if isinstance(field.default, bool):
             kwargs["action"] = "store_true"
         else:
@@ -66,9 +118,11 @@ def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
 
 
 def _shown_default(default) -> str:
-    if isinstance(default, tuple):
-        default = ",".join(map(str, default))
-    return f" (default {default})" if default not in ("", None) else ""
+    return f" (default {_shown(default)})" if default not in ("", None) else ""
+
+
+def _shown(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _metavar(default) -> str:

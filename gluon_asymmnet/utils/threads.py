@@ -28,8 +28,10 @@ def set_threads(count: int = 0) -> int:
 
     MXNet's default is half the processors.  Variables that are set already are kept.
 
-    Raises: InputError if MXNet is already imported with another number.
+    Raises: InputError if MXNet is already imported with another number, or ``count`` is negative.
     """
+    if count < 0:
+        raise InputError(f"the number of threads must be at least 0, got {count}")
     wanted = str(count or os.environ.get("OMP_NUM_THREADS") or available())
     if "mxnet" in sys.modules and os.environ.get("OMP_NUM_THREADS") != wanted:
         if not count:
