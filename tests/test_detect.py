@@ -449,6 +449,7 @@ def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
         assert (out, len(err.splitlines())) == ("", 1)
 
 
+@pytest.mark.thorough
 def test_export_of_a_run_by_the_command(first, photos, tmp_path, capsys):
     run, out = first[0], tmp_path / "out"
     assert main(["export", "all", str(run / "best.params"), str(out)]) == 0

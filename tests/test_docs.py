@@ -65,6 +65,7 @@ def test_the_python_of_readme_runs():
     assert (done.returncode, done.stdout) == (0, "(1, 10)\n"), done.stderr
 
 
+@pytest.mark.thorough
 def test_the_commands_of_readme_run(tmp_path):
     commands = block_of_readme("sh")
     assert "--num-epochs 9" in commands

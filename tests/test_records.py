@@ -162,6 +162,7 @@ def test_mxnet_reads_what_we_wrote(mx, rec):
     assert np.abs(pixels - expected).max() <= 3  # two JPEG libraries
 
 
+@pytest.mark.thorough
 def test_reads_im2rec(mx, tmp_path):
     for name in ("ant", "bee"):
         (tmp_path / "tree" / name).mkdir(parents=True)

@@ -248,6 +248,7 @@ def test_starts_from_a_classifiers_run_and_from_a_detector(boxes, tmp_path):
     assert again.first_step == 3
 
 
+@pytest.mark.thorough
 def test_multi_scale_steps_are_those_of_detectors_of_these_sizes(boxes, tmp_path):
     """Every gradient, against a net of that size that is not compiled; and none is zero."""
     task = DetectorTask(config(boxes, multi_scale="160,256,352"), [mx.cpu()], tmp_path)
@@ -383,6 +384,7 @@ def test_run_directory(undisturbed):
     open_saved(folder / "best-ema.params")
 
 
+@pytest.mark.thorough
 def test_a_run_is_exported_and_three_engines_find_the_same(boxes, undisturbed, tmp_path, capsys):
     folder, _ = undisturbed
     assert main(["export", "all", str(folder), str(tmp_path / "out")]) == 0
@@ -450,6 +452,7 @@ def kill_and_resume(line, folder, delay):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("delay", [0.0, 0.7])
 def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(boxes, undisturbed, tmp_path, delay):
     folder = run_dir(tmp_path)
