@@ -1,6 +1,7 @@
 """Classifiers and detectors by name, with the weights they start from."""
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Union
@@ -13,7 +14,13 @@ from gluon_asymmnet.models.build import build_classifier, refuse_settings
 from gluon_asymmnet.models.registry import ModelSpec, is_spec_file
 from gluon_asymmnet.models.ssd import SSD
 from gluon_asymmnet.models.ssd_spec import DetectorSpec, parse_detector
-from gluon_asymmnet.weights.load import load_exact, load_published, load_weights, newest_weights
+from gluon_asymmnet.weights.load import (
+    has_published_weights,
+    load_exact,
+    load_published,
+    load_weights,
+    newest_weights,
+)
 
 PUBLISHED = "published"
 
@@ -41,6 +48,7 @@ def get_classifier(
     root: Optional[str] = None,
     norm_layer=None,
     norm_kwargs: Optional[dict] = None,
+    use_global_stats: bool = False,
     last_gamma: bool = False,
     stem: str = "authors",
     input_size: int = 224,
@@ -61,6 +69,7 @@ def get_classifier(
         ctx: device or devices of pretrained weights; the CPU by default.
         root: folder where pretrained weights are kept; a cache folder by default.
         norm_layer, norm_kwargs: a normalisation to use in place of batch normalisation.
+        use_global_stats: normalise with the running statistics in training, too, and leave them.
         last_gamma: start the last gamma of every block with a shortcut at zero.
         stem: ``authors`` for the graph of the released code, ``scaled`` to keep the first
             shortcut at widths 0.35 and 0.5, as their PyTorch port does.
@@ -69,7 +78,7 @@ def get_classifier(
             wins over the argument.
 
     Only AsymmNet and MobileNetV3 take ``shuffle_groups``, ``pretrained``, ``norm_layer``,
-    ``norm_kwargs``, ``last_gamma`` and ``stem``.
+    ``norm_kwargs``, ``use_global_stats``, ``last_gamma`` and ``stem``.
 
     Raises:
         InputError: for an unknown name, or settings that cannot be built; it says what fits.
@@ -78,8 +87,9 @@ def get_classifier(
         name, width=width, rate=rate, shuffle_groups=shuffle_groups, stem=stem, spec=spec
     )
     net = build_classifier(
-        model, classes=classes, dropout=dropout, norm_layer=norm_layer, norm_kwargs=norm_kwargs,
-        last_gamma=last_gamma, input_size=input_size,
+        model, classes=classes, dropout=dropout, norm_layer=norm_layer,
+        norm_kwargs=_norm_kwargs(norm_kwargs, use_global_stats), last_gamma=last_gamma,
+        input_size=input_size,
     )  # fmt: skip
     if pretrained:
         if model.family_model is not None:
@@ -98,6 +108,7 @@ def get_detector(
     root: Optional[str] = None,
     norm_layer=None,
     norm_kwargs: Optional[dict] = None,
+    use_global_stats: bool = False,
 ) -> SSD:
     """Build a detector.  Call ``net.initialize()`` unless it or its backbone is pretrained.
 
@@ -106,11 +117,14 @@ def get_detector(
             ``ssd_300_asymmnet_large_0.5_voc``.
         classes: names, for ``_custom``; ``_voc`` has VOC's 20.
         pretrained: a parameter file of this detector.
-        pretrained_base: weights of the backbone: True or "published" for the authors'
-            (``asymmnet_large``); a classifier's parameter file; or the directory of its run.
+        pretrained_base: weights of the backbone: "published" for the authors' (only
+            ``asymmnet_large`` has any); True for those, or a warning and random weights, since
+            GluonCV's scripts give True for every backbone; a classifier's parameter file; or the
+            directory of its run.  The rest of the net is initialised, too.
         ctx: device or devices of pretrained weights; the CPU by default.
         root: folder where the published weights are kept; a cache folder by default.
         norm_layer, norm_kwargs: a normalisation to use in place of batch normalisation.
+        use_global_stats: normalise with the running statistics in training, too, and leave them.
 
     Raises:
         InputError: for an unknown name, or settings that do not fit; it says what fits.
@@ -125,17 +139,31 @@ def get_detector(
         raise InputError(f"{name} needs the names of its classes: classes=['cat', 'dog']")
     if pretrained is True:
         raise InputError(f"no weights of {name} are published; give a parameter file, or False")
-    norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
+    norm = {
+        "norm_layer": norm_layer, "norm_kwargs": _norm_kwargs(norm_kwargs, use_global_stats)
+    }  # fmt: skip
     backbone = build_classifier(spec.backbone_spec, dropout=0, **norm)
     net = SSD(spec, backbone, classes, **norm)
     if pretrained:
         load_exact(net, pretrained, ctx=ctx)
     elif pretrained_base:
-        load_backbone(backbone, spec, pretrained_base, ctx=ctx, root=root)
+        if pretrained_base is True and not has_published_weights(backbone):
+            warnings.warn(
+                f"{name}: no weights of the backbone {spec.backbone_spec.id} are published: it "
+                f"starts from random weights; pretrained_base takes a classifier's parameter file "
+                f"or run",
+                stacklevel=2,
+            )
+        else:
+            load_backbone(backbone, spec, pretrained_base, ctx=ctx, root=root)
         for param in net.collect_params().values():
             if param._data is None:
                 param.initialize(ctx=ctx, default_init=mx.init.MSRAPrelu())
     return net
+
+
+def _norm_kwargs(kwargs: Optional[dict], use_global_stats: bool) -> Optional[dict]:
+    return {**(kwargs or {}), "use_global_stats": True} if use_global_stats else kwargs
 
 
 def load_backbone(classifier, spec: DetectorSpec, weights, *, ctx=None, root=None) -> None:

@@ -1,5 +1,7 @@
 """Detectors: anchors, names, the net and its weights, against slow loops and GluonCV."""
 
+import importlib
+import itertools
 import math
 
 import numpy as np
@@ -22,6 +24,7 @@ from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.weights.load import load_exact
 from gluon_asymmnet.zoo import get_classifier, get_model
+from tests.conftest import thorough_but
 from tests.floats import NET, assert_close
 from tests.test_ssd_targets import decoded, slow_overlap
 
@@ -131,7 +134,7 @@ def test_names():
         (lambda: get_model(SMALL, classes=[]), "at least one"),
         (lambda: get_model(SMALL, classes=CLASSES, pretrained=True), "no weights of .* published"),
         (
-            lambda: get_model(SMALL, classes=CLASSES, pretrained_base=True),
+            lambda: get_model(SMALL, classes=CLASSES, pretrained_base="published"),
             "no published weights for asymmnet_small",
         ),
     ],
@@ -319,6 +322,97 @@ def test_gluoncvs_transform_loss_and_metric_run_on_it():
         theirs.update(*(a[None] for a in args), truth[number][None], true_labels[None])
         ours.add(number, *args, truth[number], true_labels)
     assert ours.result().mean_ap_11_point == pytest.approx(theirs.get()[1][-1], abs=1e-6)
+
+
+def gluoncvs_generators(net):
+    """GluonCV's anchor generators, with the sizes and the steps of our detector in pixels."""
+    from gluon_asymmnet._mxnet import gluoncv
+
+    spec, models = net.spec, importlib.import_module(f"{gluoncv.__name__}.model_zoo.ssd.anchor")
+    for number, (plan, ratios) in enumerate(zip(net._maps, spec.ratios)):
+        sizes = [scale * spec.size for scale in spec.scales[number : number + 2]]
+        yield models.SSDAnchorGenerator(
+            number, (spec.size, spec.size), sizes, ratios, plan.step, alloc_size=(50, 50)
+        )
+
+
+@pytest.mark.parametrize(
+    ("shape", "compiled"),
+    thorough_but(itertools.product([(320, 400), (64, 96), (300, 300)], [False, True]), 3),
+)
+def test_any_input_size_has_gluoncvs_anchors_and_boxes(shape, compiled):
+    from gluon_asymmnet._mxnet import gluoncv
+
+    net, x = settled(), nd.random.normal(shape=(2, 3, *shape))
+    net.set_nms(nms_thresh=-1)  # all rows
+    if compiled:
+        net.hybridize()
+    maps, parts = net.features(x), []
+    for generator, feature_map in zip(gluoncvs_generators(net), maps):
+        generator.initialize()
+        parts.append(generator(feature_map))
+    expected = nd.concat(*parts, dim=1)
+    logits, offsets = net.heads(nd, x)
+    with mx.autograd.train_mode():
+        boxes_at = net(x)[2]
+    assert boxes_at.shape == (1, logits.shape[1], 4)
+    assert_close(boxes_at, expected, axes=())
+    if shape == (300, 300):
+        np.testing.assert_array_equal(boxes_at.asnumpy()[0], anchors(net.spec))
+    ids, scores, boxes = net(x)
+    coder = gluoncv.nn.coder
+    corners = coder.NormalizedBoxCenterDecoder((0.1, 0.1, 0.2, 0.2))(offsets, expected)
+    labels, shares = coder.MultiPerClassDecoder(4, thresh=0.01)(nd.softmax(logits, axis=-1))
+    rows = (len(CLASSES), logits.shape[1])
+    for number in range(2):
+        for actual, theirs in ((ids, labels), (scores, shares)):
+            assert_close(actual[number].reshape(rows), theirs[number].T, terms=NET)
+        for part in boxes[number].reshape((*rows, 4)):
+            assert_close(part, corners[number], terms=NET)
+
+
+@pytest.mark.filterwarnings("ignore:Cannot decide type")  # of the input
+def test_graph_traced_without_a_size_takes_any_and_computes_the_same_at_its_own():
+    net = settled()
+    block = mx.gluon.SymbolBlock(mx.sym.Group(net(mx.sym.var("data"))), mx.sym.var("data"),
+                                 params=net.collect_params())  # fmt: skip
+    for shape in ((300, 300), (96, 64)):
+        x = nd.random.normal(shape=(1, 3, *shape))
+        for actual, expected in zip(block(x), net(x)):
+            np.testing.assert_array_equal(actual.asnumpy(), expected.asnumpy())
+
+
+def test_a_backbone_without_published_weights_starts_from_random_ones_and_says_so():
+    with pytest.warns(UserWarning, match="no weights of the backbone asymmnet_small_w0.35_r1 are"):
+        net = get_model(SMALL, classes=CLASSES, pretrained_base=True)
+    assert net(pictures(1, 64))[0].shape == (1, 100, 1)  # initialised, as with weights
+
+
+@pytest.mark.parametrize("given", [{"use_global_stats": True},
+                                   {"norm_kwargs": {"use_global_stats": True}}])  # fmt: skip
+@pytest.mark.parametrize("name", [SMALL, "asymmnet_small_0.35"])
+def test_global_statistics_in_training(name, given):
+    if name == SMALL:
+        given = {**given, "classes": CLASSES}
+    net, x = get_model(name, **given), pictures(2, 64)
+    net.initialize(mx.init.MSRAPrelu())
+    before = net_arrays(net)
+    with mx.autograd.train_mode():
+        first = net.features(x)
+    net.hybridize()
+    with mx.autograd.record():
+        sum(v.sum() for v in net(x)).backward()
+    changed = [n for n, v in net_arrays(net).items() if not np.array_equal(v, before[n])]
+    assert changed == []  # no statistic moved
+    if name == SMALL:
+        with mx.autograd.predict_mode():
+            for trained, inferred in zip(first, net.features(x)):
+                assert_close(trained, inferred, terms=NET)
+
+
+def test_a_norm_without_global_statistics_refuses_them():
+    with pytest.raises(InputError, match="GroupNorm has no use_global_stats: it takes num_groups"):
+        get_model("asymmnet_small", norm_layer=mx.gluon.nn.GroupNorm, use_global_stats=True)
 
 
 # --- Weights ---------------------------------------------------------------------------------

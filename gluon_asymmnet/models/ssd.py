@@ -133,12 +133,15 @@ class _ConstantInit(mx.init.Initializer):
 
 
 class SSD(mx.gluon.HybridBlock):
-    """Single-shot detector.  ``net(x)`` with x ``(N, 3, size, size)``, normalised RGB:
+    """Single-shot detector.  ``net(x)`` with x ``(N, 3, H, W)``, normalised RGB:
 
     - in training: class logits ``(N, A, classes + 1)``, background first; encoded offsets
       ``(N, A, 4)``; anchors ``(1, A, 4)``, centres and sizes in pixels;
     - otherwise: ids ``(N, n, 1)``, -1 in rows of padding; scores ``(N, n, 1)``; corners
       ``(N, n, 4)`` in pixels of x; by falling score, at most ``post_nms``.
+
+    H and W are ``spec.size``, or any others: each map then has as many anchors as its cells need,
+    with the steps and the sizes in pixels of the own size, as in GluonCV.
 
     Args:
         spec: the detector's specification.
@@ -163,14 +166,15 @@ class SSD(mx.gluon.HybridBlock):
         norm, self.spec = NormFactory(norm_layer, norm_kwargs), spec
         self.classes = check_class_names(classes)
         self.set_nms()
+        self._graph_kind = (False, False)  # training, own input size; see forward
         self._maps = plan_detector(spec)
         with self.name_scope():
             self.features = MultiScaleFeatures(spec, backbone, norm, prefix="features_")
             self.class_predictors = self._heads(self.num_classes + 1, norm, "class_")
             self.box_predictors = self._heads(4, norm, "box_")
-            # The input size is fixed, so all anchors are one array; GluonCV's generators hold
-            # 128 x 128 cells per map and crop them for each image.  Not Gluon's Constant: it
-            # registers a class under its address, and warns when an address is used again.
+            # All anchors of the own size, so that exported graphs hold them as one array.  Not
+            # Gluon's Constant: it registers a class under its address, and warns when an address
+            # is used again.
             anchor_boxes = anchors(spec, self._maps)[None]
             self.anchors = self.params.get(
                 "anchors", shape=anchor_boxes.shape, init=_ConstantInit(anchor_boxes),
@@ -212,13 +216,23 @@ class SSD(mx.gluon.HybridBlock):
 
     def forward(self, x, *args):
         """See the class."""
-        # A compiled graph has the outputs of training or those of inference, so it is dropped when
-        # the mode changes.  With GluonCV's class the caller has to hybridize again.
-        training = mx.autograd.is_training()
-        if training != getattr(self, "_compiled_for_training", training):
+        # A compiled graph has the outputs of training or those of inference, and the anchors of the
+        # own size as one array or computed for any size; it is dropped when that changes.  With
+        # GluonCV's class the caller has to hybridize again.  Training has the anchors of any size,
+        # so that training at several sizes keeps its graph.  The size of a symbol is not known.
+        training, side = mx.autograd.is_training(), self.spec.size
+        own_size = not training and isinstance(x, mx.nd.NDArray) and x.shape[2:] == (side, side)
+        if self._graph_kind != (training, own_size):
             self._clear_cached_op()
-        self._compiled_for_training = training
+        self._graph_kind = (training, own_size)
         return super().forward(x, *args)
+
+    def save_params(self, filename: str) -> None:
+        """Save the parameters; Gluon's old name for ``save_parameters``, which GluonCV calls.
+
+        Gluon's own method needs names that begin with the net's prefix; the backbone's do not.
+        """
+        self.save_parameters(filename)
 
     def cast(self, dtype) -> None:
         """Cast all but the anchors: from 256 on half precision has steps of a quarter pixel."""
@@ -228,15 +242,22 @@ class SSD(mx.gluon.HybridBlock):
 
     def hybrid_forward(self, F, x, anchors):
         """See the class."""
-        logits, offsets = self.heads(F, x)
-        if mx.autograd.is_training():
-            # stop_gradient, as a bare variable among the outputs breaks the compiled backward
+        maps = self.features(x)
+        logits, offsets = self._predict(F, maps)
+        training, own_size = self._graph_kind
+        if not own_size:
+            anchors = self._anchors_for(F, maps, anchors)
+        if training:
+            # stop_gradient: the anchors are no function of the maps, of which they read the shape
             return [logits, offsets, F.stop_gradient(anchors)]
         return self._suppress(F, *scores_and_corners(F, logits, offsets, anchors))
 
     def heads(self, F, x):
         """Return logits ``(N, A, classes + 1)`` and offsets ``(N, A, 4)``."""
-        maps = self.features(x)
+        return self._predict(F, self.features(x))
+
+    def _predict(self, F, maps):
+        """Return logits and offsets from the feature maps."""
         # a negative axis, see nn.onednn.concat_channels
         logits, offsets = (
             F.concat(*(head(m) for head, m in zip(heads, maps)), dim=-1)
@@ -246,6 +267,18 @@ class SSD(mx.gluon.HybridBlock):
             F.reshape(logits, shape=(0, -1, self.num_classes + 1)),
             F.reshape(offsets, shape=(0, -1, 4)),
         )
+
+    def _anchors_for(self, F, maps, own):
+        """Return the anchors ``(1, A, 4)`` of feature maps of any size.
+
+        At the own size they are equal to ``own``, to the bit.
+        """
+        parts, first = [], 0
+        for plan, feature_map in zip(self._maps, maps):
+            cell = F.slice_axis(own, axis=1, begin=first, end=first + len(plan.boxes))
+            parts.append(_grid_anchors(F, feature_map, cell, len(plan.boxes), plan.step))
+            first += plan.side**2 * len(plan.boxes)
+        return F.concat(*parts, dim=1)
 
     def _suppress(self, F, scores, corners):
         """Suppress overlapping boxes of the same class, among one row for each class and box."""
@@ -297,6 +330,28 @@ class SSD(mx.gluon.HybridBlock):
         self.classes = new
         for head, plan in zip(self.class_predictors, self._maps):
             _replace_output_conv(head, len(plan.boxes), len(old) + 1, len(new) + 1, rows)
+
+
+def _grid_anchors(F, feature_map, cell, count: int, step: float):
+    """Return anchors ``(1, H * W * count, 4)`` for a map ``(N, C, H, W)``.
+
+    Args:
+        cell: ``(1, count, 4)``, the anchors of one cell, of which only the sizes are used.
+        count: anchors of each cell.
+        step: pixels between two cells.
+    """
+    plane = F.slice_axis(F.slice_axis(feature_map, axis=0, begin=0, end=1), axis=1, begin=0, end=1)
+    plane = F.zeros_like(F.cast(plane, "float64"))  # anchors() computes in double precision, too
+    x, y = (
+        F.reshape(F.contrib.arange_like(plane, start=step / 2, step=step, axis=axis), shape=shape)
+        for axis, shape in ((3, (1, 1, 1, -1)), (2, (1, 1, -1, 1)))
+    )
+    centres = F.concat(F.broadcast_add(plane, x), F.broadcast_add(plane, y), dim=1)
+    centres = F.reshape(F.transpose(centres, (0, 2, 3, 1)), shape=(1, -1, 1, 2))
+    centres = F.tile(F.cast(centres, "float32"), reps=(1, 1, count, 1))
+    sizes = F.expand_dims(F.slice_axis(cell, axis=-1, begin=2, end=4), axis=1)
+    sizes = F.broadcast_add(F.zeros_like(centres), sizes)
+    return F.reshape(F.concat(centres, sizes, dim=-1), shape=(1, -1, 4))
 
 
 class RawSSD(mx.gluon.HybridBlock):

@@ -5,6 +5,7 @@ from typing import Optional
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.arch import BlockPlan
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.attention import SqueezeExcite, attention_in_bottleneck
 from gluon_asymmnet.nn.onednn import (
@@ -41,8 +42,15 @@ class NormFactory:
     def __init__(self, layer=None, kwargs: Optional[dict] = None):
         self.layer = BatchNorm if layer is None else layer
         self.kwargs = dict(kwargs or {})
+        parameters = inspect.signature(self.layer.__init__).parameters
         # GroupNorm alone takes no in_channels
-        self._sized = "in_channels" in inspect.signature(self.layer.__init__).parameters
+        self._sized = "in_channels" in parameters
+        unknown = [name for name in self.kwargs if name not in parameters]
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            fitting = [name for name in parameters if name not in ("self", "prefix", "params")]
+            raise InputError(
+                f"{self.layer.__name__} has no {unknown[0]}: it takes {', '.join(fitting)}"
+            )
 
     def __call__(self, channels: int, *, zero_gamma: bool = False):
         kwargs = dict(self.kwargs)

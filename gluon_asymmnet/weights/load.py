@@ -92,6 +92,11 @@ def _set(param, value: np.ndarray, ctx) -> None:
     param.set_data(mx.nd.array(value, dtype=param.dtype))
 
 
+def has_published_weights(net) -> bool:
+    """Return whether the authors published weights of this net, whatever its classes."""
+    return getattr(net, "plan", None) == plan_net(LARGE)
+
+
 def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> None:
     """Load the authors' published checkpoint, downloading it if it is not in the cache.
 
@@ -102,7 +107,7 @@ def load_published(net, *, root=None, ctx=None, skip_output: bool = False) -> No
 
     Raises: InputError if ``net`` is another network; RunError if the download fails.
     """
-    if getattr(net, "plan", None) != plan_net(LARGE):
+    if not has_published_weights(net):
         raise InputError(
             f"no published weights for {net.prefix.rstrip('_')}: only asymmnet_large at width 1.0 "
             f"and rate 1, without shuffle, was published"
