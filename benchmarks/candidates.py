@@ -158,6 +158,11 @@ def onnxruntime_stock(case: Case) -> Call:
     return lambda: session.run(None, feed)
 
 
+def opencv(case: Case) -> Call:
+    """OpenCV's module dnn on the same file."""
+    return _engine(case, "opencv")
+
+
 def openvino_f32(case: Case) -> Call:
     """OpenVINO in single precision."""
     return _engine(case, "openvino")
@@ -273,7 +278,7 @@ def train_torch_channels_last(case: Case) -> Call:
 
 INFER = (
     plain, plain_settings, hybrid, optimized, gluoncv_mobilenetv3, torch_eager, torch_channels_last,
-    torch_compiled, onnxruntime_stock, onnxruntime, openvino_f32, openvino_bf16,
+    torch_compiled, onnxruntime_stock, onnxruntime, opencv, openvino_f32, openvino_bf16,
 )  # fmt: skip
 TRAIN = (
     train_plain, train_plain_settings, train_untuned, train_ours, train_task, train_torch_eager,

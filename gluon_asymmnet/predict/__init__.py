@@ -1,18 +1,18 @@
-"""Predict with exported models, by MXNet, ONNX Runtime or OpenVINO.
+"""Predict with exported models, by MXNet, ONNX Runtime, OpenVINO or OpenCV.
 
 ``Predictor`` is for classifiers; ``detector.DetectorPredictor`` is for detectors.  They know files,
 not networks; only the MXNet engine imports MXNet.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Union
 
 import numpy as np
 
 from gluon_asymmnet.card import CLASSIFIER
 from gluon_asymmnet.errors import FormatError
-from gluon_asymmnet.predict.base import EnginePredictor, check_images, choose_engine
-from gluon_asymmnet.predict.images import Image, read_image
+from gluon_asymmnet.predict.base import EnginePredictor, check_counts, choose_engine
+from gluon_asymmnet.predict.images import Image, image_batches, read_image
 
 __all__ = ["ClassScore", "Predictor", "choose_engine"]
 
@@ -28,11 +28,14 @@ class ClassScore(NamedTuple):
 class Predictor(EnginePredictor):
     """Classify images; every engine gives the same results.
 
+    One predictor may be used by any number of threads at the same time.
+
     Args:
         path: a folder written by ``asymmnet export`` or a file in it; for MXNet also a run
             directory, or a parameter file with its card.
-        engine: ``mxnet``, ``onnxruntime``, ``openvino``, or ``auto``: the fastest engine that is
-            installed and for which ``path`` contains a file.
+        engine: ``mxnet``, ``onnxruntime``, ``openvino``, ``opencv`` (an ONNX file; needs nothing
+            but this package), or ``auto``: the fastest engine that is installed and for which
+            ``path`` contains a file.
         threads: CPU threads; 0: one per processor.
         precision: ``f32``, or ``bf16`` for OpenVINO on processors that support it: faster, with
             about two digits less.
@@ -79,26 +82,33 @@ class Predictor(EnginePredictor):
 
         S is the card's ``input_size``; n may vary.
 
-        Raises: InputError for another shape, RunError for logits that are not finite.
+        Raises: InputError for another shape or type, or for values that are not finite; RunError
+            for logits that are not finite.
         """
         return self._run(images)[0]
 
     def classify(
-        self, images: Sequence[Image], top: int = 5, batch_size: int = 32
+        self, images: Union[Image, Iterable[Image]], top: int = 5, batch_size: int = 32
     ) -> list[list[ClassScore]]:
         """Return the ``top`` most probable classes of each image, best first.
 
         Args:
-            images: paths of picture files, or arrays ``(H, W, 3)`` uint8 RGB.
+            images: any iterable of images, or one image; an image is a path, the bytes of a
+                picture file, a binary file object, a ``PIL.Image``, or an array ``(H, W, 3)`` uint8
+                RGB.
             batch_size: images that are in memory and computed together.
 
-        Raises: FormatError, naming the file, for a file that is no image.
+        Returns: a list per image, also for one image.
+
+        Raises:
+            FormatError: a file is no image; the message names it.
+            InputError: an image has another type, shape or dtype.
         """
-        check_images(images, top=top, batch_size=batch_size)
+        check_counts(top=top, batch_size=batch_size)
         results, preprocess = [], self.card.preprocessing
-        for first in range(0, len(images), batch_size):
-            batch = [preprocess(read_image(i)) for i in images[first : first + batch_size]]
-            results += [self._top_classes(row, top) for row in self.predict(np.stack(batch))]
+        for batch in image_batches(images, batch_size):
+            ready = np.stack([preprocess(read_image(image)) for image in batch])
+            results += [self._top_classes(row, top) for row in self.predict(ready)]
         return results
 
     def _top_classes(self, logits: np.ndarray, top: int) -> list[ClassScore]:

@@ -1,6 +1,8 @@
 """Base of the predictors: find the model's file, choose its engine, and check its card."""
 
 import dataclasses
+import numbers
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ _RUNS = (
     ("onnxruntime", ".onnx"),
     ("openvino", ".onnx"),
     ("mxnet", "-symbol.json"),
+    ("opencv", ".onnx"),
 )
-_EXPORT = {"openvino": "openvino", "onnxruntime": "onnx"}  # the format to export
+_EXPORT = {"openvino": "openvino", "onnxruntime": "onnx", "opencv": "onnx"}  # the format to export
 # Fields in which the card beside a file may differ from the one inside.
 _MAY_DIFFER = ("class_names", "crop_ratio", "parity", "parameters", "macs")
 
@@ -48,6 +51,7 @@ class EnginePredictor:
         self._check_ports(self._engine.inputs, self._engine.outputs)
         self.card = self._choose_card(cards)
         self._check_card(self._engine.outputs)
+        self._check_parity()
         size = self._engine.inputs[0][2]
         if isinstance(size, int) and size != self.card.input_size:
             raise FormatError(
@@ -99,12 +103,20 @@ class EnginePredictor:
         """Raise FormatError unless the outputs have as many classes as the card."""
         raise NotImplementedError
 
+    def _check_parity(self) -> None:
+        """Raise InputError for OpenCV if the file was not compared with it at export.
+
+        OpenCV silently computes some ONNX files wrongly, among them those of earlier versions.
+        """
+        if self.engine == "opencv" and "opencv" not in (self.card.parity or ()):
+            raise InputError(
+                f"{self.weights} was not compared with opencv at its export: export it again, or "
+                f"install onnxruntime: pip install 'gluon_asymmnet[onnx]'"
+            )
+
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Run a batch of images; check its shape, and that the outputs are finite."""
-        images = np.ascontiguousarray(images, np.float32)
-        side = self.card.input_size
-        if images.shape[1:] != (3, side, side):
-            raise InputError(f"images must be (n, 3, {side}, {side}), got {images.shape}")
+        """Run a batch of images; check that it and the outputs are valid."""
+        images = self._check_input(images)
         if not len(images):
             return [np.empty((0, *shape[1:]), np.float32) for shape in self._engine.outputs]
         outputs = self._engine.run(images)
@@ -112,12 +124,32 @@ class EnginePredictor:
             raise RunError(f"{self.weights}: {self.engine} gives values that are not finite")
         return outputs
 
+    def _check_input(self, images) -> np.ndarray:
+        """Return images as float32; InputError for another shape or type, or for nan."""
+        side = self.card.input_size
+        wanted = f"images must be (n, 3, {side}, {side})"
+        try:
+            array = images if isinstance(images, np.ndarray) else np.asarray(images, np.float32)
+        except (TypeError, ValueError):
+            array = None
+        if array is None or images is None or array.dtype.kind != "f":  # NumPy takes None for nan
+            kind = array.dtype if images is array else type(images).__name__
+            raise InputError(f"{wanted} float32, preprocessed, got {kind}")
+        if array.shape[1:] != (3, side, side):
+            raise InputError(f"{wanted}, got {array.shape}")
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, np.float32)
+        if not np.isfinite(array).all():
+            finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            raise InputError(f"images must be finite, image {finite.argmin()} holds nan or inf")
+        return array
 
-def check_images(images, **at_least_one: int) -> None:
-    """Raise InputError for a single path in place of a list, or a number below 1."""
-    if isinstance(images, (str, Path)):
-        raise InputError(f"images must be a list, got the single path {str(images)!r}")
-    for name, value in at_least_one.items():
+
+def check_counts(**counts) -> None:
+    """Raise InputError for a setting that is no whole number from 1 on."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise InputError(f"{name} must be a whole number, got {value!r}")
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
 
@@ -127,6 +159,8 @@ def choose_engine(path, engine: str = "auto") -> tuple[str, Path]:
 
     MXNet runs a path without exported files: a run directory or a parameter file.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"the model must be a path, got {path!r}")
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; expected an exported model")
@@ -136,7 +170,9 @@ def choose_engine(path, engine: str = "auto") -> tuple[str, Path]:
         if engine in ("auto", name) and (file := _file(path, suffix))
     ]
     if possible:
-        return next((one for one in possible if installed(one[0])), possible[0])
+        return next(
+            (one for one in possible if one[0] == "opencv" or installed(one[0])), possible[0]
+        )
     if engine in _EXPORT:
         raise InputError(
             f"{path} holds nothing for {engine}: export it with `asymmnet export {_EXPORT[engine]}`"

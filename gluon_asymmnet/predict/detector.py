@@ -1,7 +1,8 @@
 """Detect objects in images with an exported model, by any engine."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Union
 
 import numpy as np
 
@@ -11,11 +12,12 @@ from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.detection import detect
 from gluon_asymmnet.evaluation.drawing import SCORE_THRESHOLD
 from gluon_asymmnet.models.ssd_spec import anchors
-from gluon_asymmnet.predict.base import EnginePredictor, check_images
-from gluon_asymmnet.predict.images import Image, read_image
+from gluon_asymmnet.predict.base import EnginePredictor, check_counts
+from gluon_asymmnet.predict.images import Image, image_batches, read_image
 from gluon_asymmnet.predict.nms import suppress
 
 _THREADS = 2  # read and resize images while the engine computes
+_BATCHES = 16  # taken at a time from an iterable of images
 
 
 class DetectorPredictor(EnginePredictor):
@@ -52,28 +54,28 @@ class DetectorPredictor(EnginePredictor):
 
     def detect(
         self,
-        images: Sequence[Image],
+        images: Union[Image, Iterable[Image]],
         score_threshold: float = SCORE_THRESHOLD,
         batch_size: int = 8,
     ) -> list[Detections]:
         """Return the detections in each image, boxes in its pixels, with class names.
 
         Args:
-            images: paths of picture files, or arrays ``(H, W, 3)`` uint8 RGB.
+            images: as for ``Predictor.classify``.
             score_threshold: detections with a lower score are left out; 0 to 1.
             batch_size: images that are computed together.
 
-        Raises: FormatError, naming the file, for a file that is no image.
+        Raises: as ``Predictor.classify``.
         """
-        check_images(images, batch_size=batch_size)
-        if not 0 <= score_threshold <= 1:
+        check_counts(batch_size=batch_size)
+        if not isinstance(score_threshold, numbers.Real) or not 0 <= score_threshold <= 1:
             raise InputError(f"score_threshold must be from 0 to 1, got {score_threshold}")
-        if not len(images):
-            return []
-        results = detect(
-            self.predict, _ImageSource(images), self.card.input_size,
-            min(batch_size, len(images)), normalization=self.card.normalization, threads=_THREADS,
-        )  # fmt: skip
+        results = []
+        for part in image_batches(images, _BATCHES * batch_size):
+            results += detect(
+                self.predict, _ImageSource(part), self.card.input_size, min(batch_size, len(part)),
+                normalization=self.card.normalization, threads=_THREADS,
+            )  # fmt: skip
         return [self._select(found, score_threshold) for _, found in results]
 
     def _select(self, found: Detections, score_threshold: float) -> Detections:

@@ -3,14 +3,18 @@
 An engine has ``run``, which maps ``(n, 3, H, W)`` float32 to the model's outputs; ``inputs`` and
 ``outputs``, their shapes, where a dimension that is no whole number is free; and ``card_text``, the
 card inside the file or None.  A file that the library cannot read raises a one-line FormatError.
+Any number of threads may call ``run`` at the same time.
 """
 
+import threading
 from pathlib import Path
 from typing import Optional
 
+import cv2
 import numpy as np
 
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.errors import FormatError, InputError, RunError
+from gluon_asymmnet.predict.onnx_header import read_onnx_header
 from gluon_asymmnet.utils.extras import load_extra, require
 from gluon_asymmnet.utils.threads import available, set_threads
 
@@ -70,15 +74,62 @@ class OpenVino:
         self.card_text = _card_in(model)
         if self.inputs and self.outputs:  # OpenVINO cannot compile an empty model
             self._compiled = library.Core().compile_model(model, "CPU", settings)
+        # A request holds the input and the outputs of one call.  As many are made as calls overlap;
+        # append and pop of a list are atomic.
+        self._free_requests = []
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for a batch."""
-        found = self._compiled(images)
+        try:
+            request = self._free_requests.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            found = request.infer([images])  # copies of the outputs
+        finally:
+            self._free_requests.append(request)
         return [found[i] for i in range(len(self.outputs))]
+
+
+class OpenCv:
+    """OpenCV's module dnn on the CPU, from an ONNX file."""
+
+    _settings = threading.Lock()  # the log level and the number of threads are OpenCV's own
+
+    def __init__(self, path: Path, threads: int = 0, precision: str = "f32"):
+        _only_f32("opencv", precision)
+        data = path.read_bytes()
+        try:
+            header = read_onnx_header(data)
+            with self._settings:
+                level = cv2.setLogLevel(0)  # it prints what it also raises
+                try:
+                    self._net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+                finally:
+                    cv2.setLogLevel(level)
+        except (ValueError, cv2.error) as error:
+            raise _unreadable(path, "opencv", error) from None
+        self.inputs, self.outputs = header.inputs, [*header.outputs.values()]
+        self.card_text = header.card_text
+        self._path, self._names, self._threads = path, [*header.outputs], threads or available()
+        self._lock = threading.Lock()
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs for a batch."""
+        with self._lock:
+            cv2.setNumThreads(self._threads)  # the loaders set it to none
+            self._net.setInput(images)
+            try:
+                outputs = self._net.forward(self._names)
+            except cv2.error as error:
+                raise RunError(f"{self._path}: opencv cannot run it: {_reason(error)}") from None
+            return [output.copy() for output in outputs]  # the next call writes over them
 
 
 class MXNet:
     """MXNet on the CPU, from an exported symbol, a run directory or a parameter file."""
+
+    _lock = threading.RLock()  # of all nets: MXNet's Python side is for one thread at a time
 
     def __init__(self, path: Path, threads: int = 0, precision: str = "f32"):
         _only_f32("mxnet", precision)
@@ -105,10 +156,11 @@ class MXNet:
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for a batch."""
-        return list(self._run(images))
+        with self._lock:
+            return list(self._run(images))
 
 
-ENGINES = {"mxnet": MXNet, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
+ENGINES = {"mxnet": MXNet, "onnxruntime": OnnxRuntime, "openvino": OpenVino, "opencv": OpenCv}
 
 
 def _only_f32(engine: str, precision: str) -> None:
@@ -144,5 +196,8 @@ def _card_in(model) -> Optional[str]:
 
 
 def _unreadable(path: Path, engine: str, error) -> FormatError:
-    reason = " ".join(str(error).split())
-    return FormatError(f"{path}: {engine} cannot read it: {reason[:_REASON]}")
+    return FormatError(f"{path}: {engine} cannot read it: {_reason(error)}")
+
+
+def _reason(error) -> str:
+    return " ".join(str(error).split())[:_REASON]

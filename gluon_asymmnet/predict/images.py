@@ -1,8 +1,11 @@
-"""Read and find the images to predict: files, folders and arrays."""
+"""Read and find the images to predict: files, bytes, Pillow's images and arrays."""
 
-from collections.abc import Iterable
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Union
+from typing import BinaryIO, Union
 
 import numpy as np
 
@@ -10,34 +13,108 @@ from gluon_asymmnet.data.image_files import IMAGE_SUFFIXES, list_images_below
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import FormatError, InputError
 
-Image = Union[str, Path, np.ndarray]
+Image = Union[str, Path, bytes, BinaryIO, "PIL.Image.Image", np.ndarray]  # noqa: F821
+_IMAGES = (
+    "a path, the bytes of a picture file, a binary file object, a PIL.Image or an array (H, W, 3) "
+    "uint8 RGB"
+)
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def image_batches(images: Union[Image, Iterable[Image]], batch_size: int) -> Iterator[list[Image]]:
+    """Yield lists of at most ``batch_size`` images, of one image or of any iterable of images.
+
+    An array with 1 or 4 axes is a sequence of images, another array is one image.
+
+    Raises: InputError if it is neither.
+    """
+    if _is_image(images):
+        rest = iter([images])
+    elif isinstance(images, Iterable):
+        rest = iter(images)
+    else:
+        raise InputError(f"images must be {_IMAGES}, or several, got {_type_name(images)}")
+    return iter(lambda: list(itertools.islice(rest, batch_size)), [])
 
 
 def read_image(image: Image) -> np.ndarray:
     """Return an image in the orientation that people see.
 
     Args:
-        image: a picture file (grey is repeated, CMYK converted, transparency dropped), or an
-            array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)`` uint8, RGB or RGBA.
+        image: a picture file (grey is repeated, CMYK converted, transparency dropped): its path,
+            its bytes, or a file object opened with "rb", read from its position on; a
+            ``PIL.Image`` of 8 bits; or an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
+            ``(H, W, 4)`` uint8, RGB or RGBA.
 
     Returns: ``(H, W, 3)`` uint8 RGB, turned as its EXIF rotation says, as everywhere.
 
     Raises:
         FormatError: the file is damaged or of another format; the message names it.
         FileNotFoundError: there is no such file.
-        InputError: an array has another shape or type.
+        InputError: another type, or an array of another shape or dtype.
     """
+    if not _is_image(image):
+        raise InputError(f"an image must be {_IMAGES}, got {_type_name(image)}")
     if isinstance(image, np.ndarray):
         return _rgb(image)
-    path = Path(image)
+    if _is_pillow(image):
+        return _from_pillow(image)
+    if isinstance(image, _BYTES):
+        return decode(bytes(image))
+    if isinstance(image, (str, os.PathLike)):
+        return _decode(_read_file(Path(image)), image)
+    data = image.read()
+    name = getattr(image, "name", "the file object")
+    if not isinstance(data, bytes):
+        raise InputError(f'{name} is read as text; expected a file opened with "rb"')
+    return _decode(data, name)
+
+
+def _is_image(value) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim not in (1, 4)
+    return (
+        isinstance(value, (str, os.PathLike, *_BYTES)) or hasattr(value, "read")
+        or _is_pillow(value)
+    )  # fmt: skip
+
+
+def _is_pillow(value) -> bool:
+    pillow = sys.modules.get("PIL.Image")  # None: then nobody has made such an image
+    return pillow is not None and isinstance(value, pillow.Image)
+
+
+def _type_name(value) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _read_file(path: Path) -> bytes:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a picture")
     if not path.is_file():
         raise InputError(f"{path} is not a file; expected a picture")
+    return path.read_bytes()
+
+
+def _decode(data: bytes, name) -> np.ndarray:
     try:
-        return decode(path.read_bytes())
+        return decode(data)
     except FormatError as error:
-        raise FormatError(f"{path}: {error}") from None
+        raise FormatError(f"{name}: {error}") from None
+
+
+def _from_pillow(image) -> np.ndarray:
+    from PIL import ImageOps
+
+    if image.mode[0] in "IF":  # 16 or 32 bits, which Pillow would cut at 255
+        raise InputError(
+            f"a PIL.Image must have 8 bits per channel, got the mode {image.mode}; scale it and "
+            f"convert it to RGB or L"
+        )
+    try:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError) as error:  # its file is read only now
+        raise FormatError(f"the PIL.Image cannot be read: {error}") from None
 
 
 def _rgb(array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Export as ONNX, compared with the network through ONNX Runtime.
+"""Export as ONNX, compared with the network through ONNX Runtime and OpenCV.
 
 Not by way of mx2onnx: its files carry every weight as a graph input, which keeps runtimes from
 folding constants, every batch normalisation, a hard-swish of four nodes, and the opset that the
@@ -16,13 +16,13 @@ import numpy as np
 from gluon_asymmnet import __version__
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import DETECTOR
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export.folder import AnyParity, export_folder, with_costs
 from gluon_asymmnet.export.onnx.graph import Graph, Operator
 from gluon_asymmnet.export.onnx.operators import convert
 from gluon_asymmnet.export.onnx.trace import INPUT, VARIABLE, fold_norms, fuse_hard_swish, trace
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
-from gluon_asymmnet.predict.engines import OnnxRuntime
+from gluon_asymmnet.predict.engines import OnnxRuntime, OpenCv
 from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.extras import load_extra
 
@@ -103,8 +103,8 @@ def export_onnx(
     Raises:
         InputError: if ``out`` exists, onnx or onnxruntime is missing, the form cannot be written,
             or the network has an operator that ONNX lacks, such as group normalisation.
-        RunError: if ONNX Runtime's logits differ by more than 1e-4 of the largest; a detector's
-            scores by 1e-3, or boxes by 1e-3 of the input's side.
+        RunError: if the logits of ONNX Runtime or OpenCV differ by more than 1e-4 of the largest; a
+            detector's scores by 1e-3, or boxes by 1e-3 of the input's side.
     """
     form = OnnxForm(opset, ir_version, hard_swish)
     return export_folder(model, out, [functools.partial(write_onnx, form=form)], images)
@@ -113,22 +113,35 @@ def export_onnx(
 def write_onnx(
     model: Saved, folder: Path, images: np.ndarray, form: Optional[OnnxForm] = None
 ) -> dict[str, AnyParity]:
-    """Write the ONNX file into ``folder``; raise RunError if it differs from the network."""
+    """Write the ONNX file into ``folder``; raise RunError if it differs from the network.
+
+    ONNX Runtime and OpenCV run it.  OpenCV lacks some operators: if it cannot run the file, the
+    parity has no ``opencv``.
+    """
     onnx = load_extra("onnx")
     load_extra("onnxruntime")
     proto = to_onnx(model, form)
     path = folder / f"{model.card.id}.onnx"
     onnx.save(proto, path)
+    expected, limit = model.outputs_before_nms(images), limit_of(model)
     run = OnnxRuntime(path).run
-    limit = limit_of(model)
-    parity = {
-        "onnxruntime": require(
-            "the ONNX file", model.outputs_before_nms(images), run, images, limit
+    parity = {"onnxruntime": require("the ONNX file", expected, run, images, limit)}
+    by_opencv = _opencv_outputs(path, images)
+    if by_opencv is not None:
+        parity["opencv"] = require(
+            "the ONNX file in OpenCV", expected, lambda _: by_opencv, images, limit
         )
-    }
     set_card(proto, with_costs(model.card, parity, len(images)))
     onnx.save(proto, path)
     return parity
+
+
+def _opencv_outputs(path: Path, images: np.ndarray) -> Optional[list[np.ndarray]]:
+    """Return the outputs that OpenCV computes, or None if it cannot run the file."""
+    try:
+        return OpenCv(path).run(images)
+    except (FormatError, RunError):
+        return None
 
 
 def limit_of(model: Saved) -> float:

@@ -64,16 +64,24 @@ class Graph:
         """Add a scalar, which all its readers share, and return its name."""
         return self.constant(f"number.{value!r}", np.float32(value).reshape(()))
 
+    def clip(self, x: str, low: float, high: float, name: str) -> str:
+        """Add a Clip and return its output."""
+        # Only Clips share these numbers: OpenCV fails where a bound is also an operand.
+        bounds = [self.constant(f"bound.{v!r}", np.float32(v).reshape(())) for v in (low, high)]
+        return self.node("Clip", [x, *bounds], name)
+
     def activation(self, kind: str, x: str, name: str) -> str:
         """Add ``hard_sigmoid`` or ``hard_swish`` in the form that the file is to have."""
         if self._hard_swish == "clip":
             y = self.node("Add", [x, self.number(3.0)], f"{name}.shift")
-            y = self.node("Clip", [y, self.number(0.0), self.number(6.0)], f"{name}.clip")
+            y = self.clip(y, 0.0, 6.0, f"{name}.clip")
             if kind == "hard_swish":
                 y = self.node("Mul", [x, y], f"{name}.scale")
             return self.node("Div", [y, self.number(6.0)], name)
         if kind == "hard_sigmoid":
-            return self.node("HardSigmoid", [x], name, alpha=1 / 6, beta=0.5)
+            # Without beta, whose default is the same 0.5: with both, OpenCV takes the product of
+            # any map and this gate for a hard-swish of the map.
+            return self.node("HardSigmoid", [x], name, alpha=1 / 6)
         if self._hard_swish == "op":
             return self.node("HardSwish", [x], name)
         gate = self.node("HardSigmoid", [x], f"{name}.gate", alpha=1 / 6, beta=0.5)

@@ -76,27 +76,29 @@ def _pooling(o: Operator) -> str:
     settings = {"kernel_shape": kernel, "strides": stride, "pads": pads}
     if kind == "max":
         return o.emit(op, o.input(), **settings)
-    # MXNet counts the pixels of the padding, not those beyond.  No Pad in front where there are
-    # both: ONNX Runtime 1.19 fuses it with the pooling and then counts differently.
-    corrected = with_padding and any(pad) and any(beyond)
-    counted = int(with_padding and (corrected or not any(beyond)))
-    if not corrected:
-        return o.emit(op, o.input(), **settings, count_include_pad=counted)
-    y = o.emit(op, o.input(), **settings, count_include_pad=counted, part="pool")
-    return o.emit("Mul", y, o.constant("correction", _correction(axes)))
+    # MXNet counts the pixels of the padding, not those beyond.  Not by ONNX's count_include_pad,
+    # which would count both, and which OpenCV does not read.
+    if not (with_padding and any(pad)):
+        return o.emit(op, o.input(), **settings)
+    y = o.emit(op, o.input(), **settings, part="pool")
+    return o.emit("Mul", y, o.constant("correction", _correction(o, axes)))
 
 
-def _correction(axes) -> np.ndarray:
-    """Return each window's area over its area in the padded map, ``(1, 1, rows, columns)``.
+def _correction(o: Operator, axes) -> np.ndarray:
+    """Return each window's share of the map in what MXNet counts, ``(1, 1, rows, columns)``.
 
     Args:
         axes: for each, the map's side, the number of windows, kernel, stride and padding.
     """
-    inside = [
-        np.float32([min(i * s + k, side + 2 * p) - i * s for i in range(n)]) / k
-        for side, n, k, s, p in axes
-    ]
-    return 1 / np.multiply.outer(*inside)[np.newaxis, np.newaxis]
+    shares = []
+    for side, n, k, s, p in axes:
+        first = np.arange(n) * s  # of each window, in the padded map
+        counted = np.minimum(first + k, side + 2 * p) - first
+        inside = np.minimum(first + k, p + side) - np.maximum(first, p)
+        if inside.min() <= 0:
+            o.refuse("a window of it covers nothing but padding")
+        shares.append(np.float32(inside / counted))
+    return np.multiply.outer(*shares)[np.newaxis, np.newaxis]
 
 
 def _sides(o: Operator, shape: Shape) -> Shape:

@@ -102,8 +102,8 @@ def _hard_swish(o: Operator) -> str:
 
 
 def _clip(o: Operator) -> str:
-    bounds = (o.graph.number(float(o.setting(name))) for name in ("a_min", "a_max"))
-    return o.emit("Clip", o.input(), *bounds)
+    low, high = (float(o.setting(name)) for name in ("a_min", "a_max"))
+    return o.graph.clip(o.input(), low, high, o.name)
 
 
 def _softmax(o: Operator) -> str:
