@@ -93,7 +93,20 @@ def test_folding_by_hand():
     assert (weight.item(), bias.item()) == (4.0, 3.0)
 
 
-@pytest.mark.parametrize("name", ["asymmnet_large", "asymmnet_small", "mobilenetv3_small"])
-def test_the_benchmarks_plain_net_is_the_same_function(name):
-    net, x = unsettled(name, classes=5), images(2, 64)
-    assert_close(plain_copy(net, x)(x), net(x), terms=NET)
+@pytest.mark.parametrize("make", [initialized, unsettled])
+@pytest.mark.parametrize(
+    ("name", "width", "rate"),
+    [
+        ("asymmnet_large", 1.0, 1), ("asymmnet_large", 0.5, 1), ("asymmnet_small", 1.0, 1),
+        ("asymmnet_small", 0.35, 1), ("asymmnet_small", 1.25, 2), ("mobilenetv3_small", 0.75, 0),
+    ],
+)  # fmt: skip
+def test_the_plain_graph_gives_the_authors_logits_to_the_bit(name, width, rate, make):
+    net = make(name, width=width, rate=rate, classes=10)
+    for batch, size in ((1, 64), (2, 45)):
+        x = images(batch, size)
+        authors = plain_copy(net, x)
+        for active in (False, True):
+            net.hybridize(active)
+            authors.hybridize(active)
+            np.testing.assert_array_equal(net(x).asnumpy(), authors(x).asnumpy())

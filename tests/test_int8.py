@@ -98,6 +98,24 @@ def test_rounding_is_all_that_differs(tmp_path):
     assert 0 < np.abs(exact - found).max() < most
 
 
+@pytest.mark.parametrize("size", [0, 1e-12, 1e-9, 1e-7])
+def test_a_channel_with_tiny_weights_keeps_its_bias(tmp_path, size):
+    """Without a floor of its scale the bias ends at the largest 32-bit level."""
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 3, 4, 4)).astype(np.float32)
+    model = one_convolution()
+    weight, bias = map(numpy_helper.to_array, model.graph.initializer)
+    weight, bias = weight.copy(), np.float32([0.1, 2.5])
+    weight[1] = size
+    for old, new in zip(model.graph.initializer, (weight, bias)):
+        old.CopyFrom(numpy_helper.from_array(new, old.name))
+    rounded = quantize(model, measure_ranges(model, images))
+    for name, one in (("a", model), ("b", rounded)):
+        onnx.save(one, tmp_path / f"{name}.onnx")
+    exact, found = (OnnxRuntime(tmp_path / f"{n}.onnx").run(images)[0] for n in "ab")
+    assert signal_to_noise(exact, found) > 40
+    assert_close(constants(rounded)["b.levels"][1] * constants(rounded)["b.scale"][1], 2.5, axes=())
+
+
 def test_signal_to_noise_by_hand():
     assert signal_to_noise(np.float32([3, 4]), np.float32([3, 4.5])) == pytest.approx(20)
     assert signal_to_noise(np.float32([3, 4]), np.float32([3, 4])) == 200

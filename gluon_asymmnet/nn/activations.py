@@ -6,16 +6,17 @@ from gluon_asymmnet.nn.onednn import GraphModeMixin, to_plain_layout
 nn = mx.gluon.nn
 
 
-def _hard_sigmoid(F, x):
-    # One operator in place of GluonCV's four; the results differ by rounding only.
-    return F.hard_sigmoid(x, alpha=1 / 6, beta=0.5)
+def _hard_sigmoid(F, x, tuned: bool):
+    if tuned:  # one operator in place of three; the results differ by rounding only
+        return F.hard_sigmoid(x, alpha=1 / 6, beta=0.5)
+    return F.clip(x + 3, 0, 6) / 6
 
 
-class HardSigmoid(mx.gluon.HybridBlock):
-    """``clip(x / 6 + 1/2, 0, 1)``.  Any shape.  Source: arXiv:1905.02244, section 5.2."""
+class HardSigmoid(GraphModeMixin, mx.gluon.HybridBlock):
+    """``clip(x + 3, 0, 6) / 6``.  Any shape.  Source: arXiv:1905.02244, section 5.2."""
 
     def hybrid_forward(self, F, x):
-        return _hard_sigmoid(F, x)
+        return _hard_sigmoid(F, x, self.tuned_for_onednn)
 
 
 class HardSwish(GraphModeMixin, mx.gluon.HybridBlock):
@@ -24,7 +25,7 @@ class HardSwish(GraphModeMixin, mx.gluon.HybridBlock):
     def hybrid_forward(self, F, x):
         if self.tuned_for_onednn:
             x = to_plain_layout(F, x)
-        return x * _hard_sigmoid(F, x)
+        return x * _hard_sigmoid(F, x, self.tuned_for_onednn)
 
 
 class ReLU6(mx.gluon.HybridBlock):

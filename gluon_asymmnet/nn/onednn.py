@@ -1,6 +1,7 @@
 """Three graphs for the same network; all compute the same function with the same weights.
 
-- ``PLAIN``: the exported graph, and the reference for the other two.
+- ``PLAIN``: the operators of the authors' released network, whose logits it gives to the bit.  It
+  is the exported graph, and the reference for the other two.
 - ``TRAINING``: operators whose backward pass is fast on the CPU, and copies that keep oneDNN off
   its slow code paths.  Parameter names and shapes are those of the plain graph.
 - ``INFERENCE``: batch normalisation folded into the convolutions, and copies that save changes of
@@ -59,14 +60,14 @@ def concat_channels(F, maps, mode: str):
 def channel_mean(F, x, mode: str):
     """Return the mean over H and W, ``(N, C, H, W) -> (N, C, 1, 1)``.
 
-    Pooling is the fastest, and four times faster with an explicit kernel, which it ignores; but its
-    backward pass fails at some channel counts.  In training a matrix product is several times
-    faster than the general reduction of ``F.mean``.
+    Pooling is what ``GlobalAvgPool2D`` computes.  MXNet ignores the kernel, but without one it
+    takes a path that is four times slower and rounds differently.  In training the mean is a matrix
+    product, whose gradient is a matrix product, too.
     """
-    if mode == INFERENCE:
-        return F.Pooling(x, global_pool=True, kernel=(1, 1), pool_type="avg")
-    if mode == PLAIN:
-        return F.mean(x, axis=(2, 3), keepdims=True)
+    if mode != TRAINING:
+        return F.Pooling(
+            x, global_pool=True, kernel=(1, 1), pool_type="avg", pooling_convention="full"
+        )
     pixels = F.reshape(x, shape=(0, 0, -1))
     ones = _ones_row(F, pixels)
     total = F.batch_dot(pixels, ones, transpose_b=True)

@@ -14,6 +14,8 @@ from gluon_asymmnet.utils.extras import load_extra
 # Operators with 8-bit kernels in ONNX Runtime; any other node stays in float.
 _OPERATORS = ("Conv", "Relu", "Clip", "Concat", "Add", "Mul", "HardSigmoid", "GlobalAveragePool")
 _LEVELS = 255
+# Largest level of a bias: half of the range, as it and the products are summed in 32 bits.
+_BIAS_LEVELS = 2**30
 _CHUNK = 8  # images at once while ranges are measured
 
 
@@ -98,14 +100,18 @@ class _QuantizePairs:
 
     def convolution(self, node, constants: dict) -> None:
         """Store a convolution's weights in 8 bits and its bias in 32, in place."""
-        weight = constants[node.input[1]]
+        weight, *bias = (constants[name] for name in node.input[1:])
         largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-        scale = (np.maximum(largest, 1e-12) / 127).astype(np.float32)
+        scale = np.maximum(largest, 1e-12) / 127
+        input_scale = self._scale_and_zero(node.input[0])[0]
+        if bias:  # of a channel with tiny weights, the bias decides the scale
+            scale = np.maximum(scale, np.abs(bias[0]) / (_BIAS_LEVELS * input_scale))
+        scale = scale.astype(np.float32)
         levels = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
         node.input[1] = self._dequantized(node.input[1], levels.astype(np.int8), scale)
-        if len(node.input) > 2:
-            bias_scale = scale * self._scale_and_zero(node.input[0])[0]
-            levels = np.clip(np.rint(constants[node.input[2]] / bias_scale), -(2**31), 2**31 - 1)
+        if bias:
+            bias_scale = scale * input_scale
+            levels = np.rint(bias[0] / bias_scale)
             node.input[2] = self._dequantized(node.input[2], levels.astype(np.int32), bias_scale)
 
     def activations(self, graph, tensors: set[str]) -> None:

@@ -20,7 +20,14 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export.folder import AnyParity, export_folder, with_costs
 from gluon_asymmnet.export.onnx.graph import Graph, Operator
 from gluon_asymmnet.export.onnx.operators import convert
-from gluon_asymmnet.export.onnx.trace import INPUT, VARIABLE, fold_norms, fuse_hard_swish, trace
+from gluon_asymmnet.export.onnx.trace import (
+    INPUT,
+    VARIABLE,
+    fold_norms,
+    fuse_hard_sigmoid,
+    fuse_hard_swish,
+    trace,
+)
 from gluon_asymmnet.export.parity import DETECTOR_LIMIT, require
 from gluon_asymmnet.predict.engines import OnnxRuntime, OpenCv
 from gluon_asymmnet.saved import Saved
@@ -205,6 +212,7 @@ def build_graph(net, outputs: Sequence[str], input_size: int, form: OnnxForm) ->
         raise InputError(
             f"the network has {len(traced.outputs)} outputs, expected {', '.join(outputs)}"
         )
+    fuse_hard_sigmoid(traced)
     fuse_hard_swish(traced)
     fold_norms(traced)
     graph = Graph(form.chosen_hard_swish)

@@ -14,6 +14,7 @@ from gluon_asymmnet.nn.folding import fold
 
 INPUT = "data"
 VARIABLE = "null"  # the operator of an input or parameter
+HARD_SIGMOID = "hard_sigmoid"
 HARD_SWISH = "hard_swish"  # x * hard_sigmoid(x); not an operator of MXNet
 _BATCHES = 2, 3  # shapes are inferred for both; an axis that differs depends on the batch
 
@@ -43,7 +44,7 @@ class TracedNode(NamedTuple):
     def is_hard_sigmoid(self) -> bool:
         """Whether this is ``clip(x / 6 + 1/2, 0, 1)``, the gate of hard-swish."""
         alpha, beta = self.setting("alpha", 0.2), self.setting("beta", 0.5)
-        return self.op == "hard_sigmoid" and abs(alpha - 1 / 6) < 1e-6 and beta == 0.5
+        return self.op == HARD_SIGMOID and abs(alpha - 1 / 6) < 1e-6 and beta == 0.5
 
 
 class Trace(NamedTuple):
@@ -182,6 +183,33 @@ def norm_parameters(norm: TracedNode, arrays: Sequence[np.ndarray]) -> tuple:
     if norm.setting("fix_gamma", True):
         gamma = np.ones_like(gamma)
     return gamma, beta, mean, variance, float(norm.setting("eps", 1e-3))
+
+
+_CLIPPED = (  # clip(x + 3, 0, 6) / 6, from the last operator to the first
+    ("_div_scalar", {"scalar": 6}),
+    ("clip", {"a_min": 0, "a_max": 6}),
+    ("_plus_scalar", {"scalar": 3}),
+)
+
+
+def fuse_hard_sigmoid(traced: Trace) -> None:
+    """Replace each ``clip(x + 3, 0, 6) / 6``, in place, by one ``HARD_SIGMOID`` operator."""
+    readers = traced.count_readers()
+    for number in traced.live:
+        entry, node = (number, 0), traced.nodes[number]
+        for op, settings in _CLIPPED:
+            part = traced.nodes[entry[0]]
+            alone = entry[0] == number or readers[entry] == 1
+            if part.op != op or not alone or any(
+                float(part.setting(name)) != value for name, value in settings.items()
+            ):  # fmt: skip
+                break
+            entry = part.inputs[0]
+        else:
+            settings = {"alpha": repr(1 / 6), "beta": "0.5"}
+            traced.nodes[number] = node._replace(
+                op=HARD_SIGMOID, settings=settings, inputs=(entry,)
+            )
 
 
 def fuse_hard_swish(traced: Trace) -> None:
