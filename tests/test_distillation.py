@@ -55,8 +55,11 @@ def test_loss_and_gradient_are_gluoncvs_and_the_papers(temperature, hard_weight)
     p, q = softmax(hints / temperature), softmax(logits / temperature)
     expected = (1 - hard_weight) * temperature * (q - p)
     expected += hard_weight * (softmax(logits) - target)
-    # of terms T q and T p, which nearly cancel
-    assert_close(student.grad, expected, terms=30, scale=temperature * q.max())
+    # of terms T q and T p, which nearly cancel; exp magnifies the rounding of its argument by it
+    assert_close(
+        student.grad, expected, terms=30, scale=temperature * q.max(),
+        condition=1 + np.abs(logits).max() / temperature,
+    )  # fmt: skip
 
 
 def test_a_teacher_gets_its_own_normalisation_and_size():
