@@ -269,7 +269,8 @@ def test_get_model_shows_its_settings():
     shown = list(inspect.signature(get_model).parameters)
     assert shown == [
         "name", "width", "rate", "shuffle_groups", "classes", "dropout", "pretrained", "ctx",
-        "root", "norm_layer", "norm_kwargs", "last_gamma", "stem", "input_size", "spec",
+        "root", "norm_layer", "norm_kwargs", "use_global_stats", "last_gamma", "stem", "input_size",
+        "spec",
     ]  # fmt: skip
 
 
