@@ -108,6 +108,13 @@ def test_the_walks_name_functions_that_exist():
             assert set(functions) <= defined, file
 
 
+def test_the_cases_name_tests_that_exist():
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs/correctness.md").read_text())
+    assert len(named) > 60
+    for file, name in named:
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
+
+
 def test_no_walk_returns_to_a_room_more_than_twice():
     for title, steps in walks().items():
         rooms = [file.partition("/")[0] for file, _ in steps]
