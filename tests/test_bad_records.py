@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import shutil
 import struct
 
 import numpy as np
 import pytest
 
 from gluon_asymmnet.cli.records import build_parser
-from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
+from gluon_asymmnet.data.bad_records import SKIPPED_FILE, LeftOut, SkippedRecords
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import encode
@@ -262,7 +263,7 @@ def test_skipping_does_not_depend_on_threads_or_on_the_first_step(tmp_path):
     assert len(once) == 5
     assert equal(once, again)
     assert equal(once[3:], read(rec, first=3)[0])
-    assert one._known == five._known == {5, 6, 17, 30}
+    assert one._known == five._known == {("training", i) for i in (5, 6, 17, 30)}
 
 
 @pytest.mark.parametrize("i", [0, 3, 7])
@@ -357,7 +358,7 @@ def test_a_picture_that_went_missing(tmp_path):
     tree, skipped = FolderTree(tmp_path / "tree"), SkippedRecords(1)
     (tmp_path / "tree/a/3.png").unlink()
     list(ThreadedInput(tree, 6, 16, steps=1, skipped=skipped).epoch(0))
-    assert skipped._known == {3}
+    assert skipped._known == {("training", 3)}
 
 
 def test_the_mxnet_reader_cannot_skip_and_says_so():
@@ -432,3 +433,176 @@ def test_a_detector_skips_a_damaged_picture(tmp_path):
     assert equal(batches(2), batches(2))
     with pytest.raises(FormatError, match=r"jpg: .*"):
         batches(0)
+
+
+# --- Validation ------------------------------------------------------------------------------
+
+
+def write_set(rec, count, without=()):
+    rng = np.random.default_rng(1)
+    images = [encode(rng.integers(0, 256, (40, 36, 3), np.uint8)) for _ in range(count)]
+    with RecordWriter(rec) as writer:
+        for i in range(count):
+            if i not in without:
+                writer.write(i, i % 4, images[i])
+        writer.add_file(rec.with_suffix(".classes.txt")).write(b"a\nb\nc\nd\n")
+    return images
+
+
+def rows_of(folder, name):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def metrics_of(folder):
+    """The metrics of each epoch, without times."""
+    return [
+        {k: v for k, v in row.items() if "seconds" not in k and "per_s" not in k}
+        for row in rows_of(folder, "metrics.jsonl")
+    ]
+
+
+@pytest.mark.thorough
+def test_a_damaged_validation_image_loses_no_epoch(tmp_path):
+    """The run stops; repaired it ends as undisturbed, or it leaves the image out.
+
+    The right values are those of a run whose validation set never had the image.
+    """
+    from gluon_asymmnet.train.classifier import train
+
+    rec, val, fewer = (tmp_path / name for name in ("t.rec", "v.rec", "fewer.rec"))
+    write_set(rec, 16)
+    image = write_set(val, 10)[3]
+    write_set(fewer, 10, without=[3])
+    at = val.read_bytes().index(image)
+
+    def run(name, **changes):
+        # ema: a second validation of each epoch
+        settings = {"max_bad_records": 0, "rec_val": str(val), "checkpoint_steps": 0, "ema": 0.5}
+        train(classifier(rec, tmp_path / name, **{**settings, **changes}))
+        return tmp_path / name / "custom/asymmnet_small_baseline"
+
+    whole, expected = run("whole"), run("fewer", rec_val=str(fewer))
+    edit(val, at, bytes(len(image)))
+    with pytest.raises(FormatError, match=r"v\.rec, record 3 .*; --max-bad-records N allows N"):
+        run("repaired")
+    stopped = tmp_path / "repaired/custom/asymmnet_small_baseline"
+    assert [path.name[-1] for path in (stopped / "checkpoints").iterdir()] == ["2"]  # of epoch 0
+    assert not (stopped / "metrics.jsonl").exists() or not metrics_of(stopped)
+    shutil.copytree(tmp_path / "repaired", tmp_path / "allowed")
+
+    allowed = run("allowed", max_bad_records=1)
+    assert metrics_of(allowed) == metrics_of(expected)
+    assert len(metrics_of(allowed)) == 2
+    for name in ("best.params", "last.params", "best-ema.params"):
+        assert (allowed / name).read_bytes() == (expected / name).read_bytes()
+    (row,) = rows_of(allowed, SKIPPED_FILE)  # once, in four validations
+    assert (row["step"], row["set"], row["position"]) == (2, "validation", 3)
+    assert "v.rec, record 3 (key 3): " in row["reason"]
+    lines = [x for x in (allowed / "log.txt").read_text().splitlines() if "validation: " in x]
+    assert len(lines) == 2
+    assert all("(1 of 10 images left out, see skipped_records.jsonl)" in line for line in lines)
+
+    edit(val, at, image)
+    repaired = run("repaired")
+    assert metrics_of(repaired) == metrics_of(whole) != metrics_of(expected)
+    assert (repaired / "best.params").read_bytes() == (whole / "best.params").read_bytes()
+    assert not (repaired / SKIPPED_FILE).exists()
+    assert "left out" not in (repaired / "log.txt").read_text()
+
+
+def test_validation_and_training_images_count_together(tmp_path):
+    skipped = SkippedRecords(2)
+    skipped.log_to(tmp_path, lambda *_: None)
+    skipped.add(1, 7, "in training")
+    LeftOut(skipped, 5).add(7, "in validation")
+    LeftOut(skipped, 10).add(7, "again")
+    rows = rows_of(tmp_path, SKIPPED_FILE)
+    assert [(row["step"], row["set"]) for row in rows] == [(1, "training"), (5, "validation")]
+    resumed = SkippedRecords(2)
+    resumed.log_to(tmp_path, lambda *_: None)
+    LeftOut(resumed, 15).add(7, "again")
+    with pytest.raises(FormatError, match="another; --max-bad-records 2 allows no more; find all"):
+        LeftOut(resumed, 15).add(8, "another")
+
+
+def test_a_validation_without_a_readable_image(tmp_path):
+    from gluon_asymmnet.data.transforms import Preprocessing
+    from gluon_asymmnet.evaluation.classification import evaluate
+
+    with RecordWriter(tmp_path / "a.rec") as writer:
+        for i in range(3):
+            writer.write(i, 0, b"no image")
+    with pytest.raises(FormatError, match="none of the 3 images to validate can be used"):
+        evaluate(
+            None, open_source(rec=tmp_path / "a.rec"), classes=4, preprocessing=Preprocessing(),
+            left_out=LeftOut(SkippedRecords(9)),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_a_detectors_validation_leaves_out_a_damaged_picture(tmp_path, batch_size):
+    """The right value: the average precision over the other pictures."""
+    from gluon_asymmnet.evaluation.detection import detect, evaluate
+
+    root = write_digits_voc(tmp_path / "digits", images=(2, 4)).root
+    source = VOCSource(root, [(2007, "test")])
+    examples = [source.read(i) for i in range(4)]
+
+    def predict(images):
+        """The first box of each picture, by its mean, which tells the pictures apart."""
+        tops = [np.abs(x.mean() - means).argmin() for x in images]
+        rows = [examples[i] for i in tops]
+        boxes = [one.boxes[:1] * np.tile(32 / np.array(one.size), 2) for one in rows]
+        labels = np.array([one.labels[:1] for one in rows], float)
+        return labels[:, :, None], np.full((len(images), 1, 1), 0.5), np.array(boxes)
+
+    from gluon_asymmnet.data.boxes.loader import validation_batches
+
+    means = np.array([b.data[0].mean() for b in validation_batches(source, 1, 32)])
+    others = [r for i, r in enumerate(detect(predict, source, 32, 1)) if i != 2]
+    expected = evaluate(others, source.class_names, 32).original
+    (root / f"VOC2007/JPEGImages/{examples[2].image_id.split('/')[1]}.jpg").unlink()
+
+    def found(limit):
+        left_out = LeftOut(SkippedRecords(limit))
+        results = detect(predict, source, 32, batch_size, left_out=left_out)
+        return evaluate(results, source.class_names, 32).original, left_out.positions
+
+    result, positions = found(1)
+    assert positions == [2]
+    assert result.images == 3
+    assert result.mean_ap_area == expected.mean_ap_area > 0
+    with pytest.raises(FormatError, match=r"jpg: .*; --max-bad-records N allows N such records"):
+        found(0)
+
+
+@pytest.mark.thorough
+def test_a_detectors_validation_loses_no_epoch(tmp_path):
+    from gluon_asymmnet.train.detector import train
+    from gluon_asymmnet.train.detector_config import DetectorConfig
+
+    root = write_digits_voc(tmp_path / "digits", images=(4, 3)).root
+    damaged = next((root / "VOC2007/JPEGImages").glob(
+        VOCSource(root, [(2007, "test")]).annotation(1).image_id.split("/")[1] + ".jpg"
+    ))  # fmt: skip
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+
+    def run(**changes):
+        return train(resolve(DetectorConfig, {
+            "network": "asymmnet_small_0.35", "dataset": "custom", "dataset_root": str(root),
+            "train_splits": "2007_trainval", "val_splits": "2007_test", "batch_size": 4,
+            "num_epochs": 1, "warmup_epochs": 0, "threads": 1, "samples": 0,
+            "save_prefix": f"{tmp_path}/", **changes,
+        }))  # fmt: skip
+
+    with pytest.raises(FormatError, match=r"jpg: .*; --max-bad-records N allows N such records"):
+        run()
+    folder = tmp_path / "ssd_300_asymmnet_small_0.35_custom"
+    shutil.copytree(folder, tmp_path / "b" / folder.name)
+    assert run(max_bad_records=1).finished
+    assert len(metrics_of(folder)) == 1
+    assert "(1 of 3 images left out" in (folder / "log.txt").read_text()
+    damaged.write_bytes(whole)
+    assert run(save_prefix=f"{tmp_path}/b/").finished
+    assert "left out" not in (tmp_path / "b" / folder.name / "log.txt").read_text()

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.loader import Shard, epoch_order
+from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.data.transforms import Preprocessing
 from gluon_asymmnet.distributed.environment import WorkerEnvironment, read_environment
 from gluon_asymmnet.distributed.heartbeat import Coordinator, Member
 from gluon_asymmnet.distributed.launch import read_hosts
 from gluon_asymmnet.distributed.workers import Workers
 from gluon_asymmnet.errors import InputError, RunError
-from gluon_asymmnet.evaluation.classification import ShardedSource
+from gluon_asymmnet.evaluation.classification import evaluate_distributed
 from gluon_asymmnet.train.checkpoint_files import write_manifest
 from gluon_asymmnet.train.classifier import ClassifierTask, train
 from tests.conftest import free_port
@@ -97,13 +100,45 @@ def test_mixups_pairs_are_the_one_workers_pairs(count, batch):
     assert set.union(*parts) == whole
 
 
-def test_parts_of_an_evaluation_have_each_image_once(digits):
-    source = open_source(rec=str(digits.val))
-    for count in (2, 3, 500):  # 449 images
-        parts = [ShardedSource(source, i, count) for i in range(count)]
-        keys = [part.read(i).key for part in parts for i in range(len(part))]
-        assert sorted(keys) == sorted(source.keys)
-        assert parts[1].name(0) == source.name(1)
+class OneOf(Workers):
+    """A worker that adds its numbers to those of the workers before it."""
+
+    def __init__(self, rank, world_size, total):
+        self.rank, self.world_size, self.total = rank, world_size, total
+
+    def sum_numbers(self, name, numbers):
+        self.total[:] = [a + b for a, b in zip(self.total, numbers)]
+        # the first workers know only a part: not the number of images
+        return self.total if self.rank + 1 == self.world_size else [0, 449, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("count", "bad"), [(2, [100]), (3, [100]), (500, [])])  # 449 images
+def test_workers_score_each_image_once(digits, tmp_path, count, bad):
+    """The figures are those of one worker, with a damaged image left out and without one."""
+    rec, wide = tmp_path / "val.rec", np.random.default_rng(0).standard_normal((3 * 64, 10))
+    with RecordWriter(rec) as writer:
+        for i, record in enumerate(open_source(rec=str(digits.val)).read(i) for i in range(449)):
+            writer.write(i, record.label, b"no image" if i in bad else record.image)
+    settings = dict(classes=10, preprocessing=Preprocessing(input_size=8, crop_ratio=1.0))
+
+    def predict(images):
+        return images.reshape(len(images), -1) @ wide
+
+    def scored(workers):
+        left_out = LeftOut(SkippedRecords(1))
+        found = evaluate_distributed(
+            workers, predict, open_source(rec=rec), left_out=left_out, **settings
+        )
+        return found, left_out.positions
+
+    (expected, number), positions = scored(Workers())
+    assert (number, positions) == (len(bad), bad)
+    total, everywhere = [0] * 5, []
+    for rank in range(count):
+        (found, number), positions = scored(OneOf(rank, count, total))
+        everywhere += positions
+    assert (number, everywhere) == (len(bad), bad)
+    assert found == pytest.approx(expected)
 
 
 class Two(Workers):

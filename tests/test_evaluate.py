@@ -6,6 +6,7 @@ import pytest
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import ClassifierCard
+from gluon_asymmnet.cli import main
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import open_source
@@ -147,6 +148,55 @@ def test_the_command_writes_all_it_is_asked_for(many, tmp_path):
     assert cv2.imread(str(tmp_path / "c.png")).shape[0] > 400
     low, high = result["top1_95"]
     assert low < result["top1"] < high
+
+
+def test_the_command_leaves_out_damaged_images(many, tmp_path, capsys):
+    """The right values: those of the readable images, at their places."""
+    folder, card = many
+    with RecordWriter(tmp_path / "a.rec") as writer, RecordWriter(tmp_path / "b.rec") as good:
+        for i in range(12):
+            record = open_source(rec=folder / "a.rec").read(i)
+            if i in (4, 7):
+                writer.write(i, 10.0 if i == 4 else 1.0, record.image if i == 4 else b"no image")
+                continue
+            writer.write(i, record.label, record.image)
+            good.write(i, record.label, record.image)
+    model = open_weights(folder / "net.params", card)
+    expected = evaluate(
+        model.predict, open_source(rec=tmp_path / "b.rec"), classes=10, preprocessing=SMALL
+    )
+
+    def run(*flags):
+        code = main(["eval", "imagenet", str(folder / "net.params"), "--rec-val",
+                     str(tmp_path / "a.rec"), "--batch-size", "5", *map(str, flags)])  # fmt: skip
+        return code, capsys.readouterr()
+
+    code, printed = run(
+        "--max-bad-records", 2, "--json", tmp_path / "r.json", "--predictions", tmp_path / "p.csv"
+    )
+    assert code == 0
+    assert printed.out.startswith("2 of 12 images left out: they cannot be read\n")
+    assert "10 images" in printed.out
+    assert f"left out: {tmp_path / 'a.rec'}, record 4 (key 4): label 10.0 is not" in printed.err
+    assert f"left out: {tmp_path / 'a.rec'}, record 7 (key 7): " in printed.err
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["images"], result["left_out"]) == (10, 2)
+    assert (result["top1"], result["top5"]) == (expected.top1, expected.top5)
+    assert_close(result["loss"], expected.loss, terms=NET)
+    lines = (tmp_path / "p.csv").read_text().splitlines()[1:]
+    places = [i for i in range(12) if i not in (4, 7)]
+    assert [int(line.split(",")[0]) for line in lines] == places
+    assert [int(line.split(",")[2]) for line in lines] == expected.ranked[:, 0].tolist()
+
+    code, printed = run("--max-bad-records", 2, "--walk", "published")
+    assert code == 2
+    assert "--walk published counts every image" in printed.err
+    with RecordWriter(tmp_path / "a.rec", overwrite=True) as writer:
+        writer.write(0, 0.0, b"no image")
+    code, printed = run()
+    assert code == 2
+    assert "record 0 (key 0): " in printed.err
+    assert "--max-bad-records N allows N such records" in printed.err
 
 
 @pytest.mark.thorough

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -172,6 +173,30 @@ def test_the_two_kinds_of_pixels_differ_where_a_pixel_counts(fitted, tmp_path):
     assert result.original.mean_ap_area == 1
     assert result.resized.mean_ap_area == 0
     assert "original pixels (the devkit's)             1.0000" in report.mean_table(result)
+
+
+def test_a_damaged_picture_is_left_out_where_allowed(boxes, fitted, tmp_path, capsys):
+    """The right value: that of the split without the picture."""
+    root, listed = tmp_path / "voc", "VOC2007/ImageSets/Main/test.txt"
+    shutil.copytree(boxes, root)
+    names = (root / listed).read_text().split()[:3]
+    (root / listed).write_text("\n".join(names) + "\n")
+    (root / listed).with_name("two.txt").write_text("\n".join(names[::2]) + "\n")
+    picture = root / f"VOC2007/JPEGImages/{names[1]}.jpg"
+    picture.write_bytes(picture.read_bytes()[:-4000])
+
+    def figures(*flags):
+        file = tmp_path / "r.json"
+        assert run(fitted, "--dataset-root", root, "--json", file, *flags) == 0
+        return json.loads(file.read_text())
+
+    found = figures("--max-bad-records", 1)
+    assert "1 of 3 images left out: they cannot be read\n" in capsys.readouterr().out
+    expected = figures("--val-splits", "2007_two")
+    assert (found["images"], found["left_out"], expected["left_out"]) == (2, 1, 0)
+    assert found["original_pixels"] == expected["original_pixels"]
+    with pytest.raises(FormatError, match=r"jpg: .*; --max-bad-records N allows N such records"):
+        figures()
 
 
 def test_a_detector_that_drops_pictures_is_refused(boxes):

@@ -9,15 +9,18 @@ from tqdm import tqdm
 
 from gluon_asymmnet.cli import evaluate_voc
 from gluon_asymmnet.cli.options import (
+    add_bad_records_flag,
     add_engine_flags,
     add_model_flags,
     add_threads_flag,
     flag_of,
     model_settings,
     open_model,
+    print_left_out,
     refuse_architecture,
     require_positive,
 )
+from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.sources import check_labels, match_source, open_source
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation import classification_report as report
@@ -54,6 +57,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "-j", "--num-data-workers", "--num-workers", dest="num_workers", type=int, default=2,
         help="decoding threads (default 2)",
     )  # fmt: skip
+    add_bad_records_flag(data)
     add_threads_flag(imagenet)
     out = imagenet.add_argument_group("output")
     out.add_argument("--json", default="", metavar="FILE", help="write the result")
@@ -94,18 +98,27 @@ def run(args) -> int:
         raise InputError("give --rec-val or --data-dir, one of them")
     require_positive(args, "batch_size", "num_workers")
     set_threads(args.threads)
-    source = open_source(rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir)
+    allowed = args.max_bad_records
+    if allowed and args.walk:
+        raise InputError("--walk published counts every image, so it takes no --max-bad-records")
+    left_out = LeftOut(SkippedRecords(allowed))
+    source = open_source(
+        rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir, sample=not allowed
+    )
     check_published_flags(args, len(source))  # before the work, not after
     model = _open(args)
     source = match_source(source, model.card.class_names, model.card.classes, "the model")
-    print(check_labels(source, model.card.classes).line("data"), file=sys.stderr)
+    contents = check_labels(source, model.card.classes, allowed=allowed)
+    print(contents.line("data"), file=sys.stderr)
     print(f"engine: {getattr(model, 'engine', 'mxnet')}, {model.weights}", file=sys.stderr)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
         result = evaluate(
             model.predict, source, classes=model.card.classes,
             preprocessing=model.card.preprocessing, batch_size=min(args.batch_size, _MAX_BATCH),
-            threads=args.num_workers, progress=lambda done, _: bar.update(done - bar.n),
+            threads=args.num_workers, left_out=left_out,
+            progress=lambda done, _: bar.update(done - bar.n),
         )  # fmt: skip
+    print_left_out(left_out, len(source))
     names = source.class_names or model.card.class_names
     print(report.summary_line(result))
     text, walk = report_published(result, args) if args.walk else ("", None)

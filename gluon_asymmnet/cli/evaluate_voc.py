@@ -9,11 +9,14 @@ import os
 from pathlib import Path
 
 from gluon_asymmnet.cli.options import (
+    add_bad_records_flag,
     add_engine_flags,
     add_threads_flag,
+    print_left_out,
     progress_bar,
     require_positive,
 )
+from gluon_asymmnet.data.bad_records import BOX_ADVICE, LeftOut, SkippedRecords
 from gluon_asymmnet.data.boxes.sources import is_record_file, open_boxes, parse_splits
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation import detection_report as report
@@ -65,6 +68,7 @@ def add_task(tasks) -> None:
         "--skip-bad", action="store_true", help="leave out objects of other classes, empty boxes "
         "and images that cannot be read; without it they are errors",
     )  # fmt: skip
+    add_bad_records_flag(data)
     data.add_argument("--batch-size", type=int, default=32, help="(default 32)")
     data.add_argument(
         "-j", "--num-workers", dest="num_workers", type=int, default=4,
@@ -100,7 +104,9 @@ def run(args) -> int:
     source = open_boxes(args.dataset_root, args.val_splits, classes, skip_bad=args.skip_bad)
     for remark in source.remarks:
         print(remark)
-    found = _detect(model, source, args)
+    left_out = LeftOut(SkippedRecords(args.max_bad_records, BOX_ADVICE))
+    found = _detect(model, source, args, left_out)
+    print_left_out(left_out, len(source))
     result = evaluate(found, classes, model.card.input_size, args.iou)
     print(report.mean_table(result))
     figures = _coco_figures(coco, found) if coco else None
@@ -142,7 +148,7 @@ def _split(splits: str, root: str) -> str:
     return found[0][1]
 
 
-def _detect(model, source, args) -> list:
+def _detect(model, source, args, left_out: LeftOut) -> list:
     """Return each image, without its pixels, with its detections."""
     found = []
     with progress_bar("detecting", " images") as progress:
@@ -150,6 +156,7 @@ def _detect(model, source, args) -> list:
             model.predict, source, model.card.input_size,
             max(min(args.batch_size, _MAX_BATCH, len(source)), 1),
             normalization=model.card.normalization, threads=args.num_workers,
+            left_out=left_out,
         ):  # fmt: skip
             found.append((example._replace(rgb=None), detections))
             if progress:
@@ -182,6 +189,7 @@ def _write_json(args, model, source, result, coco) -> None:
         "dataset_root": str(source.path),
         "splits": args.val_splits,
         "images": result.original.images,
+        "left_out": len(source) - result.original.images,
         "annotation_issues": dict(getattr(source, "issues", {})),
         "original_pixels": result.original.to_dict(),
         "resized_pixels": result.resized.to_dict(),

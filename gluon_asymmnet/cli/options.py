@@ -67,10 +67,30 @@ def add_threads_flag(parser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
 
 
+def add_bad_records_flag(parser) -> None:
+    """Add the number of damaged images that an evaluation may leave out."""
+    parser.add_argument(
+        "--max-bad-records", type=_whole_number, default=0, metavar="N", help="leave out up to N "
+        "images that cannot be read; their number is printed (default 0: the first is an error)",
+    )  # fmt: skip
+
+
+def print_left_out(left_out, images: int) -> None:
+    """Print how many of the images an evaluation left out, and on stderr why."""
+    for reason in left_out.reasons:
+        print(f"left out: {reason}", file=sys.stderr)
+    if left_out.reasons:
+        print(f"{len(left_out.reasons)} of {images} images left out: they cannot be read")
+
+
 def positive_int(text: str) -> int:
     """Parse a whole number of at least 1, as the ``type`` of a flag."""
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    return _whole_number(text, least=1)
+
+
+def _whole_number(text: str, least: int = 0) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least {least}")
     return int(text)
 
 

@@ -15,7 +15,7 @@ from gluon_asymmnet.compress.normalisation import reestimate, set_statistics
 from gluon_asymmnet.compress.options import METHODS, Options, check
 from gluon_asymmnet.data.transforms import Preprocessing
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.evaluation.classification import ShardedSource, read_batches
+from gluon_asymmnet.evaluation.classification import read_batches
 from gluon_asymmnet.models.complexity import count_graph
 from gluon_asymmnet.models.factored import block_at
 from gluon_asymmnet.saved import Saved, open_weights
@@ -92,10 +92,11 @@ def sampled_batches(
 
     The images are spread evenly over the source and decoded at each call; memory: one batch.
     """
-    part = ShardedSource(source, 0, max(1, len(source) // images))
+    positions = range(0, len(source), max(1, len(source) // images))
 
     def batches() -> Iterable[np.ndarray]:
-        return (images for images, _ in read_batches(part, preprocessing, batch_size))
+        read = read_batches(source, preprocessing, batch_size, positions=positions)
+        return (images for images, _ in read)
 
     return batches
 

@@ -14,7 +14,7 @@ from typing import Callable, NamedTuple, Optional
 import cv2
 import numpy as np
 
-from gluon_asymmnet.data.bad_records import SkippedRecords
+from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.verify import label_error
 from gluon_asymmnet.data.transforms import Augmentation, Normalization, training_image
@@ -65,9 +65,9 @@ def _columns(batch: int, shard: Shard) -> np.ndarray:
     return np.concatenate([front, [middle] * (batch % 2), whole - 1 - front[::-1]]).astype(int)
 
 
-def in_order(images: int, batch: int) -> list[range]:
-    """Return the positions of all images, ``batch`` in a row; the last row may be shorter."""
-    return [range(first, min(first + batch, images)) for first in range(0, images, batch)]
+def in_order(positions: range, batch: int) -> list[range]:
+    """Return rows of ``batch`` positions each; the last row may be shorter."""
+    return [positions[first : first + batch] for first in range(0, len(positions), batch)]
 
 
 def read_ahead(read: Callable, order, threads: int) -> Iterator[list]:
@@ -129,6 +129,42 @@ def read_usable(
             if sample is None:
                 raise FormatError(f"none of the {flat.size} records of the epoch can be used")
         yield [sample for sample, _ in found]
+
+
+def read_validation(
+    read: Callable, order: Sequence[Sequence[int]], threads: int, left_out: Optional[LeftOut] = None
+) -> Iterator[list]:
+    """Yield ``[read(position), ...]`` for each row of ``order``, without damaged images.
+
+    Rows become shorter; an empty row is not yielded.
+
+    Args:
+        read: called with a position; raises FormatError if the image cannot be used.
+        left_out: takes the damaged images; without it the first one is an error.
+
+    Raises: FormatError for more damaged images than ``left_out`` takes, or if none can be used.
+    """
+
+    def attempt(position: int):
+        try:
+            return read(position), None
+        except FormatError as error:
+            return None, error
+
+    empty = True
+    for positions, found in zip(order, read_ahead(attempt, order, threads)):
+        for position, (_, error) in zip(positions, found):
+            if error is None:
+                continue
+            if left_out is None:
+                raise error
+            left_out.add(position, str(error))
+        samples = [sample for sample, error in found if error is None]
+        if samples:
+            empty = False
+            yield samples
+    if order and empty:
+        raise FormatError(f"none of the {sum(map(len, order))} images to validate can be used")
 
 
 class ThreadedInput:

@@ -122,16 +122,17 @@ class RelabelledSource:
     def read(self, i: int) -> Record:
         """Return record ``i``.  Raises: FormatError, also for a label without a class."""
         record = self._source.read(i)
-        return record._replace(label=self._new_label(record.label))
+        return record._replace(label=self._new_label(i, record.label))
 
     def label(self, i: int) -> float:
         """Return the new label of record ``i``.  Raises: like ``read``."""
-        return self._new_label(self._source.label(i))
+        return self._new_label(i, self._source.label(i))
 
-    def _new_label(self, label) -> float:
+    def _new_label(self, i: int, label) -> float:
         error = label_error(label, len(self.new_labels))
         if error or np.ndim(label):
-            raise FormatError(error or f"{len(label)} labels; a classifier takes one")
+            error = error or f"{len(label)} labels; a classifier takes one"
+            raise FormatError(f"{self.name(i)}: {error}")
         return float(self.new_labels[int(label)])
 
     def name(self, i: int) -> str:

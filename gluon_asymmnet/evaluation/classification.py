@@ -5,13 +5,14 @@ wrong from the second pass on.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
+from gluon_asymmnet.data.bad_records import LeftOut
 from gluon_asymmnet.data.images import decode
-from gluon_asymmnet.data.loader import in_order, read_ahead
+from gluon_asymmnet.data.loader import in_order, read_validation
 from gluon_asymmnet.data.transforms import Preprocessing
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 
@@ -26,6 +27,12 @@ class Evaluation(NamedTuple):
     labels: np.ndarray  # (images,) int64
     ranked: np.ndarray  # (images, up to 5) int64, best class first
     confidence: np.ndarray  # (images,) float32, softmax of the best class
+    left_out: Sequence[int] = ()  # positions of damaged images, which are not among ``images``
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The positions of the images in their source, ``(images,)``."""
+        return np.delete(np.arange(self.images + len(self.left_out)), self.left_out)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -52,18 +59,29 @@ def wilson_interval(hits: int, trials: int, z: float = 1.959964) -> tuple[float,
 
 
 def read_batches(
-    source, preprocessing: Preprocessing, batch_size: int, threads: int = 2
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ``(n, 3, H, W)`` float32 and ``(n,)`` labels, in order; the last n may be smaller."""
+    source, preprocessing: Preprocessing, batch_size: int, threads: int = 2, *,
+    positions: Optional[range] = None, classes: Optional[int] = None,
+    left_out: Optional[LeftOut] = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """Yield ``(n, 3, H, W)`` float32 and ``(n,)`` labels, in order; the last n may be smaller.
+
+    Args:
+        positions: of the images to read; default: all.
+        classes: number of classes; a label outside them is a damaged image.  None: not checked.
+        left_out: as in ``read_validation``, which names the errors.
+    """
 
     def read(i: int):
         record = source.read(i)
         try:
+            if classes is not None:
+                _check_label(record.label, classes)
             return preprocessing(decode(record.image)), record.label
         except FormatError as error:
             raise FormatError(f"{source.name(i)}: {error}") from None
 
-    for pairs in read_ahead(read, in_order(len(source), batch_size), threads):
+    order = in_order(range(len(source)) if positions is None else positions, batch_size)
+    for pairs in read_validation(read, order, threads, left_out):
         images, labels = zip(*pairs)
         yield np.stack(images), np.asarray(labels)
 
@@ -76,6 +94,8 @@ def evaluate(
     preprocessing: Preprocessing,
     batch_size: int = 64,
     threads: int = 2,
+    positions: Optional[range] = None,
+    left_out: Optional[LeftOut] = None,
     progress: Optional[Callable[[int, int], None]] = None,
 ) -> Evaluation:
     """Score every image of ``source`` once.
@@ -83,18 +103,25 @@ def evaluate(
     Args:
         predict: maps ``(n, 3, H, W)`` float32 to ``(n, classes)`` logits; n may vary.
         source: labelled images, see ``data.sources``.
+        positions: of the images to score; default: all.
+        left_out: takes images that cannot be read or have a label outside the classes; they are
+            not scored.  Without it the first one is an error.
         progress: called with (images done, total).
 
     Raises:
-        InputError: for a label outside the classes, or a batch size below 1.
+        FormatError: for a damaged image or a label outside the classes, see ``left_out``.
+        InputError: for a batch size below 1.
         RunError: if the number scored is not the number of records, or logits are not finite.
     """
     if batch_size < 1:
         raise InputError(f"batch size must be at least 1, got {batch_size}")
     ranked, labels, losses, confidences = [], [], [], []
-    done = 0
-    for images, targets in read_batches(source, preprocessing, batch_size, threads):
-        _check_targets(source, done, targets, classes)
+    done, total_images = 0, len(source if positions is None else positions)
+    batches = read_batches(
+        source, preprocessing, batch_size, threads, positions=positions, classes=classes,
+        left_out=left_out,
+    )  # fmt: skip
+    for images, targets in batches:
         logits = np.asarray(predict(images), np.float32)
         if logits.shape != (len(images), classes):
             raise InputError(
@@ -114,9 +141,10 @@ def evaluate(
         labels.append(targets)
         done += len(targets)
         if progress:
-            progress(done, len(source))
-    if done != len(source):
-        raise RunError(f"{done} images were scored, {source.path} has {len(source)} records")
+            progress(done, total_images)
+    damaged = left_out.positions if left_out else ()
+    if done + len(damaged) != total_images:
+        raise RunError(f"{done} images were scored, {source.path} has {total_images} to score")
     ranked, labels = np.concatenate(ranked), np.concatenate(labels)
     hits = ranked == labels[:, None]
     return Evaluation(
@@ -127,30 +155,16 @@ def evaluate(
         labels=labels,
         ranked=ranked,
         confidence=np.concatenate(confidences).astype(np.float32),
+        left_out=damaged,
     )
 
 
-class ShardedSource:
-    """Every ``count``-th image of a source from ``index`` on: the images of one worker."""
+def evaluate_distributed(
+    workers, predict: Callable, source, **settings
+) -> tuple[dict[str, float], int]:
+    """Return top1, top5 and loss of a source, and the number of images left out.
 
-    def __init__(self, source, index: int, count: int):
-        self.source, self.index, self.count = source, index, count
-        self.path = source.path
-
-    def __len__(self) -> int:
-        return len(range(self.index, len(self.source), self.count))
-
-    def read(self, i: int):
-        """Return image ``i`` of the shard."""
-        return self.source.read(self.index + i * self.count)
-
-    def name(self, i: int) -> str:
-        """Return the name of image ``i`` in the source."""
-        return self.source.name(self.index + i * self.count)
-
-
-def evaluate_distributed(workers, predict: Callable, source, **settings) -> dict[str, float]:
-    """Return top1, top5 and loss of a source; each worker scores a shard of it.
+    Each worker scores every ``world_size``-th image.
 
     Args:
         workers: ``distributed.workers.Workers``; with one worker this is ``evaluate``.
@@ -160,27 +174,23 @@ def evaluate_distributed(workers, predict: Callable, source, **settings) -> dict
     """
     if workers.world_size == 1:
         result = evaluate(predict, source, **settings)
-        return {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-    shard = ShardedSource(source, workers.rank, workers.world_size)
-    sums = [0, 0, 0, 0]
-    if len(shard):
-        own = evaluate(predict, shard, **settings)
+        metrics = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+        return metrics, len(result.left_out)
+    positions = range(workers.rank, len(source), workers.world_size)
+    sums = [0, 0, 0, 0, 0]
+    if len(positions):
+        own = evaluate(predict, source, positions=positions, **settings)
         shares = (1, own.top1, own.top5, own.loss)
-        sums = [own.images * share for share in shares]
-    images, *sums = workers.sum_numbers("validation", sums)
-    if images != len(source):
+        sums = [len(own.left_out), *(own.images * share for share in shares)]
+    left_out, images, *sums = workers.sum_numbers("validation", sums)
+    if images + left_out != len(source):
         raise RunError(
             f"the workers scored {images:.0f} images, {source.path} has {len(source)} records"
         )
     top1, top5, loss = (value / images for value in sums)
-    return {"top1": top1, "top5": top5, "loss": loss}
+    return {"top1": top1, "top5": top5, "loss": loss}, int(left_out)
 
 
-def _check_targets(source, first: int, targets: np.ndarray, classes: int) -> None:
-    bad = (targets < 0) | (targets >= classes) | (targets != np.floor(targets))
-    if targets.ndim != 1 or bad.any():
-        i = int(np.argmax(bad)) if targets.ndim == 1 else 0
-        raise InputError(
-            f"{source.name(first + i)}: label {targets[i]} is not one of the {classes} classes "
-            f"(0 to {classes - 1})"
-        )
+def _check_label(label, classes: int) -> None:
+    if np.ndim(label) or not (0 <= label < classes and label == np.floor(label)):
+        raise FormatError(f"label {label} is not one of the {classes} classes (0 to {classes - 1})")

@@ -39,9 +39,10 @@ def write_predictions(result: Evaluation, source, path) -> None:
     """Write one CSV line per image: position, label, five best classes, confidence."""
     width = result.ranked.shape[1]
     lines = ["position,label," + ",".join(f"rank{i + 1}" for i in range(width)) + ",confidence"]
-    for i, (label, ranked) in enumerate(zip(result.labels, result.ranked)):
+    rows = zip(result.positions, result.labels, result.ranked, result.confidence)
+    for position, label, ranked, confidence in rows:
         ranks = ",".join(map(str, ranked))
-        lines.append(f"{i},{label},{ranks},{result.confidence[i]:.6f}")
+        lines.append(f"{position},{label},{ranks},{confidence:.6f}")
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -79,6 +80,7 @@ def write_json(result: Evaluation, model, args, path, walk: Optional[dict] = Non
         "input_size": model.card.input_size,
         "crop_ratio": model.card.crop_ratio,
         "images": result.images,
+        "left_out": len(result.left_out),
         "top1": result.top1,
         "top1_95": [low, high],
         "top5": result.top5,

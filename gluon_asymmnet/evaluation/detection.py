@@ -5,10 +5,11 @@ ones.  The results differ, because both add one pixel to each side of a box.  Bo
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
+from gluon_asymmnet.data.bad_records import LeftOut
 from gluon_asymmnet.data.boxes.geometry import Detections
 from gluon_asymmnet.data.boxes.loader import validation_batches
 from gluon_asymmnet.data.boxes.voc import DetectionExample
@@ -30,6 +31,7 @@ class DetectionEvaluation(NamedTuple):
 def detect(
     predict: Predict, source, size: int, batch_size: int, *,
     normalization: Normalization = Normalization(), threads: int = 4,
+    left_out: Optional[LeftOut] = None,
 ) -> Iterator[Detected]:  # fmt: skip
     """Yield each image of ``source`` in order, with its detections in original pixels.
 
@@ -38,11 +40,14 @@ def detect(
             ``(N, n, 1)`` and corners ``(N, n, 4)``, as ``SSD`` does; always called with
             ``batch_size`` images, the last batch padded with zeros.
         source: images with boxes, e.g. ``VOCSource``.
+        left_out: takes the images that cannot be read; without it the first one is an error.
 
-    Raises: RunError if ``predict`` returns another number of rows than images.
+    Raises:
+        FormatError: for a damaged image, see ``left_out``.
+        RunError: if ``predict`` returns another number of rows than images.
     """
     for batch in validation_batches(
-        source, batch_size, size, normalization=normalization, threads=threads
+        source, batch_size, size, normalization=normalization, threads=threads, left_out=left_out
     ):
         # one shape, so that a compiled net is not compiled again for the last batch
         filled = np.zeros((batch_size, *batch.data.shape[1:]), np.float32)

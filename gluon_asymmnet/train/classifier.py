@@ -9,7 +9,7 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import CLASSIFIER, ClassifierCard
-from gluon_asymmnet.data.bad_records import SkippedRecords
+from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.class_names import quote_names
 from gluon_asymmnet.data.constants import (
     IMAGENET200_CLASSES,
@@ -82,7 +82,9 @@ class ClassifierTask(Task):
             self._validation = match_source(
                 self._validation, self.class_names, self.classes, "the training set"
             )
-            self.data["validation set"] = check_labels(self._validation, self.classes)
+            self.data["validation set"] = check_labels(
+                self._validation, self.classes, allowed=config.max_bad_records
+            )
         images = config.num_training_samples or len(source)
         if images > len(source):
             raise InputError(
@@ -261,12 +263,13 @@ class ClassifierTask(Task):
             pairs.append(pair.reshape(2).as_in_context(self.devices[0]))
         return mx.nd.add_n(*pairs)
 
-    def _evaluate(self, epoch) -> dict[str, float]:
-        return evaluate_distributed(
+    def _evaluate(self, epoch, left_out: LeftOut) -> dict[str, float]:
+        metrics, self.left_out = evaluate_distributed(
             self.workers, self._predict, self._validation, classes=self.classes,
             preprocessing=self.card.preprocessing, batch_size=self.config.batch_size,
-            threads=self.config.num_workers,
+            threads=self.config.num_workers, left_out=left_out,
         )  # fmt: skip
+        return metrics
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
         batch = mx.nd.array(images, ctx=self.devices[0], dtype=self.config.dtype)
@@ -357,7 +360,9 @@ def _checked_training_source(config: ClassifierConfig) -> tuple:
 def _validation_source(config: ClassifierConfig):
     if config.reads_folders:
         return open_source(folder=str(Path(config.data_dir) / "val"))
-    return open_source(rec=config.rec_val, idx=config.val_index) if config.rec_val else None
+    if not config.rec_val:
+        return None
+    return open_source(rec=config.rec_val, idx=config.val_index, sample=not config.max_bad_records)
 
 
 def _dry_run(task: ClassifierTask, config: ClassifierConfig) -> Result:

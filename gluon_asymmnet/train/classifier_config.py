@@ -123,8 +123,9 @@ class ClassifierConfig(LoopConfig):
         within="[1, inf)",
     )
     max_bad_records: int = option(
-        0, "skip up to so many corrupt training records: the next of the epoch replaces each, and "
-        "skipped_records.jsonl lists them; not with --data-backend mxnet", group="data",
+        0, "skip up to so many damaged images of the training and validation set, which "
+        "skipped_records.jsonl lists: the next of the epoch replaces one in training, validation "
+        "leaves it out; not with --data-backend mxnet", group="data",
         within="[0, inf)", needs="data_backend=opencv",
     )  # fmt: skip
     input_size: int = option(

@@ -8,7 +8,7 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import DETECTOR, DetectorCard
-from gluon_asymmnet.data.bad_records import SkippedRecords
+from gluon_asymmnet.data.bad_records import BOX_ADVICE, LeftOut, SkippedRecords
 from gluon_asymmnet.data.boxes.loader import DetectionBatch, DetectionInput
 from gluon_asymmnet.data.boxes.sources import contents_of, open_boxes
 from gluon_asymmnet.data.boxes.transforms import BoxAugmentation
@@ -75,9 +75,7 @@ class DetectorTask(Task):
             "sgd", images_per_step=config.batch_size, steps_per_epoch=steps_per_epoch,
             first_epoch=config.start_epoch, peak_lr=config.lr,
         )  # fmt: skip
-        self.skipped = SkippedRecords(
-            config.max_bad_records, "find all of them with `asymmnet voc check`"
-        )
+        self.skipped = SkippedRecords(config.max_bad_records, BOX_ADVICE)
         self._input = self._make_input(source)
 
     @property
@@ -135,16 +133,17 @@ class DetectorTask(Task):
             return None
         return super().validate(epoch)
 
-    def _evaluate(self, epoch: Optional[int]) -> dict[str, float]:
+    def _evaluate(self, epoch: Optional[int], left_out: LeftOut) -> dict[str, float]:
         """Return the metrics; write those of each class and some images, unless epoch is None."""
         size = self.config.data_shape
         results = detect(
             self._predict, self._validation, size, self.config.batch_size,
-            normalization=self._normalization, threads=self.config.num_workers,
+            normalization=self._normalization, threads=self.config.num_workers, left_out=left_out,
         )  # fmt: skip
         if epoch is not None:
             results = self._draw_samples(results, epoch)
         result = evaluate(results, self.class_names, size)
+        self.left_out = len(left_out.positions)
         if epoch is not None:
             write_json(result.original, self.folder / f"validation/epoch-{epoch:04d}.json")
         return {

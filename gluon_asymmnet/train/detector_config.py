@@ -78,8 +78,9 @@ class DetectorConfig(LoopConfig):
         "instead of refusing them", group="data",
     )  # fmt: skip
     max_bad_records: int = option(
-        0, "skip up to so many corrupt training images: the next of the epoch replaces each, "
-        "and skipped_records.jsonl lists them", group="data", within="[0, inf)",
+        0, "skip up to so many damaged images of the training and validation set, which "
+        "skipped_records.jsonl lists: the next of the epoch replaces one in training, validation "
+        "leaves it out", group="data", within="[0, inf)",
     )  # fmt: skip
     use_difficult: bool = option(
         False, "train on difficult objects; otherwise anchors on them are ignored", group="data"

@@ -7,6 +7,7 @@ from typing import Optional
 
 from tqdm import tqdm
 
+from gluon_asymmnet.data.bad_records import SKIPPED_FILE
 from gluon_asymmnet.train.progress import TensorBoard, clock, draw_curves, time_left, write_progress
 
 
@@ -119,7 +120,11 @@ class Reporter:
         log.info("[Epoch %d] speed: %d samples/sec\ttime cost: %f", epoch, speed, seconds)
         if validation:
             values = " ".join(f"{name}={value:f}" for name, value in validation.items())
-            log.info("[Epoch %d] validation: %s", epoch, values)
+            left_out = ""
+            if task.left_out:
+                images = task.data["validation set"].images
+                left_out = f" ({task.left_out} of {images} images left out, see {SKIPPED_FILE})"
+            log.info("[Epoch %d] validation: %s%s", epoch, values, left_out)
         scalars = {
             "lr": task.schedule(step),
             "train_loss": loss,

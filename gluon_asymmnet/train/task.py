@@ -8,6 +8,7 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import CARD_FILE, Card, read_card
+from gluon_asymmnet.data.bad_records import LeftOut
 from gluon_asymmnet.data.sources import Contents
 from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.errors import InputError
@@ -34,10 +35,12 @@ class Task:
         schedule: learning rate as a function of the update, counted from 1.
         ema: moving average of the weights, or None.
         data: the contents of the training set and of the validation set, by these names.
+        left_out: number of damaged images that the last validation left out, over all workers.
     """
 
     metric: str
     data: dict[str, Contents]
+    left_out = 0
 
     def __init__(self, config, devices, workers: Workers = ALONE):
         self.config, self.devices, self.workers = config, devices, workers
@@ -113,10 +116,11 @@ class Task:
             return None
         params = self.net._collect_params_with_prefix()
         self._set_eval_weights({n: param.data(self.devices[0]) for n, param in params.items()})
-        metrics = self._evaluate(epoch)
+        step = (epoch + 1) * self.steps_per_epoch
+        metrics = self._evaluate(epoch, LeftOut(self.skipped, step))
         if self.ema:
             self._set_eval_weights(self.ema.arrays)
-            average = self._evaluate(None)
+            average = self._evaluate(None, LeftOut(self.skipped, step))
             metrics.update({METRIC_PREFIX + name: value for name, value in average.items()})
         return metrics
 
@@ -124,8 +128,13 @@ class Task:
         for name, param in self._eval_net._collect_params_with_prefix().items():
             param.set_data(weights[name])
 
-    def _evaluate(self, epoch: Optional[int]) -> dict[str, float]:
-        """Return the metrics of the evaluation network; ``epoch`` is None for the average."""
+    def _evaluate(self, epoch: Optional[int], left_out: LeftOut) -> dict[str, float]:
+        """Return the metrics of the evaluation network, and set the attribute ``left_out``.
+
+        Args:
+            epoch: None for the average.
+            left_out: takes the images that cannot be used.
+        """
         raise NotImplementedError
 
 

@@ -6,13 +6,13 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from gluon_asymmnet.data.bad_records import SkippedRecords
+from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.boxes.transforms import (
     BoxAugmentation,
     training_sample,
     validation_image,
 )
-from gluon_asymmnet.data.loader import Shard, epoch_order, in_order, read_ahead, read_usable
+from gluon_asymmnet.data.loader import Shard, epoch_order, in_order, read_usable, read_validation
 from gluon_asymmnet.data.transforms import Normalization
 
 _GLUONCVS = BoxAugmentation()
@@ -104,14 +104,19 @@ class ValidationBatch(NamedTuple):
 
 def validation_batches(
     source, batch_size: int, size: int, *, normalization: Normalization = Normalization(),
-    threads: int = 4,
+    threads: int = 4, left_out: Optional[LeftOut] = None,
 ) -> Iterator[ValidationBatch]:  # fmt: skip
-    """Yield every image of ``source`` once; some batches are read ahead."""
+    """Yield every image of ``source`` once; some batches are read ahead.
+
+    Args:
+        left_out: as in ``read_validation``, which names the errors.
+    """
 
     def read(position: int):
         example = source.read(position)
         return validation_image(example.rgb, size, normalization), example
 
-    for samples in read_ahead(read, in_order(len(source), batch_size), threads):
+    order = in_order(range(len(source)), batch_size)
+    for samples in read_validation(read, order, threads, left_out):
         images, examples = zip(*samples)
         yield ValidationBatch(np.stack(images), list(examples))
