@@ -283,7 +283,7 @@ def test_truncated_files(small, tmp_path, to):
     ("params", r"truncated: array \d+, float32 of shape .* are left"),
     ("state_dict", "not a valid file of plain tensors, and nothing else is loaded: RuntimeError"),
     ("safetensors", "not a valid safetensors file: .* file not fully covered"),
-    ("npz", "not a sound .npz file of plain arrays: File is not a zip file"),
+    ("npz", "not a valid .npz file of plain arrays: File is not a zip file"),
 ])  # fmt: skip
 def test_half_a_file_of_each_kind(small, tmp_path, container, message):
     to = next(name for name, form in FORMATS.items() if form.container == container)
@@ -337,7 +337,7 @@ def test_whole_numbers_are_no_weights(tmp_path):
 
 def test_wrong_settings(small):
     refused(small, r"unknown format 'onnx': expected one of ours, .*npz", InputError, to="onnx")
-    refused(small, "a width or rate goes with a model", InputError, width=0.5)
+    refused(small, "a width or rate needs a model", InputError, width=0.5)
     refused(small, "did you mean 'asymmnet_small'", InputError, model="asymnet_small")
     refused(small, "rates that fit: 0, 1", InputError, model="asymmnet_small_0.35", rate=2)
 
@@ -365,7 +365,7 @@ def test_npz_that_promises_more_than_it_holds(tmp_path):
     npy = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
     with zipfile.ZipFile(tmp_path / "net.npz", "w") as archive:
         archive.writestr("weight.npy", npy)
-    refused(tmp_path / "net.npz", r"not a sound \.npz file of plain arrays")
+    refused(tmp_path / "net.npz", r"not a valid \.npz file of plain arrays")
 
 
 @pytest.mark.parametrize(("saved", "message"), [
@@ -422,5 +422,5 @@ def test_only_reading_pt_takes_pytorch_and_nothing_takes_mxnet(small, tmp_path):
     done = run_python("-c", code, cwd=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*FORMATS, small.name])
     assert done.stderr.splitlines()[-1].endswith(
-        "torch is a PyTorch file, which takes PyTorch to read: pip install 'gluon_asymmnet[torch]'"
+        "torch is a PyTorch file and needs PyTorch: pip install 'gluon_asymmnet[torch]'"
     )

@@ -93,8 +93,9 @@ def coco_to_voc(
         faults = _Faults(report.skipped if skip_bad else None)
         names = _categories(content["categories"])
         listed = _images(content["images"], Path(images), faults, report.derived)
-        left_out = {entry.get("id") for entry in content["images"]} - listed.keys()
-        annotations = [a for a in content["annotations"] if a.get("image_id") not in left_out]
+        # as text: a broken identifier may be a list or an object
+        left_out = {repr(entry.get("id")) for entry in content["images"]} - set(map(repr, listed))
+        annotations = [a for a in content["annotations"] if repr(a.get("image_id")) not in left_out]
         objects = _objects(annotations, names, listed, faults)
         classes = ClassNames(names.values())
     written = {}
