@@ -112,7 +112,7 @@ def test_a_flipped_bit_of_the_manifest_is_found_or_means_nothing(run):
     [
         ("{", "manifest.json is damaged"),
         ("[" * 100_000, "manifest.json is damaged"),
-        ("[]", "holds no object"),
+        ("[]", "holds a list, no object"),
         ("{}", "lacks step or files"),
         ('{"step": 40, "files": {"../../x": {}}}', r"names '\.\./\.\./x', which is no file of its"),
         ('{"step": 40, "files": {"/etc/passwd": {}}}', "which is no file of its folder"),
@@ -416,7 +416,7 @@ def test_prune_leaves_everything_where_nothing_is_whole(run):
     ("arguments", "message"),
     [
         (["list", "/nowhere"], "/nowhere holds no checkpoints/; expected the directory of a run"),
-        (["prune", "{run}", "--keep", "0"], "must be at least 1, got 0"),
+        (["prune", "{run}", "--keep", "0"], "expected a whole number, at least 1"),
         (["prune", "{run}"], "another process is working on this run"),
     ],
 )

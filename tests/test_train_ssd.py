@@ -296,7 +296,8 @@ def _compare_gradients(trained, size, batch):
 
 def test_gluoncvs_records_give_the_batches_of_the_folder(boxes, tmp_path):
     records_of(VOCSource(boxes, [(2007, "trainval")]), tmp_path / "train.rec")
-    changes = {"dataset_root": str(tmp_path), "train_splits": "train.rec", "val_splits": ""}
+    changes = {"dataset_root": str(tmp_path), "train_splits": "train.rec", "val_splits": "",
+               "samples": DetectorConfig().samples}  # fmt: skip
     folder, records = (
         DetectorTask(config(boxes, **c), [mx.cpu()], tmp_path) for c in ({}, changes)
     )
@@ -388,7 +389,7 @@ def test_run_directory(undisturbed):
 def test_a_run_is_exported_and_three_engines_find_the_same(boxes, undisturbed, tmp_path, capsys):
     folder, _ = undisturbed
     assert main(["export", "all", str(folder), str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.count("pixels in a box, on 4 images") == 4
+    assert capsys.readouterr().out.count("pixels in a box, on 4 images") == 5
     pictures = sorted((boxes / "VOC2007/JPEGImages").glob("*.jpg"))[:4]
     found = [
         DetectorPredictor(*where).detect(pictures, 0)
