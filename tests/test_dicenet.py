@@ -141,7 +141,7 @@ def test_resizing_leaves_constants_inside():
         centre = np.zeros(p.shape, np.float32)
         centre[:, :, 1, 1] = 1
         p.set_data(nd.array(centre))
-    assert_close(block(nd.ones((1, 4, 4, 6))), 1, terms=30)
+    assert_close(block(nd.ones((1, 4, 4, 6))), np.ones((1, 12, 4, 6)), terms=30)
 
 
 def test_without_the_other_views_local_fusion_scales_the_channels():

@@ -7,7 +7,7 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.classifier import ClassifierTask
-from gluon_asymmnet.train.optimization import clip_norm
+from gluon_asymmnet.train.optimization import clip_norm, freeze_norms
 from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.zoo import get_model
 from tests.floats import NET, assert_close, bound
@@ -76,8 +76,10 @@ def test_clipping_is_torchs(digits, bound):
 
 def test_clipping_goes_by_the_sum_over_devices(digits):
     """Two devices have the gradient of the whole batch when it is clipped, and stay equal."""
-    settings = {"use_gn": True, "clip_norm": 0.3}
-    one, two = task_of(digits, **settings), task_of(digits, 2, **{**settings, "batch_size": 4})
+    one = task_of(digits, clip_norm=0.3)
+    two = task_of(digits, 2, clip_norm=0.3, batch_size=4)
+    for task in (one, two):
+        freeze_norms(task.net)
     for name, param in two.net._collect_params_with_prefix().items():
         param.set_data(one.net._collect_params_with_prefix()[name].data())
     batch = one_batch(digits)
@@ -113,10 +115,12 @@ def test_clipping_in_half_precision_does_not_overflow():
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_accumulated_updates_are_those_of_the_large_batch(digits, devices):
-    """Group normalisation: batch statistics alone are those of the parts."""
-    settings = {"use_gn": True, "clip_norm": 0.5, "wd": 0.01}
+    """With frozen statistics: batch statistics alone are those of the parts."""
+    settings = {"clip_norm": 0.5, "wd": 0.01}
     large = task_of(digits, batch_size=16, **settings)
     parts = task_of(digits, devices, batch_size=16 // 4 // devices, accumulate=4, **settings)
+    for task in (large, parts):
+        freeze_norms(task.net)
     assert parts.images_per_step == large.images_per_step == 16
     assert parts.steps_per_epoch == large.steps_per_epoch
     for name, param in parts.net._collect_params_with_prefix().items():

@@ -25,6 +25,7 @@ from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
 from gluon_asymmnet.train.loop import run
 from gluon_asymmnet.train.mixing import Mixup
+from gluon_asymmnet.train.optimization import freeze_norms
 from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.weights.layouts import entries
 from gluon_asymmnet.weights.params_file import read_params
@@ -157,10 +158,11 @@ def test_loss_scale_leaves_the_update_as_it_is(digits):
 
 def test_two_devices_do_what_one_does(digits):
     """Two CPU contexts stand for two GPUs: same update where batch statistics are fixed."""
-    settings = {"use_gn": True, "dropout": 0.0}
-    one = ClassifierTask(config(digits, batch_size=8, **settings), [mx.cpu()])
-    two = ClassifierTask(config(digits, batch_size=4, **settings), [mx.cpu(0), mx.cpu(1)])
+    one = ClassifierTask(config(digits, batch_size=8, dropout=0.0), [mx.cpu()])
+    two = ClassifierTask(config(digits, batch_size=4, dropout=0.0), [mx.cpu(0), mx.cpu(1)])
     assert two.images_per_step == 8
+    for task in (one, two):
+        freeze_norms(task.net)
     for (_, p), (_, q) in zip(*(sorted(t.net._collect_params_with_prefix().items())
                                 for t in (one, two))):  # fmt: skip
         q.set_data(p.data())
