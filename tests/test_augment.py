@@ -140,7 +140,7 @@ def test_crops_have_imagerecorditers_distribution(tmp_path, aspect):
     if aspect == (0.5, 1.0):  # half of the crops have their sides exchanged
         for _, _, width, height in (ours, theirs):
             found = np.quantile(width / height, [0.01, 0.5, 0.99])
-            np.testing.assert_allclose(found, [0.51, 1, 1.98], atol=0.06)
+            assert np.abs(np.subtract(found, [0.51, 1, 1.98])).max() <= 0.06  # of a sample
 
 
 @pytest.mark.parametrize("shape", [(30, 84), (84, 40), (20, 84)])
