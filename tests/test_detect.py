@@ -188,8 +188,8 @@ def test_engines_without_mxnet(first, photos, engine):
 # --- The files -----------------------------------------------------------------------------------
 
 
-def test_the_card_is_beside_and_inside(first):
-    run, out = first
+def test_the_card_is_beside_and_inside(exported):
+    run, out = exported
     card = read_card(out / "card.json")
     assert list(card.parity) == ["SymbolBlock", "Module", "onnxruntime", "opencv", "openvino"]
     for parity in card.parity.values():
@@ -201,7 +201,8 @@ def test_the_card_is_beside_and_inside(first):
     graph = onnx.load(only(out, "*.onnx"))
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     assert metadata["class_names"].split() == ["cat", "dog", "fish"]
-    assert (metadata["input_size"], metadata["nms_thresh"]) == ("300", "0.45")
+    assert (metadata["input_size"], metadata["nms_thresh"]) == (str(card.input_size), "0.45")
+    assert card.input_size == int(card.model.split("_")[1])
     assert "crop_ratio" not in metadata
 
 

@@ -181,7 +181,7 @@ def _print_card(out) -> None:
     for form, parity in differences.items():
         print(f"{form}: {_differences(parity)} {parity['images']} images")
     if "onnxruntime" in differences and "opencv" not in differences:
-        print("opencv: cannot run the ONNX file of this network correctly; the other engines can")
+        print("opencv: cannot run the ONNX file of this network; the other engines can")
     print(f"written: {', '.join(sorted(str(p) for p in out.iterdir()))}")
 
 

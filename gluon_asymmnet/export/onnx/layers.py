@@ -13,9 +13,18 @@ def _convolution(o: Operator) -> str:
     _check_layout(o)
     o.skip("no_bias")  # seen from the number of inputs
     ones, pad = (1,) * len(kernel), o.setting("pad") or (0,) * len(kernel)
+    stride, dilation = o.setting("stride") or ones, o.setting("dilate") or ones
+    if kernel != ones and o.shapes[0][2:] == o.output_shapes[0][2:] == dilation == ones:
+        # A single tap meets the only pixel.  OpenCV 4.9 misreads such a depthwise convolution.
+        tap = o.array(1)[(..., *(slice(p, p + 1) for p in pad))]
+        weight = o.constant("tap", np.float32(tap))
+        kernel, stride, pad = ones, ones, (0,) * len(ones)
+    else:
+        weight = o.input(1)
+    bias = [o.input(i) for i in range(2, len(o.node.inputs))]
     return o.emit(
-        "Conv", *o.inputs, kernel_shape=kernel, strides=o.setting("stride") or ones,
-        dilations=o.setting("dilate") or ones, pads=[*pad, *pad], group=o.setting("num_group", 1),
+        "Conv", o.input(), weight, *bias, kernel_shape=kernel, strides=stride, dilations=dilation,
+        pads=[*pad, *pad], group=o.setting("num_group", 1),
     )  # fmt: skip
 
 
