@@ -317,7 +317,7 @@ def test_what_cannot_be_evaluated_says_why(boxes, fitted, flags, message):
 
 
 def test_every_engine_gives_the_figures(boxes, fitted, tmp_path):
-    # Compared on its own images: on noise, one unit in the last place moves its boxes by 800 pixels.
+    # On its own images: on noise, one unit in the last place moves its boxes by 800 pixels.
     images = next(validation_batches(VOCSource(boxes), 4, 300)).data
     out = export_all(open_saved(fitted), tmp_path / "out", formats=["onnx"], images=images)
     figures = []
