@@ -51,7 +51,7 @@ test-browser: $(VENV)/dev.stamp
 	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest -m browser
 
 # 100,000 damaged inputs for every parser, an hour or two; the report is docs/data/fuzzing.json.
-fuzz: $(VENV)/dev.stamp
+fuzz: $(VENV)/test-all.stamp
 	$(BIN)/python -m tests.fuzz.campaign --report docs/data/fuzzing.json
 	$(BIN)/python -m tools.tables
 

@@ -9,6 +9,7 @@ torch-ours`` writes such a file, and :func:`load_weights` reads every format.
 
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Optional
 
 try:
     import torch
@@ -34,8 +35,8 @@ _MSRA_PRELU_GAIN = (2 / (1 + 0.25**2)) ** 0.5  # of mx.init.MSRAPrelu, used for 
 def asymmnet(
     name: str,
     *,
-    width: float = 1.0,
-    rate: int = 1,
+    width: Optional[float] = None,
+    rate: Optional[int] = None,
     shuffle_groups: int = 0,
     classes: int = 1000,
     dropout: float = 0.2,

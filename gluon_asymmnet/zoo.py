@@ -38,8 +38,8 @@ def get_model(name: str, **settings):
 def get_classifier(
     name: str,
     *,
-    width: float = 1.0,
-    rate: int = 1,
+    width: Optional[float] = None,
+    rate: Optional[int] = None,
     shuffle_groups: int = 0,
     classes: int = 1000,
     dropout: Optional[float] = None,
@@ -59,8 +59,10 @@ def get_classifier(
     Args:
         name: one of ``list_models()``, with a width as suffix if wanted (``asymmnet_large_0.5``);
             or a spec file, ``{"family": ..., "settings": {...}}``.
-        width: multiplies the channel counts; AsymmNet's are rounded up to multiples of 8.
-        rate: copies of a block's input joined on each side, the paper's r; most others have 0.
+        width: multiplies the channel counts; AsymmNet's are rounded up to multiples of 8.  The
+            name's by default, or 1.
+        rate: copies of a block's input joined on each side, the paper's r.  The name's by default,
+            or the model's own: AsymmNet's is 1, most others have 0 and no other.
         shuffle_groups: groups of the channel shuffle after the join; 0: none, as published.
         classes: number of logits.
         dropout: probability before the classifier, in [0, 1); the net's own by default, AsymmNet's

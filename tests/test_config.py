@@ -5,6 +5,7 @@ import re
 import pytest
 
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import parse_config, resolve
 from gluon_asymmnet.train.detector_config import DetectorConfig
@@ -36,11 +37,12 @@ def test_the_authors_readme_command():
 def test_the_readme_recipe_is_that_command():
     paths = {"rec_train", "rec_train_idx", "rec_val", "rec_val_idx", "recipe", "tag_name"}
     recipe, command = parse("--recipe readme"), parse(README_COMMAND)
+    assert command.width == ModelSpec.parse(recipe.model).width
     differing = {
         f.name for f in dataclasses.fields(recipe)
         if getattr(recipe, f.name) != getattr(command, f.name)
     }  # fmt: skip
-    assert differing <= paths
+    assert differing <= paths | {"width"}
 
 
 def test_the_published_recipe_is_the_logs_first_line():
@@ -185,7 +187,7 @@ def test_every_number_has_an_interval_and_every_need_a_field(config_class):
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     for field in fields.values():
         first = field.default[0] if isinstance(field.default, tuple) else field.default
-        numeric = isinstance(first, (int, float)) and not isinstance(first, bool)
+        numeric = field.metadata.get("type", type(first)) in (int, float)
         assert bool(field.metadata["within"]) == numeric, field.name
         for need in field.metadata["needs"]:
             for condition in need.split("|"):

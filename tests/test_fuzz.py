@@ -18,6 +18,7 @@ from tests.fuzz.targets import REFUSALS, TARGETS, input_of
 REPORT = ROOT / "docs/data/fuzzing.json"
 
 
+@pytest.mark.thorough
 def test_no_parser_fails_on_a_few_thousand_inputs(tmp_path):
     """Others than those of the campaign: another seed."""
     report = tmp_path / "report.json"

@@ -49,7 +49,7 @@ def test_a_block_called_twice_costs_twice():
     "row", thorough_but(COUNTS, 0, -1), ids=lambda row: f"{row['model']}-{row['width']}"
 )
 def test_counts_from_outside(row):
-    spec = ModelSpec.parse(row["model"], width=row["width"], rate=row.get("rate", 1))
+    spec = ModelSpec.parse(row["model"], width=row["width"], rate=row.get("rate"))
     cost = count_model(spec, classes=row["classes"], input_size=row["size"])
     if row["model"] in NOT_PUBLISHED:
         assert "note" in row

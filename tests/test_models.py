@@ -226,6 +226,8 @@ def test_dropout_acts_in_training_only():
         ("asymmnet_small_0.75x", ("asymmnet_small", 0.75, 1)),
         ("asymmnet_small_w1.25_r2", ("asymmnet_small", 1.25, 2)),
         ("mobilenetv3_large_0.5", ("mobilenetv3_large", 0.5, 0)),
+        ("mobilenetv2", ("mobilenetv2", 1.0, 0)),
+        ("ghostnet_asymm", ("ghostnet_asymm", 1.0, 1)),
     ],
 )
 def test_names_with_suffixes(name, expected):
@@ -242,7 +244,11 @@ def test_names_with_suffixes(name, expected):
             lambda: get_model("asymmnet_large_0.5", width=0.75),
             "name says width 0.5, the arg.* 0.75",
         ),
+        (lambda: get_model("asymmnet_large_0.5", width=1), "name says width 0.5, the arg.* 1"),
+        (lambda: get_model("asymmnet_large_w1_r2", rate=1), "name says rate 2, the argument 1"),
         (lambda: get_model("mobilenetv3_small", rate=2), "its rate is 0, got 2"),
+        (lambda: get_model("mobilenetv3_small", rate=1), "its rate is 0, got 1"),
+        (lambda: get_model("mobilenetv2", rate=1), "can be built at rate 0, got 1"),
         (lambda: get_model("asymmnet_large", classes=0), "classes must be .* got 0"),
         (lambda: get_model("asymmnet_large", dropout=1.0), "dropout must be .* got 1.0"),
         (

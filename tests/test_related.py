@@ -1,5 +1,7 @@
 """Every related net of the registry, from its first output to its exported files."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.models.registry import FAMILY_MODELS
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.saved import open_saved
+from gluon_asymmnet.zoo import get_model
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 
@@ -92,6 +95,24 @@ def test_a_net_from_a_spec_file(tmp_path):
     images = sample_images(3, 32, seed=4)
     again = export_onnx(opened, tmp_path / "again", opset=17)
     assert_close(Predictor(again).predict(images), made.predict(images), terms=NET)
+
+
+def test_the_rate_of_a_spec_file(tmp_path):
+    """It is built, or refused by a family that has none; never dropped."""
+    files = {}
+    for family, settings in (("mobilenetv2", {}), ("rpw", {"net": "vgg11"})):
+        files[family] = tmp_path / f"{family}.json"
+        files[family].write_text(json.dumps({"family": family, "settings": settings}))
+    with_rate, named = (
+        shapes(get_model(name, rate=1)) for name in (str(files["mobilenetv2"]), "mobilenetv2_asymm")
+    )
+    assert with_rate == named != shapes(get_model(str(files["mobilenetv2"])))
+    with pytest.raises(InputError, match="the family rpw has no rate, got 1"):
+        get_model(str(files["rpw"]), rate=1)
+
+
+def shapes(net):
+    return [param.shape for param in net.collect_params().values()]
 
 
 def test_what_is_for_asymmnet_only(tmp_path):

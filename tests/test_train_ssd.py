@@ -54,6 +54,7 @@ TINY = {
     "val_splits": "2007_test", "batch_size": 4, "epochs": 2, "warmup_epochs": 1,
     "lr": 0.01, "log_interval": 2, "threads": 1, "num_workers": 1, "samples": 2,
 }  # fmt: skip
+NOT_VALIDATED = {"val_splits": "", "samples": DetectorConfig().samples}
 OPTIONS = {"ema": 0.5, "clip_norm": 20.0, "patience": 2}  # of the whole runs
 
 
@@ -296,8 +297,7 @@ def _compare_gradients(trained, size, batch):
 
 def test_gluoncvs_records_give_the_batches_of_the_folder(boxes, tmp_path):
     records_of(VOCSource(boxes, [(2007, "trainval")]), tmp_path / "train.rec")
-    changes = {"dataset_root": str(tmp_path), "train_splits": "train.rec", "val_splits": "",
-               "samples": DetectorConfig().samples}  # fmt: skip
+    changes = {"dataset_root": str(tmp_path), "train_splits": "train.rec", **NOT_VALIDATED}
     folder, records = (
         DetectorTask(config(boxes, **c), [mx.cpu()], tmp_path) for c in ({}, changes)
     )
@@ -468,8 +468,9 @@ def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(boxes, undisturbed, 
     assert all(np.array_equal(averages[1][name], value) for name, value in averages[0].items())
 
 
+@pytest.mark.thorough
 def test_multi_scale_resumes_bit_for_bit(boxes, undisturbed, tmp_path):
-    changes = {"multi_scale": "160,256", "val_splits": ""}
+    changes = {"multi_scale": "160,256", **NOT_VALIDATED}
     done = run_python(*command(boxes, tmp_path / "a", **changes))
     assert done.returncode == 0, done.stderr
     folders = run_dir(tmp_path / "a"), run_dir(tmp_path / "b")
@@ -481,7 +482,7 @@ def test_multi_scale_resumes_bit_for_bit(boxes, undisturbed, tmp_path):
 
 def test_loss_that_is_not_finite_stops_the_run(boxes, tmp_path):
     settings = config(
-        boxes, lr=1e30, lr_mode="step", warmup_epochs=0, val_splits="",
+        boxes, lr=1e30, lr_mode="step", warmup_epochs=0, **NOT_VALIDATED,
         save_prefix=f"{tmp_path}/", checkpoint_steps=1,
     )  # fmt: skip
     with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d, batch \d+"):

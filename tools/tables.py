@@ -49,7 +49,7 @@ def related_table() -> str:
     """Return every net with a count from outside, and whether ours is equal to it."""
     rows = []
     for row in json.loads((_ROOT / "docs/data/counts.json").read_text()):
-        spec = ModelSpec.parse(row["model"], width=row["width"], rate=row.get("rate", 1))
+        spec = ModelSpec.parse(row["model"], width=row["width"], rate=row.get("rate"))
         cost = count_model(spec, classes=row["classes"], input_size=row["size"])
         name = f"`{row['model']}` {row['width']}" + (
             f", r = {row['rate']}" if "rate" in row else ""

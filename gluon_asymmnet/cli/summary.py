@@ -19,8 +19,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         epilog="example: asymmnet summary asymmnet_large_0.5 --classes 10",
     )
     parser.add_argument("model", help="e.g. asymmnet_large, asymmnet_small_0.5, or a spec file")
-    parser.add_argument("--width", type=float, default=1.0, help="width multiplier (default 1.0)")
-    parser.add_argument("--rate", type=int, default=1, help="the paper's r (default 1)")
+    parser.add_argument("--width", type=float, help="width multiplier (default: the name's, or 1)")
+    parser.add_argument("--rate", type=int, help="the paper's r (default: the model's)")
     parser.add_argument("--shuffle-groups", type=int, default=0, help="channel shuffle (default 0)")
     parser.add_argument("--stem", default="authors", choices=("authors", "scaled"))
     parser.add_argument("--classes", type=int, default=1000, help="(default 1000)")

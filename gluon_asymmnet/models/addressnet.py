@@ -151,7 +151,7 @@ def plan_blocks(stem: int, stages) -> list[AddressPlan]:
 
 
 def build(
-    *, width: float = 1.0, rate: int = 0, classes: int = 1000, dropout: Optional[float] = None,
+    *, width: float = 1.0, classes: int = 1000, dropout: Optional[float] = None,
     input_size: int = 224, prefix: Optional[str] = None, depth: Optional[int] = None,
     channels: tuple[int, ...] = (16, 32, 64), expansion: int = 9, shift: str = "flat",
     enhanced: bool = False,

@@ -84,6 +84,8 @@ def _build_family_model(spec: ModelSpec, classes: int, dropout: Optional[float],
             f"{spec.name}: the family {family} has no setting {reprlib.repr(unknown[0])}: it takes "
             f"{', '.join(own) or 'none'}"
         )
+    if "rate" not in inspect.signature(build).parameters and (rate := size.pop("rate")):
+        raise InputError(f"{spec.name}: the family {family} has no rate, got {rate}")
     return build(
         classes=classes, dropout=dropout, input_size=input_size, prefix=f"{spec.id}_", **size
     )

@@ -302,7 +302,7 @@ class DiCENet(Classifier):
 
 
 def build(
-    *, width: float = 1.0, rate: int = 0, classes: int = 1000, dropout: Optional[float] = None,
+    *, width: float = 1.0, classes: int = 1000, dropout: Optional[float] = None,
     input_size: int = 224, prefix: Optional[str] = None, filter_size: Optional[int] = None,
 ):  # fmt: skip
     """Build DiCENet.

@@ -74,7 +74,7 @@ class Residual(mx.gluon.HybridBlock):
 
 
 def build(
-    *, width: float = 1.0, rate: int = 0, classes: int = 1000, dropout: Optional[float] = None,
+    *, width: float = 1.0, classes: int = 1000, dropout: Optional[float] = None,
     input_size: int = 224, prefix: Optional[str] = None, depth: int = 50,
     kernels: Optional[list] = None, shared: bool = True,
 ):  # fmt: skip

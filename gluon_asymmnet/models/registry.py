@@ -103,20 +103,20 @@ class ModelSpec(NamedTuple):
         cls,
         name: str,
         *,
-        width: float = 1.0,
-        rate: int = 1,
+        width: Optional[float] = None,
+        rate: Optional[int] = None,
         shuffle_groups: int = 0,
         stem: str = "authors",
         spec: Optional[dict] = None,
     ) -> "ModelSpec":
         """Read a name: ``asymmnet_large``, ``asymmnet_large_0.5``, ``..._0.5x``, ``..._w0.5_r2``.
 
-        A width or rate in the name wins over an argument that has its default value.
-
         Args:
             name: one of ``list_models()``, with a width as suffix if wanted; or a spec file
                 (.json).
-            width, rate, shuffle_groups, stem: as in ``zoo.get_classifier``.
+            width, rate: those of the name by default; without one, width 1 and the model's own
+                rate: 1 with asymmetrical bottlenecks, else 0.
+            shuffle_groups, stem: as in ``zoo.get_classifier``.
             spec: the content of the spec file, if it is known; ``name`` is then any name.
 
         Raises:
@@ -124,27 +124,27 @@ class ModelSpec(NamedTuple):
                 width or rate that contradicts the name.
             FormatError, FileNotFoundError: for a spec file that cannot be read.
         """
-        if spec is not None:
-            return cls(name, width, rate, shuffle_groups, stem, spec)
-        if is_spec_file(name):
+        if spec is None and is_spec_file(name):
             spec, name = _read_spec(name), re.sub(r"[^\w.-]", "_", Path(name).stem)
-            return cls(name, float(width), 0, shuffle_groups, stem, spec)
+        if spec is not None:
+            width, rate = _not_none(width, 1.0), _not_none(rate, 0)
+            return cls(name, _number(width), rate, shuffle_groups, stem, spec)
         lowered = str(name).lower()
         match = re.fullmatch(r"(.+?)_w?(\d+(?:\.\d+)?)x?(?:_r(\d+))?", lowered)
         if match and lowered not in (*SPECS, *FAMILY_MODELS):
             lowered = match[1]
-            width = _same("width", float(match[2]), width, 1.0)
+            width = _same("width", float(match[2]), width)
             if match[3]:
-                rate = _same("rate", int(match[3]), rate, 1)
+                rate = _same("rate", int(match[3]), rate)
         row = FAMILY_MODELS.get(lowered)
         asymmetric = 1 in row.rates if row else _net_spec(lowered).asymmetric
-        if not asymmetric and rate == 1:
-            rate = 0  # 1 is the default, for AsymmNet; models without asymmetry have rate 0
+        width, rate = _not_none(width, 1.0), _not_none(rate, int(asymmetric))
         if row and rate not in row.rates:
             fitting = ", ".join(map(str, row.rates))
             raise InputError(f"{lowered} can be built at rate {fitting}, got {rate!r}")
-        width = float(width) if isinstance(width, int) else width
-        return cls(lowered, width, rate, shuffle_groups, stem)
+        if rate and not asymmetric:
+            raise InputError(f"{lowered} reuses nothing: its rate is 0, got {rate}; use asymmnet_*")
+        return cls(lowered, _number(width), rate, shuffle_groups, stem)
 
     @property
     def id(self) -> str:
@@ -224,7 +224,15 @@ def _parse_spec(spec: dict, where) -> FamilyModel:
     return FamilyModel(family, settings)
 
 
-def _same(setting: str, named, given, default):
-    if given not in (default, named):
+def _same(setting: str, named, given):
+    if given not in (None, named):
         raise InputError(f"the model's name says {setting} {named}, the argument {given}: give one")
     return named
+
+
+def _not_none(value, default):
+    return default if value is None else value
+
+
+def _number(width):
+    return float(width) if isinstance(width, int) else width

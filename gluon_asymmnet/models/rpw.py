@@ -150,7 +150,7 @@ class StagedNet(Classifier):
 
 
 def build(
-    *, width: float = 1.0, rate: int = 0, classes: int = 10, dropout: Optional[float] = None,
+    *, width: float = 1.0, classes: int = 10, dropout: Optional[float] = None,
     input_size: int = 32, prefix: Optional[str] = None, net: Union[str, list] = "vgg16",
     groups: int = 0, overlap: float = 0.5, rule: str = "cuda",
 ) -> StagedNet:  # fmt: skip

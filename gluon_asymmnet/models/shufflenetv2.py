@@ -115,7 +115,7 @@ class ShuffleNetV2(mx.gluon.HybridBlock):
 
 
 def build(
-    *, width: float, rate: int, classes: int, dropout: Optional[float], input_size: int,
+    *, width: float, classes: int, dropout: Optional[float], input_size: int,
     prefix: str, regular: str = "none",
 ) -> ShuffleNetV2:  # fmt: skip
     """Build ShuffleNet V2.

@@ -5,7 +5,7 @@ The flags are named as in GluonCV's and the authors' scripts where these have th
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Optional
 
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.config import LoopConfig
@@ -21,12 +21,13 @@ class ClassifierConfig(LoopConfig):
     model: str = option(
         "", "model to train, e.g. asymmnet_large, or a spec file (required)", group="model"
     )
-    width: float = option(
-        1.0, "width multiplier", "--width-scale", "--width", group="model", within="(0, inf)"
-    )
-    rate: int = option(
-        1, "copies of a block's input concatenated on each side", "--asymmrate", "--rate",
-        group="model", within="[0, inf)",
+    width: Optional[float] = option(
+        None, "width multiplier (default: the name's, or 1)", "--width-scale", "--width",
+        group="model", within="(0, inf)", type=float,
+    )  # fmt: skip
+    rate: Optional[int] = option(
+        None, "copies of a block's input concatenated on each side (default: the name's, or the "
+        "model's own)", "--asymmrate", "--rate", group="model", within="[0, inf)", type=int,
     )  # fmt: skip
     doshuffle: bool = option(False, "shuffle channels after the concatenation", group="model")
     shuffle_group: int = option(

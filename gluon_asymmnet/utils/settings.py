@@ -41,14 +41,14 @@ def check_settings(config) -> None:
     """Raise InputError for a value that cannot be meant, and for one that would have no effect."""
     for field in dataclasses.fields(config):
         value, rules = getattr(config, field.name), field.metadata
+        if value == field.default:
+            continue
         flag = _flags(field)[0]
         if value not in rules.get("choices", (value,)):
             raise InputError(f"{flag} must be one of {', '.join(rules['choices'])}, got {value!r}")
         for number in value if isinstance(value, tuple) else (value,):
             if rules["within"] and not _inside(number, rules["within"]):
                 raise InputError(f"{flag} must be {_in_words(rules['within'])}, got {number}")
-        if value == field.default:
-            continue
         for need in rules["needs"]:
             if not any(_holds(config, condition) for condition in need.split("|")):
                 given = flag if value is True else f"{flag} {_shown(value)}"
@@ -105,11 +105,11 @@ def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
         if isinstance(field.default, bool):
             kwargs["action"] = "store_true"
         else:
+            kind = meta.pop("type", type(field.default))
             kwargs["help"] += _shown_default(field.default)
-            kwargs["type"] = _parser_of(field.default)
-            kwargs["metavar"] = _metavar(field.default)
-            if "choices" in meta:
-                kwargs.pop("metavar")
+            kwargs["type"] = _tuple_parser(field.default) if kind is tuple else kind
+            if "choices" not in meta:
+                kwargs["metavar"] = {int: "N", float: "X", tuple: "X,..."}.get(kind, "TEXT")
         groups[group].add_argument(*flags, **kwargs, **meta)
     group = parser.add_argument_group("declined (of GluonCV's and the authors' flags)")
     for flag, reason in config_class.declined.items():
@@ -125,13 +125,7 @@ def _shown(value) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _metavar(default) -> str:
-    return {int: "N", float: "X", tuple: "X,..."}.get(type(default), "TEXT")
-
-
-def _parser_of(default):
-    if not isinstance(default, tuple):
-        return type(default)
+def _tuple_parser(default: tuple):
     element = type(default[0])
 
     def numbers(text: str):

@@ -177,8 +177,7 @@ def _candidates(
 ) -> Iterator[tuple[ModelSpec, NetPlan]]:
     """Yield the networks to compare a file with; of equally near ones the first is taken."""
     if model is not None:
-        given = {"width": width, "rate": rate}
-        specs = [ModelSpec.parse(model, **{k: v for k, v in given.items() if v is not None})]
+        specs = [ModelSpec.parse(model, width=width, rate=rate)]
     elif width is not None or rate is not None:
         raise InputError("a width or rate needs a model: name it, too")
     else:
