@@ -85,6 +85,28 @@ def test_every_detection_belongs_to_its_image(detector, engine):
     assert call_from_threads(boxes, sample_images(3, 300, seed=4), 8) == []
 
 
+@pytest.mark.thorough
+def test_the_first_calls_of_a_process_may_overlap(exported):
+    """One process of six or so hung for ever with OpenVINO, whose first arrays were made then."""
+    code = (
+        "import sys, threading\n"
+        "import numpy as np\n"
+        "from gluon_asymmnet import Predictor\n"
+        "sys.setswitchinterval(1e-6)  # seconds: makes it likely\n"
+        "predictor = Predictor(*sys.argv[1:])\n"
+        "ready = threading.Barrier(8)\n"
+        "def work():\n"
+        "    ready.wait()\n"
+        "    predictor.predict(np.zeros((1, 3, 32, 32), np.float32))\n"
+        "threads = [threading.Thread(target=work) for _ in range(8)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+    )
+    for _ in range(6):
+        done = run_python("-c", code, exported, "openvino", timeout=100)
+        assert done.returncode == 0, done.stderr
+
+
 def test_predictors_side_by_side(exported):
     """Each thread with its own predictor and batch size, MXNet's among them."""
     images, found = sample_images(4, 32, seed=4), {}

@@ -59,8 +59,14 @@ class OnnxRuntime:
 class OpenVino:
     """OpenVINO on the CPU, from an IR or an ONNX file."""
 
+    _loading = threading.Lock()
+
     def __init__(self, path: Path, threads: int = 0, precision: str = "f32"):
         library = load_extra("openvino")
+        # pybind11 loads NumPy's interface when a tensor first becomes an array.  Two threads that
+        # do so at the same time hold its guard and Python's lock, and wait for each other for ever.
+        with self._loading:
+            _ = library.Tensor(np.zeros(1, np.float32)).data
         # Always set: by default OpenVINO uses bfloat16 where the processor supports it.
         settings = {"INFERENCE_PRECISION_HINT": precision}
         if threads:

@@ -25,7 +25,7 @@ def read_onnx_header(data: bytes) -> OnnxHeader:
     model = list(_fields(memoryview(data)))
     graph = [field for number, part in model if number == _GRAPH for field in _fields(part)]
     metadata = [dict(_fields(part)) for number, part in model if number == _METADATA]
-    cards = [bytes(entry[2]).decode() for entry in metadata if bytes(entry.get(1, b"")) == b"card"]
+    cards = [_text(entry, 2) for entry in metadata if _text(entry, 1) == "card"]
     return OnnxHeader(
         [_port(part)[1] for number, part in graph if number == _INPUT],
         dict(_port(part) for number, part in graph if number == _OUTPUT),
@@ -38,11 +38,23 @@ def _port(part: memoryview) -> tuple[str, list[Optional[int]]]:
     found = dict(_fields(part))
     tensor = dict(_fields(dict(_fields(found.get(2, b""))).get(1, b"")))
     dims = [dict(_fields(dim)) for number, dim in _fields(tensor.get(2, b"")) if number == 1]
-    return bytes(found.get(1, b"")).decode(), [dim.get(1) for dim in dims]
+    shape = [dim.get(1) for dim in dims]
+    if any(isinstance(side, memoryview) for side in shape):
+        raise ValueError("it is no ONNX file, or damaged: a dimension is no number")
+    return _text(found, 1), shape
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, Union[int, memoryview]]]:
+def _text(message: dict, number: int) -> str:
+    value = message.get(number, b"")
+    if isinstance(value, int):
+        raise ValueError(f"it is no ONNX file, or damaged: field {number} is no text")
+    return bytes(value).decode()
+
+
+def _fields(data: Union[int, memoryview]) -> Iterator[tuple[int, Union[int, memoryview]]]:
     """Yield number and value of each field of a message; those of fixed size are skipped."""
+    if isinstance(data, int):
+        raise ValueError("it is no ONNX file, or damaged: a number in place of a message")
     at = 0
     while at < len(data):
         key, at = _varint(data, at)

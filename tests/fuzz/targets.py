@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import onnx
 
 from gluon_asymmnet.card import (
     CLASSIFIER,
@@ -44,9 +45,10 @@ from gluon_asymmnet.data.images import decode, encode
 from gluon_asymmnet.data.records import verify
 from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, frame, pack
 from gluon_asymmnet.data.records.repair import repair
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.models.registry import FAMILIES, ModelSpec
 from gluon_asymmnet.models.ssd_spec import parse_detector
+from gluon_asymmnet.predict.onnx_header import read_onnx_header
 from gluon_asymmnet.report.run_files import read_run
 from gluon_asymmnet.train.checkpoint_files import (
     MANIFEST,
@@ -353,6 +355,26 @@ def read_classifier_card(folder, data):
     card.model_spec.plan()
 
 
+def onnx_seeds():
+    """A graph of one node, as PyTorch writes it, and one with a free batch and a card."""
+    port = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    node, models = onnx.helper.make_node("Relu", ["x"], ["y"]), []
+    for batch in (1, "batch"):
+        ports = ([port(name, shape=[batch, 3, 8, 8])] for name in "xy")
+        models.append(onnx.helper.make_model(onnx.helper.make_graph([node], "net", *ports)))
+    onnx.helper.set_model_props(models[1], {"card": card_seeds()[0].decode(), "other": ""})
+    return [model.SerializeToString() for model in models]
+
+
+def read_header_of_onnx(folder, data):
+    try:
+        header = read_onnx_header(data)
+    except ValueError as error:  # the engine names the file, too
+        raise FormatError(str(error)) from None
+    for shape in (*header.inputs, *header.outputs.values()):
+        assert all(side is None or isinstance(side, int) for side in shape)
+
+
 def spec_seeds():
     specs = [
         {"family": "antnet", "settings": {"groups": 2}},
@@ -529,6 +551,9 @@ TARGETS = {
     "state dict": Target(
         "`read_state_dict`", lambda: [written(write_state_dict, "a.pt")], damage.damaged_zip,
         reader(read_state_dict, "a.pt"), 2000,
+    ),
+    "onnx header": Target(
+        "`read_onnx_header`", onnx_seeds, damage.damaged_bytes, read_header_of_onnx, 2000
     ),
     "card": Target("`read_card`", card_seeds, damage.damaged_json, read_classifier_card),
     "spec": Target("`ModelSpec.parse`", spec_seeds, damage.damaged_json, read_model_spec),
