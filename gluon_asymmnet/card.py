@@ -201,3 +201,15 @@ def parse_card(data, where, kind: Optional[str] = None) -> Card:
     except ValueError as error:
         raise FormatError(f"{where}: not {_CARD}: {error}") from None
     return card
+
+
+def card_beside(path, kind: str) -> Optional[Card]:
+    """Return the card of the run or exported folder that ``path`` is, or that it is in, or None.
+
+    Raises: FormatError if it is damaged or of another kind.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    # a checkpoint's file is in RUN/checkpoints/step-...
+    cards = [place / CARD_FILE for place in (folder, folder.parent.parent)]
+    return next((read_card(card, kind) for card in cards if card.is_file()), None)

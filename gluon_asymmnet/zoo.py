@@ -21,8 +21,7 @@ from gluon_asymmnet.weights.load import (
     load_weights,
     newest_weights,
 )
-
-PUBLISHED = "published"
+from gluon_asymmnet.weights.published import PUBLISHED
 
 
 def get_model(name: str, **settings):

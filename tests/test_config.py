@@ -112,7 +112,10 @@ def test_a_config_of_an_earlier_version_lists_declined_flags(tmp_path):
         ("--model a --rgb-mean 1,2", "--rgb-mean takes three numbers"),
         ("--model a --rgb-std 1,2,0", "--rgb-std must be above 0"),
         ("--model a --mixup --mixup-alpha 0", "--mixup-alpha must be above 0"),
-        ("--model a --num-epochs 5", "--warmup-epochs 5 leaves nothing of the 5 epochs"),
+        (
+            "--model a --num-epochs 5 --warmup-epochs 5",
+            "--warmup-epochs 5 leaves nothing of the 5 epochs",
+        ),
         ("--model a --data-backend dali-gpu", "--data-backend dali is declined"),
         ("--model a --mode symbolic", "--mode symbolic is declined"),
         ("--model a --dtype bfloat16", "fails on the concat"),
@@ -141,7 +144,10 @@ def test_a_config_of_an_earlier_version_lists_declined_flags(tmp_path):
             "--model a --freeze-stages 7 --use-pretrained",
             r"must be in \[0, 6\], got 7",
         ),
-        ("--model a --freeze-bn", "--freeze-bn needs --use-pretrained or --resume-params"),
+        (
+            "--model a --freeze-bn",
+            "--freeze-bn needs --use-pretrained or --resume-params or --finetune",
+        ),
         ("--model a --reset-output", "--reset-output needs --resume-params"),
         ("--model a --reset-output --resume-params x --resume-epoch 2", "starts a new training"),
         ("--model a --temperature 3", "--temperature 3.0 needs --teacher"),

@@ -107,7 +107,7 @@ def test_gluoncvs_flags_do_what_they_say(tmp_path):
         ("--network asymnet_small", "did you mean 'ssd_300_asymmnet_small_voc'"),
         ("--data-shape 224", "300, 320, 512"),
         ("--batch-size 0", "--batch-size must be at least 1, got 0"),
-        ("--epochs 1", "--warmup-epochs 1 leaves nothing of the 1 epochs"),
+        ("--epochs 1 --warmup-epochs 1", "--warmup-epochs 1 leaves nothing of the 1 epochs"),
         ("--start-epoch 3", "--start-epoch 3 needs --resume"),
         ("--start-epoch 300 --resume a", "--start-epoch 300 is not below --epochs 240"),
         ("--resume a --pretrained-base b", "not both"),

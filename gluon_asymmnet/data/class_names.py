@@ -109,6 +109,16 @@ def match_classes(
     return [labels[_key(name)] for name in names]
 
 
+def common_classes(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
+    """Return the labels of the names that two lists share: {label in names: label in others}.
+
+    Names are compared as in ``match_classes``; those that come twice in a list are left out.
+    """
+    unclear = {*map(_key, _repeated(names)), *_repeated(others)}
+    labels = {_key(name): label for label, name in enumerate(others) if _key(name) not in unclear}
+    return {k: labels[_key(name)] for k, name in enumerate(names) if _key(name) in labels}
+
+
 def quote_names(names: Iterable[str]) -> str:
     """Return the first names, quoted, and the number of the others, for a message."""
     names = list(names)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import CLASSIFIER, ClassifierCard
+from gluon_asymmnet.card import CLASSIFIER, ClassifierCard, card_beside
 from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
-from gluon_asymmnet.data.class_names import quote_names
+from gluon_asymmnet.data.class_names import common_classes, quote_names
 from gluon_asymmnet.data.constants import (
     IMAGENET200_CLASSES,
     IMAGENET_CLASSES,
@@ -29,12 +29,13 @@ from gluon_asymmnet.train import optimization as gradients
 from gluon_asymmnet.train.checkpoint import load_states_file, load_trainer
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.distillation import make_distillation
+from gluon_asymmnet.train.finetune import describe_start, source_card
 from gluon_asymmnet.train.loop import Result, run_in
 from gluon_asymmnet.train.mixing import Mixup, make_mixing
 from gluon_asymmnet.train.optimization import decay_rates, freeze_classifier
-from gluon_asymmnet.train.run_directory import FREE_SETTINGS
-from gluon_asymmnet.train.task import Task, card_beside, training_devices
-from gluon_asymmnet.weights.load import load_published, load_weights
+from gluon_asymmnet.train.run_directory import FREE_SETTINGS, settle
+from gluon_asymmnet.train.task import Task, training_devices
+from gluon_asymmnet.weights.load import find_weights, load_published, load_weights
 
 SMOOTHING = 0.1  # fixed in the authors' train.py
 _RESET = "--reset-output starts with a new classifier, for other classes"
@@ -53,12 +54,13 @@ def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
         InputError: for data, weights or settings that do not fit together.
         RunError: if the loss is not finite.
     """
+    path = Path(config.save_dir) / config.dataset / f"{config.model_name}_{config.tag_name}"
+    config = settle(config, path)
     task = ClassifierTask(config, training_devices(range(config.num_gpus)), workers)
     if config.dry_run:
         return _dry_run(task, config)
     task.synchronize_workers()
-    name = f"{config.model_name}_{config.tag_name}"
-    return run_in(Path(config.save_dir) / config.dataset / name, task)
+    return run_in(path, task)
 
 
 class ClassifierTask(Task):
@@ -300,12 +302,23 @@ class ClassifierTask(Task):
                 if "output" in str(error) and not config.reset_output:
                     raise FormatError(f"{error}; {_RESET}") from None
                 raise
+        elif config.finetune:
+            self.start_line = self._fine_tune(net)
         freeze_classifier(net, config.freeze_stages, norms=config.freeze_bn)
         if config.layer_decay < 1:
             decay_rates(net, config.layer_decay)
         if config.accumulate > 1:
             gradients.set_accumulation(net)
         return net
+
+    def _fine_tune(self, net) -> str:
+        """Load the weights of ``--finetune``, and return the line of the log about them."""
+        weights = find_weights(self.config.finetune)
+        card = source_card(self.config.finetune, CLASSIFIER)
+        old_names = card.class_names if card else None
+        rows = common_classes(self.class_names or (), old_names or ())
+        load_weights(net, weights, skip_output=True, rows=rows)
+        return describe_start(weights, self.class_names, old_names, rows)
 
     def _make_eval_net(self):
         net = self._new_net()

@@ -9,6 +9,7 @@ from typing import ClassVar, Optional
 
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.config import LoopConfig
+from gluon_asymmnet.train.finetune import classifier_settings
 from gluon_asymmnet.train.recipes import RECIPES
 from gluon_asymmnet.utils.settings import option
 
@@ -64,13 +65,20 @@ class ClassifierConfig(LoopConfig):
         False, "with --resume-params, do not load the classifier: for other classes",
         group="model", needs="resume_params",
     )  # fmt: skip
+    finetune: str = option(
+        "", "start from the weights of RUN: a run directory, an exported folder, a .params file or "
+        "'published'. Network and input are theirs, classes of the same name keep their rows of "
+        "the classifier, others begin anew; the warm-up is 1 epoch, the rate a tenth",
+        group="model", metavar="RUN",
+    )  # fmt: skip
     freeze_stages: int = option(
         0, "freeze the first stages of the net's 5; 6: all but the classifier",
-        group="model", within="[0, 6]", needs="use_pretrained|resume_params",
+        group="model", within="[0, 6]", needs="use_pretrained|resume_params|finetune",
     )  # fmt: skip
     freeze_bn: bool = option(
-        False, "freeze all batch normalisation", group="model", needs="use_pretrained|resume_params"
-    )
+        False, "freeze all batch normalisation", group="model",
+        needs="use_pretrained|resume_params|finetune",
+    )  # fmt: skip
 
     # data
     dataset: str = option(
@@ -192,9 +200,10 @@ class ClassifierConfig(LoopConfig):
         within="[0, inf)",
         needs=("lr_mode=step", "!lr_decay_period"),
     )
-    warmup_epochs: int = option(
-        5, "epochs of linear warm-up", group="optimisation", within="[0, inf)"
-    )
+    warmup_epochs: Optional[int] = option(
+        None, "epochs of linear warm-up (default 5; at most a third of the run, rounded up)",
+        group="optimisation", within="[0, inf)", type=int,
+    )  # fmt: skip
     label_smoothing: bool = option(False, "smooth labels by 0.1", group="optimisation")
     mixup: bool = option(False, "mix pairs of images", group="optimisation")
     mixup_alpha: float = option(
@@ -290,6 +299,7 @@ class ClassifierConfig(LoopConfig):
     log_interval: int = option(50, "steps between log lines; 0: none", within="[0, inf)")
     dry_run: int = option(0, "time so many forward passes, then stop", within="[0, inf)")
 
+    usual_warmup: ClassVar[int] = 5
     declined: ClassVar[dict[str, str]] = {
         "--use_se": "the model's table says which blocks have squeeze-and-excite",
         "--batch-norm": "every model here has batch normalisation",
@@ -321,6 +331,11 @@ class ClassifierConfig(LoopConfig):
         """Whether images are mixed, so that labels are probabilities."""
         return self.mixup or self.cutmix > 0
 
+    @classmethod
+    def fine_tuning(cls, given: dict, recipe: dict) -> dict:
+        """Return the settings that follow from ``--finetune``, and that are not given."""
+        return classifier_settings(given, recipe.get("lr", cls.lr))
+
     def check(self) -> "ClassifierConfig":
         """Return self.  Raises: InputError for a value or a combination that is not valid."""
         if not self.model:
@@ -348,8 +363,11 @@ class ClassifierConfig(LoopConfig):
             )
         if self.horovod and self.kvstore != "auto":
             raise InputError(f"give --horovod or --kvstore {self.kvstore}, not both")
-        if self.use_pretrained and self.resume_params:
-            raise InputError("give --use-pretrained or --resume-params, not both")
+        starts = {"--use-pretrained": self.use_pretrained, "--resume-params": self.resume_params,
+                  "--finetune": self.finetune}  # fmt: skip
+        given = [flag for flag, value in starts.items() if value]
+        if len(given) > 1:
+            raise InputError(f"give {' or '.join(given)}, not both")
         if self.patience and not (self.rec_val or (self.data_dir and not self.use_rec)):
             raise InputError("--patience needs a validation set: give --rec-val or --data-dir")
         if self.reset_output and (self.resume_states or self.resume_epoch):

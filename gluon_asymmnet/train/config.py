@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
@@ -73,10 +74,31 @@ class LoopConfig:
     )
     logging_file: str = option("log.txt", "log file in the run directory")
 
+    usual_warmup: ClassVar[int]  # epochs, of a run that is not short
+
     @property
     def model_name(self) -> str:
         """The model in the name of the run; of a spec file its name without folder."""
         return Path(self.model).stem if self.model.endswith(".json") else self.model
+
+    @property
+    def warmup(self) -> int:
+        """Epochs of linear warm-up; by default few enough for the run, and for a fine-tuning."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        usual = min(1, self.usual_warmup) if self.finetune else self.usual_warmup
+        return min(usual, -(-self.num_epochs // 3), self.num_epochs - 1)
+
+    def settled(self, before: Optional["LoopConfig"] = None):
+        """Return the config with the epochs of the warm-up written out.
+
+        Args:
+            before: the settings of the run that is resumed.  Its warm-up stays, also where the run
+                becomes longer.
+        """
+        if self.warmup_epochs is not None:
+            return self
+        return dataclasses.replace(self, warmup_epochs=(before or self).warmup)
 
     def check_loop(self) -> None:
         """Raise InputError for a setting or a shared combination that is not valid."""
@@ -84,9 +106,9 @@ class LoopConfig:
         for name in ("rgb_mean", "rgb_std"):
             if len(getattr(self, name)) != 3:
                 raise InputError(f"{flag_of(self, name)} takes three numbers: R,G,B")
-        if self.warmup_epochs >= self.num_epochs:
+        if self.warmup >= self.num_epochs:
             raise InputError(
-                f"--warmup-epochs {self.warmup_epochs} leaves nothing of the {self.num_epochs} "
+                f"--warmup-epochs {self.warmup} leaves nothing of the {self.num_epochs} "
                 f"epochs; set it below {flag_of(self, 'num_epochs')}"
             )
 
@@ -98,8 +120,12 @@ def resolve(config_class, given: dict[str, Any]):
     if flag:
         raise InputError(f"{flag} is declined: {config_class.declined[flag]}")
     recipe = given.get("recipe", "")
-    settings = {**(RECIPES[recipe].settings if recipe else {}), **given}
-    return config_class(**settings).check()
+    settings = dict(RECIPES[recipe].settings) if recipe else {}
+    if settings.get("warmup_epochs", 0) >= given.get("num_epochs", math.inf):
+        del settings["warmup_epochs"]  # a short run of the recipe
+    if given.get("finetune"):
+        settings.update(config_class.fine_tuning(given, settings))
+    return config_class(**{**settings, **given}).check()
 
 
 def parse_config(config_class, argv=None, *, prog: Optional[str] = None, description: str = ""):

@@ -7,13 +7,13 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import DETECTOR, DetectorCard
+from gluon_asymmnet.card import DETECTOR, DetectorCard, card_beside
 from gluon_asymmnet.data.bad_records import BOX_ADVICE, LeftOut, SkippedRecords
 from gluon_asymmnet.data.boxes.loader import DetectionBatch, DetectionInput
 from gluon_asymmnet.data.boxes.sources import contents_of, open_boxes
 from gluon_asymmnet.data.boxes.transforms import BoxAugmentation
 from gluon_asymmnet.data.boxes.voc import VOC_CLASSES
-from gluon_asymmnet.data.class_names import match_classes
+from gluon_asymmnet.data.class_names import common_classes, match_classes
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.detection import detect, evaluate
@@ -21,6 +21,7 @@ from gluon_asymmnet.evaluation.detection_report import write_json
 from gluon_asymmnet.evaluation.drawing import save_example
 from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.train.detector_config import DetectorConfig
+from gluon_asymmnet.train.finetune import describe_start, source_card
 from gluon_asymmnet.train.loop import Result, run_in
 from gluon_asymmnet.train.optimization import (
     clip_norm,
@@ -28,9 +29,11 @@ from gluon_asymmnet.train.optimization import (
     freeze_norms,
     stages_of,
 )
+from gluon_asymmnet.train.run_directory import settle
 from gluon_asymmnet.train.ssd_loss import MultiBoxLoss
 from gluon_asymmnet.train.ssd_targets import TargetGenerator
-from gluon_asymmnet.train.task import Task, card_beside, training_devices
+from gluon_asymmnet.train.task import Task, training_devices
+from gluon_asymmnet.weights.load import find_weights
 from gluon_asymmnet.zoo import get_detector
 
 
@@ -42,6 +45,7 @@ def train(config: DetectorConfig) -> Result:
         RunError: if the loss is not finite.
     """
     path = Path(config.run_dir)
+    config = settle(config, path)
     return run_in(path, DetectorTask(config, training_devices(config.gpu_numbers), path))
 
 
@@ -92,7 +96,12 @@ class DetectorTask(Task):
 
     def describe(self) -> str:
         """Return the first line of the log."""
-        start = self.config.resume_params or self.config.pretrained_base or "random weights"
+        start = (
+            self.config.finetune
+            or self.config.resume_params
+            or self.config.pretrained_base
+            or "random weights"
+        )
         sizes = ", ".join(map(str, self.config.training_sizes))
         return (
             f"{self.config.model}: {len(self.class_names)} classes, {self.steps_per_epoch} steps "
@@ -164,16 +173,33 @@ class DetectorTask(Task):
     def _predict(self, images: np.ndarray):
         return [o.asnumpy() for o in self._eval_net(mx.nd.array(images, ctx=self.devices[0]))]
 
-    def _new_net(self, **weights):
+    def _new_net(self, classes=None, **weights):
+        """Return the network; with ``classes``, with these in place of those of the data."""
         config = self.config
         norm = {}
         if config.syncbn:
             norm = {"norm_layer": mx.gluon.contrib.nn.SyncBatchNorm,
                     "norm_kwargs": {"num_devices": len(self.devices)}}  # fmt: skip
-        classes = self.class_names if config.dataset == "custom" else None
-        return get_detector(config.model, classes=classes, ctx=self.devices, **norm, **weights)
+        model, _, dataset = config.model.rpartition("_")
+        if classes is None:
+            classes = self.class_names if dataset == "custom" else None
+        else:
+            dataset = "custom"
+        return get_detector(
+            f"{model}_{dataset}", classes=classes, ctx=self.devices, **norm, **weights
+        )
 
     def _make_net(self):
+        config = self.config
+        net = self._fine_tuned() if config.finetune else self._fresh_net()
+        freeze_backbone(net, config.freeze_stages, norms=config.freeze_bn)
+        # With one input size the memory is planned once.  With several it comes from MXNet's pool,
+        # which is as fast and needs less memory than a new plan for each batch.
+        static = len(config.training_sizes) == 1
+        net.hybridize(static_alloc=static, static_shape=static)
+        return net
+
+    def _fresh_net(self):
         config = self.config
         net = self._new_net(
             pretrained=config.resume_params or False,
@@ -181,11 +207,16 @@ class DetectorTask(Task):
         )
         if not (config.resume_params or config.pretrained_base):
             net.initialize(mx.init.MSRAPrelu(), ctx=self.devices)
-        freeze_backbone(net, config.freeze_stages, norms=config.freeze_bn)
-        # With one input size the memory is planned once.  With several it comes from MXNet's pool,
-        # which is as fast and needs less memory than a new plan for each batch.
-        static = len(config.training_sizes) == 1
-        net.hybridize(static_alloc=static, static_shape=static)
+        return net
+
+    def _fine_tuned(self):
+        """Return the detector of ``--finetune`` with the classes of the data."""
+        source = self.config.finetune
+        weights, names = find_weights(source), source_card(source, DETECTOR).class_names
+        net = self._new_net(classes=names, pretrained=str(weights))
+        rows = common_classes(self.class_names, names)
+        net.reset_class(self.class_names, rows)
+        self.start_line = describe_start(weights, self.class_names, names, rows)
         return net
 
     def _make_eval_net(self):

@@ -7,6 +7,7 @@ from gluon_asymmnet.data.boxes.sources import is_record_file, parse_splits
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.ssd_spec import HEADS, parse_detector
 from gluon_asymmnet.train.config import LoopConfig
+from gluon_asymmnet.train.finetune import detector_settings
 from gluon_asymmnet.utils.settings import option
 
 
@@ -42,19 +43,19 @@ class DetectorConfig(LoopConfig):
         within="[0, inf)",
         needs="resume_params",
     )
+    finetune: str = option(
+        "", "start from the weights of RUN, a detector's run directory or a .params file in it: "
+        "network and input are its own; classes of the same name keep their predictors, others "
+        "begin anew", group="model", metavar="RUN",
+    )  # fmt: skip
     freeze_stages: int = option(
-        0,
-        "freeze the first stages of the backbone's 5",
-        group="model",
-        within="[0, 5]",
-        needs="pretrained_base|resume_params",
-    )
+        0, "freeze the first stages of the backbone's 5", group="model", within="[0, 5]",
+        needs="pretrained_base|resume_params|finetune",
+    )  # fmt: skip
     freeze_bn: bool = option(
-        False,
-        "freeze the backbone's batch normalisation",
-        group="model",
-        needs="pretrained_base|resume_params",
-    )
+        False, "freeze the backbone's batch normalisation", group="model",
+        needs="pretrained_base|resume_params|finetune",
+    )  # fmt: skip
     syncbn: bool = option(
         False, "batch statistics over all GPUs", "--syncbn", group="model", needs="gpus|num_gpus"
     )
@@ -109,9 +110,10 @@ class DetectorConfig(LoopConfig):
         within="[0, inf)",
         needs=("lr_mode=step", "!lr_decay_period"),
     )
-    warmup_epochs: int = option(
-        1, "epochs of linear warm-up", group="optimisation", within="[0, inf)"
-    )
+    warmup_epochs: Optional[int] = option(
+        None, "epochs of linear warm-up (default 1; none in a run of one epoch)",
+        group="optimisation", within="[0, inf)", type=int,
+    )  # fmt: skip
     momentum: float = option(0.9, "momentum of SGD", group="optimisation", within="[0, 1)")
     wd: float = option(0.0005, "weight decay", group="optimisation", within="[0, 1]")
     negative_ratio: float = option(
@@ -157,6 +159,7 @@ class DetectorConfig(LoopConfig):
     )
     log_interval: int = option(100, "steps between log lines; 0: none", within="[0, inf)")
 
+    usual_warmup: ClassVar[int] = 1
     declined: ClassVar[dict[str, str]] = {
         "--dali": "DALI's MXNet plugin is gone",
         "--amp": "MXNet 1.9.1's automatic mixed precision rewrites its operators for the whole "
@@ -191,6 +194,11 @@ class DetectorConfig(LoopConfig):
                 f"--multi-scale takes sizes in pixels, with commas, got {self.multi_scale!r}"
             ) from None
 
+    @staticmethod
+    def fine_tuning(given: dict, _recipe: dict) -> dict:
+        """Return the settings that follow from ``--finetune``, and that are not given."""
+        return detector_settings(given)
+
     def check(self) -> "DetectorConfig":
         """Return self.  Raises: InputError for a value or a combination that is not valid."""
         if self.dataset == "coco":
@@ -204,8 +212,11 @@ class DetectorConfig(LoopConfig):
             raise InputError(
                 f"--start-epoch {self.start_epoch} is not below --epochs {self.num_epochs}"
             )
-        if self.pretrained_base and self.resume_params:
-            raise InputError("give --pretrained-base or --resume, not both")
+        starts = {"--pretrained-base": self.pretrained_base, "--resume": self.resume_params,
+                  "--finetune": self.finetune}  # fmt: skip
+        given = [flag for flag, value in starts.items() if value]
+        if len(given) > 1:
+            raise InputError(f"give {' or '.join(given)}, not both")
         if self.gpus and self.num_gpus:
             raise InputError("give --gpus or --num-gpus, not both")
         if min(self.gpu_numbers, default=0) < 0:

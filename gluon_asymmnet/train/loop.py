@@ -108,6 +108,8 @@ def run(task: Task, directory: RunDirectory) -> Result:
     with logging_to(log_file) as log, _Signals() as signals:
         log.info(task.describe())
         log.info(task.data_line)
+        if task.start_line:
+            log.info(task.start_line)
         if directory.extended:
             log.info(directory.extended)
         return _Loop(task, directory, Reporter(task, directory, log), signals).run()
@@ -234,6 +236,8 @@ class _Loop:
             self.reporter.damage(damage)
         if newest is None:
             self._event("started", f"at step {self.step} of {self.last_step}")
+            if task.start_line:
+                self._event("weights", task.start_line)
             return False
         state = checkpoints.load(newest, task.net, task.trainer, task.ema)
         images = state.get("images_per_step", task.images_per_step)

@@ -150,7 +150,7 @@ class Schedule(NamedTuple):
 
 def make_schedule(config, updates_per_epoch: int, peak: float) -> Schedule:
     """Return the schedule of a run; ``config`` is a ``ClassifierConfig``."""
-    warmup = config.warmup_epochs
+    warmup = config.warmup
     if config.lr_decay_period:
         epochs = range(config.lr_decay_period, config.num_epochs, config.lr_decay_period)
     else:

@@ -121,8 +121,8 @@ class RunDirectory:
             if reason:
                 raise InputError(
                     f"{self.path} holds a run of {epochs} epochs, which cannot become {now}: "
-                    f"{reason}; give {flag_of(before, 'num_epochs')} {epochs} to go on, or another "
-                    f"--tag-name with {flag_of(before, 'resume_params')} to start from its weights"
+                    f"{reason}; give {flag_of(before, 'num_epochs')} {epochs} to go on, or "
+                    f"--finetune {self.path} with another --tag-name to train on from its weights"
                 )
             self.extended = (
                 f"{epochs} epochs become {now}: the step schedule has the same rates in those done"
@@ -149,8 +149,8 @@ class RunDirectory:
         if changes:
             raise InputError(
                 f"{self.path} holds a run on other data ({'; '.join(changes)}): put the data back "
-                f"to go on, or choose another --tag-name; {flag_of(self.config, 'resume_params')} "
-                f"starts from its weights"
+                f"to go on, or choose another --tag-name; --finetune {self.path} starts from its "
+                f"weights"
             )
 
     def _settings_before(self, newest: Optional[Checkpoint]):
@@ -223,6 +223,20 @@ class RunDirectory:
         self._rows += [row] if row else []
         if self.metrics_path.exists() or self._rows:
             write_text(self.metrics_path, _lines(self._rows))
+
+
+def settle(config, path):
+    """Return the config with its defaults written out, see ``LoopConfig.settled``.
+
+    Args:
+        path: directory of the run, which may exist.
+    """
+    path = Path(path)
+    copies = [checkpoint.path for checkpoint in list_checkpoints(path / CHECKPOINTS)]
+    for folder in (path, *reversed(copies)):
+        with contextlib.suppress(InputError, OSError):
+            return config.settled(from_json(type(config), folder / CONFIG))
+    return config.settled()
 
 
 class FollowedRun:

@@ -1,13 +1,11 @@
 """Base class of the training tasks: network, trainer, average of the weights and validation."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import CARD_FILE, Card, read_card
 from gluon_asymmnet.data.bad_records import LeftOut
 from gluon_asymmnet.data.sources import Contents
 from gluon_asymmnet.distributed.workers import ALONE, Workers
@@ -35,12 +33,14 @@ class Task:
         schedule: learning rate as a function of the update, counted from 1.
         ema: moving average of the weights, or None.
         data: the contents of the training set and of the validation set, by these names.
+        start_line: what the weights of ``--finetune`` gave, for the log, or "".
         left_out: number of damaged images that the last validation left out, over all workers.
     """
 
     metric: str
     data: dict[str, Contents]
     left_out = 0
+    start_line = ""
 
     def __init__(self, config, devices, workers: Workers = ALONE):
         self.config, self.devices, self.workers = config, devices, workers
@@ -149,14 +149,3 @@ def training_devices(gpus: Sequence[int]) -> list:
         reason = f"this machine has {available}" if built else "this MXNet is built without CUDA"
         raise InputError(f"GPU {max(gpus)} is not available: {reason}; use --num-gpus {available}")
     return [mx.gpu(number) for number in gpus] or [mx.cpu()]
-
-
-def card_beside(params: str, kind: str) -> Optional[Card]:
-    """Return the card of the run or exported folder that a parameter file is in, or None.
-
-    Raises: FormatError if it is damaged or of another kind.
-    """
-    folder = Path(params).parent
-    # a checkpoint's file is in RUN/checkpoints/step-...
-    cards = [path / CARD_FILE for path in (folder, folder.parent.parent)]
-    return next((read_card(path, kind) for path in cards if path.is_file()), None)

@@ -71,10 +71,12 @@ def _in_words(interval: str) -> str:
 
 
 def _holds(config, condition: str) -> bool:
-    name, _, value = condition.lstrip("!").partition("=")
-    if value:
-        return getattr(config, name) == value
-    return bool(getattr(config, name)) != condition.startswith("!")
+    name, _, wanted = condition.lstrip("!").partition("=")
+    value = getattr(config, name)
+    if wanted:
+        return value == wanted
+    is_set = value is None or bool(value)  # None: a default that follows from other settings
+    return is_set != condition.startswith("!")
 
 
 def _wanted(config, condition: str) -> str:
@@ -110,6 +112,7 @@ def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
             kwargs["type"] = _tuple_parser(field.default) if kind is tuple else kind
             if "choices" not in meta:
                 kwargs["metavar"] = {int: "N", float: "X", tuple: "X,..."}.get(kind, "TEXT")
+                kwargs["metavar"] = meta.pop("metavar", kwargs["metavar"])
         groups[group].add_argument(*flags, **kwargs, **meta)
     group = parser.add_argument_group("declined (of GluonCV's and the authors' flags)")
     for flag, reason in config_class.declined.items():

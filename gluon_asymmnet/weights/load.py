@@ -1,7 +1,8 @@
 """Load parameter files into networks."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 
@@ -12,13 +13,16 @@ from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.json_objects import read_json_lines
 from gluon_asymmnet.weights.layouts import differences, entries, exported_names
 from gluon_asymmnet.weights.params_file import read_params, strip_prefixes
-from gluon_asymmnet.weights.published import fetch
+from gluon_asymmnet.weights.published import PUBLISHED, fetch
 
 _OUTPUT = ("output.weight", "output.bias")
 _GLUON_LAYOUTS = ("ours", "released", "published")
 
 
-def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = False) -> str:
+def load_weights(
+    net, path: Union[str, Path], *, ctx=None, skip_output: bool = False,
+    rows: Optional[Mapping[int, int]] = None,
+) -> str:  # fmt: skip
     """Read a Gluon parameter file of any layout into a classifier.
 
     Layouts: our own names, those of the authors' released code, of the published checkpoint (also
@@ -29,6 +33,7 @@ def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = F
         path: the file.
         ctx: device or devices of these parameters; the CPU by default.
         skip_output: do not load the classifier layer, to fine-tune on other classes.
+        rows: with it, classes of the net whose rows are copied: {class: class of the file}.
 
     Returns: the name of the layout.
     Raises:
@@ -41,8 +46,8 @@ def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = F
     params = net._collect_params_with_prefix()
     ours = dict(zip(_candidates(net)["ours"], names))
     if skip_output:
-        dropped = [ours.pop(name) for name in _OUTPUT if name in ours]
-        found = {name: value for name, value in found.items() if name not in dropped}
+        dropped = {name: ours.pop(name) for name in _OUTPUT if name in ours}
+        output = {name: found.pop(dropped[name], None) for name in dropped}
     _check(path, layout, {theirs: params[our].shape for our, theirs in ours.items()}, found)
     for our, theirs in ours.items():
         _set(params[our], found[theirs], ctx)
@@ -50,7 +55,15 @@ def load_weights(net, path: Union[str, Path], *, ctx=None, skip_output: bool = F
         for name in set(_OUTPUT) & set(params):
             if params[name]._data is None:
                 params[name].initialize(ctx=ctx, default_init=mx.init.MSRAPrelu())
+            if rows and output[name] is not None:
+                _copy_rows(params[name], output[name], rows)
     return layout
+
+
+def _copy_rows(param, source: np.ndarray, rows: Mapping[int, int]) -> None:
+    values = param.data(param.list_ctx()[0]).asnumpy()
+    values[list(rows)] = source[list(rows.values())].reshape(-1, *values.shape[1:])
+    param.set_data(mx.nd.array(values, dtype=param.dtype))
 
 
 def _recognise(net, found: dict[str, np.ndarray], path):
@@ -133,6 +146,20 @@ def newest_weights(folder: Path) -> Path:
         if path.is_file():
             return path
     raise InputError(f"{folder}: the run has no weights yet; let it finish an epoch")
+
+
+def find_weights(source: Union[str, Path]) -> Path:
+    """Return the parameter file of a run, of an exported folder, of ``published``, or the file.
+
+    Raises: InputError if a folder holds none.
+    """
+    if source == PUBLISHED:
+        return fetch()
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    exported = sorted(path.glob("*-0000.params"))
+    return exported[0] if len(exported) == 1 else newest_weights(path)
 
 
 def _average_is_better(run: Path) -> bool:

@@ -19,6 +19,7 @@ URL = (
 )
 BLOB_ID = "a2ee7b4f3161cd32595a67c9ec9c64764b914f00"
 
+PUBLISHED = "published"  # names these weights where a path may stand
 _NAME = "0.7542-imagenet-modifiedv3-358-best"
 _MAX_BYTES = 1 << 30  # 40 times the checkpoint; an endless download must not fill the disk
 
