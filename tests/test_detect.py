@@ -1,5 +1,6 @@
 """Detectors exported and run: three engines find the same in real pictures."""
 
+import csv
 import dataclasses
 import functools
 import json
@@ -22,17 +23,22 @@ from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation.agreement import compare_detections
 from gluon_asymmnet.evaluation.detection import detect
+from gluon_asymmnet.evaluation.drawing import class_colour
 from gluon_asymmnet.export.formats import FORMATS, export_all
 from gluon_asymmnet.export.onnx.export import OnnxForm
 from gluon_asymmnet.export.onnx.operators import OPERATORS
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.predict.images import read_image
+from gluon_asymmnet.predict.inputs import find_inputs, read_frames
+from gluon_asymmnet.predict.tiles import Tiling
+from gluon_asymmnet.predict.video import Video
 from gluon_asymmnet.saved import open_saved
 from tests.conftest import run_python
 from tests.random_nets import random_detector, random_model
 from tests.test_detection_records import LABEL, write_rec
 from tests.test_ssd_targets import slow_overlap
+from tests.videos import write_video
 
 ENGINES = ("mxnet", "onnxruntime", "openvino")
 NETS = (
@@ -429,8 +435,9 @@ def test_the_command(first, photos, tmp_path, capsys):
     assert next(rows, None) is None
     assert (tmp_path / "marked/photos/more/c.jpg").is_file()
     marked = read_image(tmp_path / "marked/photos/a.png")
-    for left, top, _, bottom in expected[0].boxes:
-        assert tuple(marked[round((top + bottom) / 2), round(left)]) == (255, 60, 0)
+    for label, (left, top, right, bottom) in zip(expected[0].labels, expected[0].boxes):
+        edges = marked[round(top) : round(bottom), [round(left), round(right) - 1]]
+        assert (edges == class_colour(label)).all(axis=-1).any()
 
 
 def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
@@ -471,3 +478,140 @@ def test_export_of_a_run_by_the_command(first, photos, tmp_path, capsys):
         assert message in err
         assert (printed, len(err.splitlines())) == ("", 1)
     assert not (tmp_path / "other").exists()
+
+
+# --- Videos, thresholds, tiles, COCO -------------------------------------------------------------
+
+
+def test_tiles_find_what_crops_find(first, photos):
+    """Four photographs side by side: with tiles at their places, each finds what it finds alone."""
+    side = 200
+    crops = [np.ascontiguousarray(read_image(path)[:side, :side]) for path in photos[:4]]
+    whole = np.concatenate([np.hstack(crops[:2]), np.hstack(crops[2:])])
+    predictor = DetectorPredictor(first[1], "onnxruntime")
+    tiling = Tiling(size=side, overlap=0, whole=False)
+    (merged,) = predictor.detect([whole], 0.1, tiling=tiling)
+    expected = []
+    for number, found in enumerate(predictor.detect(crops, 0.1)):
+        shift = np.float32([side * (number % 2), side * (number // 2)] * 2)
+        inner = [(2, 3), (0, 3), (2, 1), (0, 1)][number]  # corners at the borders of other tiles
+        limits = np.float32([0, 0, side, side])[list(inner)]
+        cut = (np.abs(found.boxes[:, list(inner)] - limits) <= 2).any(axis=1)
+        rows = zip(found.scores, found.labels, found.boxes + shift, cut)
+        expected += [(score, label, tuple(box)) for score, label, box, part in rows if not part]
+    shown = list(zip(merged.scores, merged.labels, map(tuple, merged.boxes)))
+    assert len(expected) > 20
+    assert set(expected) <= set(shown)  # exact: scores and boxes in the picture's pixels
+    assert merged.scores.tolist() == sorted(merged.scores.tolist(), reverse=True)
+    (united,) = predictor.detect([whole], 0.1, tiling=tiling._replace(whole=True))
+    (alone,) = predictor.detect([whole], 0.1)
+    assert set(map(tuple, alone.boxes)) & set(map(tuple, united.boxes))
+    with pytest.raises(InputError, match="one of them"):
+        predictor.detect([whole], tiling=Tiling())
+
+
+def test_thresholds_of_classes(first, photos):
+    predictor = DetectorPredictor(first[1], "onnxruntime")
+    (everything,) = predictor.detect(photos[:1], 0.1)
+    (some,) = predictor.detect(photos[:1], 0.1, class_thresholds={"cat": 0.4, " dog": 1.0})
+    expected = [
+        (name, score) for name, score in zip(everything.names, everything.scores)
+        if score >= {"cat": np.float32(0.4), "dog": 1}.get(name, 0.1)
+    ]  # fmt: skip
+    assert list(zip(some.names, some.scores)) == expected
+    assert 0 < len(expected) < len(everything.names)
+    with pytest.raises(
+        InputError, match=r"only in the thresholds: 'cta'; only in the model: 'cat'"
+    ):
+        predictor.detect(photos[:1], class_thresholds={"cta": 0.5})
+    with pytest.raises(InputError, match=r"the threshold of 'cat' must be from 0 to 1, got 5"):
+        predictor.detect(photos[:1], class_thresholds={"cat": 5})
+
+
+def test_the_command_on_a_video(first, tmp_path, capsys):
+    clip = write_video(tmp_path / "clip.avi", 7, size=(63, 47))
+    status = main([
+        "detect", str(clip), "--model", str(first[1]), "--engine", "opencv", "--every", "2", "--batch-size", "3",
+        "--score-threshold", "0.2", "--json", str(tmp_path / "r.json"),
+        "--csv", str(tmp_path / "r.csv"), "--annotate", str(tmp_path / "marked"),
+        "--score", "fish=0.9", "--coco", str(tmp_path / "coco.json"),
+    ])  # fmt: skip
+    out, err = capsys.readouterr()
+    assert (status, len(err.splitlines())) == (0, 1)
+    rows = json.loads((tmp_path / "r.json").read_text())["pictures"]
+    assert [(row["path"], row["frame"], row["seconds"]) for row in rows] == [
+        (str(clip), 0, 0.0), (str(clip), 2, 0.4), (str(clip), 4, 0.8), (str(clip), 6, 1.2),
+    ]  # fmt: skip
+    frames = [frame.rgb for frame in read_frames(find_inputs([str(clip)]), every=2)]
+    predictor = DetectorPredictor(first[1], "opencv")
+    expected = predictor.detect(frames, 0.2, class_thresholds={"fish": 0.9})
+    for row, found in zip(rows, expected):
+        assert [one["name"] for one in row["objects"]] == found.names
+    assert sum(len(found.names) for found in expected) > 4
+    table = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
+    assert {int(row["frame"]) for row in table} == {0, 2, 4, 6}
+    assert len(table) == sum(max(1, len(found.names)) for found in expected)
+    assert float(table[0]["xmin"]) == rows[0]["objects"][0]["box"][0]
+    marked = Video(str(tmp_path / "marked/clip.avi.mp4"), "marked")
+    assert (marked.frames, marked.rate) == (4, 2.5)
+    drawn = marked.read().rgb[:48, :64]
+    assert np.abs(drawn.astype(int) - frames[0]).max() > 50
+    assert out.count(f"{clip}#") == 4
+    assert len(json.loads((tmp_path / "coco.json").read_text())) == sum(
+        len(found.names) for found in expected
+    )
+
+
+@pytest.mark.thorough
+def test_the_command_writes_coco(first, photos, tmp_path, capsys):
+    """pycocotools loads the results; boxes are those of the annotations' convention."""
+    from pycocotools.coco import COCO
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, path in enumerate(photos[:2]):
+        shutil.copy(path, folder / f"{number}.jpg")
+    ids = {
+        "images": [{"id": 70, "file_name": "1.jpg"}, {"id": 30, "file_name": "photos/0.jpg"}],
+        "categories": [{"id": k, "name": name} for k, name in zip((9, 4), ("fish", "dog"))],
+        "annotations": [], "info": {},
+    }  # fmt: skip
+    ids["categories"].append({"id": 2, "name": "cat"})
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    options = ["--model", str(first[1]), "--coco", str(tmp_path / "out.json")]
+    taken = ["--coco-ids", str(tmp_path / "ids.json")]
+    assert main(["detect", str(folder), *options, *taken]) == 0
+    truth = COCO(str(tmp_path / "ids.json"))
+    results = truth.loadRes(str(tmp_path / "out.json"))
+    expected = DetectorPredictor(first[1]).detect(sorted(folder.iterdir()))
+    for image_id, found, path in zip((30, 70), expected, sorted(folder.iterdir())):
+        height, width = read_image(path).shape[:2]
+        entries = results.loadAnns(results.getAnnIds([image_id]))
+        assert [truth.cats[one["category_id"]]["name"] for one in entries] == found.names
+        for one, (left, top, right, bottom) in zip(entries, found.boxes):
+            expected_box = [left, top, min(right + 1, width) - left, min(bottom + 1, height) - top]
+            assert one["bbox"] == pytest.approx(expected_box, abs=1e-3)
+    assert main(["detect", str(folder), *options]) == 0
+    entries = json.loads((tmp_path / "out.json").read_text())
+    assert {one["image_id"] for one in entries} == {1, 2}
+    assert {one["category_id"] for one in entries} <= {1, 2, 3}
+    capsys.readouterr()
+    for change, flags, message in (
+        ({"images": ids["images"][:1]}, taken, r"has no image '0.jpg', or several"),
+        (
+            {"categories": ids["categories"][:2]},
+            taken,
+            "only in the model: 'cat'",
+        ),
+        ({"categories": [{"id": 1}]}, taken, "has no id or no name"),
+        ({}, ["--score", "cta=0.5"], "only in the thresholds: 'cta'"),
+        ({}, ["--tiles", "2", "--tile-size", "9"], "one of them"),
+    ):
+        (tmp_path / "ids.json").write_text(json.dumps({**ids, **change}))
+        (tmp_path / "out.json").unlink(missing_ok=True)
+        assert main(["detect", str(folder), *options, *flags]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out.json").exists()
+    with pytest.raises(SystemExit):
+        main(["detect", str(folder), *options, "--score", "cat"])
+    assert "'cat': expected CLASS=SCORE" in capsys.readouterr().err

@@ -348,7 +348,10 @@ def test_the_command_refuses(exported, photos, tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(b"")
     for arguments, message in (
         ([str(photos), "--annotate", str(tmp_path)], "would write over"),
-        ([str(photos / "a.jpg"), str(tmp_path / "a.jpg"), "--annotate", "x"], "two images would"),
+        (
+            [str(photos / "a.jpg"), str(tmp_path / "a.jpg"), "--annotate", "x"],
+            "would be written to x/a.jpg",
+        ),
         ([str(photos), "--top", "0"], "--top must be at least 1, got 0"),
         ([str(photos), "--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         ([str(tmp_path / "none")], "none: no such file or folder"),

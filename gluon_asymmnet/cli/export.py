@@ -18,7 +18,7 @@ from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.sources import match_source, open_source
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import read_batches
-from gluon_asymmnet.predict.images import find_image_files, read_image
+from gluon_asymmnet.predict.images import find_pictures, read_image
 from gluon_asymmnet.utils.threads import set_threads
 
 _REAL_IMAGES = 16  # records of --rec-val on which the exported files are checked
@@ -227,7 +227,7 @@ def _calibration(args, card) -> np.ndarray:
         source = open_source(rec=args.rec_calib)
         count, read = len(source), lambda i: decode(source.read(i).image)
     else:
-        paths = [path for path, _ in find_image_files([args.calib_dir])]
+        paths = find_pictures(args.calib_dir)
         count, read = len(paths), lambda i: read_image(paths[i])
     chosen = np.unique(np.linspace(0, count - 1, min(args.images, count)).round().astype(int))
     return np.stack([card.preprocessing(read(i)) for i in chosen])

@@ -1,120 +1,123 @@
-"""Shared image loop of ``predict`` and ``detect``."""
+"""Shared loop of ``predict`` and ``detect`` over pictures and videos."""
 
-import json
+import contextlib
+import itertools
 import sys
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Callable, NamedTuple
 
 from tqdm import tqdm
 
 from gluon_asymmnet.cli.options import add_engine_flags, add_threads_flag, require_positive
-from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.errors import FormatError, InputError
-from gluon_asymmnet.predict.images import find_image_files, read_image
-from gluon_asymmnet.utils.atomic import new_file, write_text
+from gluon_asymmnet.cli.outputs import Annotated, CsvFile, JsonFile, check_targets
+from gluon_asymmnet.predict.inputs import CAMERA, URL, Frame, count_frames, find_inputs, read_frames
+
+INPUTS = """\
+INPUT is a picture, a video, a folder, a quoted pattern ('photos/**/*.jpg'), a URL of a picture,
+video or stream, the number of a camera (0), or - for standard input.  What cannot be read is
+skipped and reported at the end; the exit status is then 1.  Ctrl-C ends a camera or stream."""
 
 
 class Task(NamedTuple):
-    """The steps that differ between the commands; there is one result per image."""
+    """The steps that differ between the commands; there is one result per picture or frame."""
 
     open: Callable  # args -> predictor
     predict: Callable  # predictor, images, args -> results
-    rows: Callable  # path, result, width of the longest path -> text
+    rows: Callable  # name of the picture, result, width of the longest name -> text
     draw: Callable  # image, result -> the image with the result drawn on it
-    content: Callable  # result -> dict for JSON
+    content: Callable  # result -> dict for JSON; its one value is a list of dicts, the rows of CSV
+    columns: tuple[str, ...]  # of CSV, the keys in these dicts
+    extra: Callable = lambda args, predictor: []  # more outputs, as in ``cli.outputs``
 
 
 def add_image_flags(parser, *, batch_size: int) -> None:
     """Add images, model, engine and output."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
+    parser.add_argument("images", nargs="+", metavar="INPUT")
     parser.add_argument("--model", required=True, help="exported folder or file, or run directory")
     add_engine_flags(parser)
     parser.add_argument(
         "--batch-size", type=int, default=batch_size, help=f"(default {batch_size})"
     )
     add_threads_flag(parser)
-    out = parser.add_argument_group("output")
-    out.add_argument("--json", default="", metavar="FILE", help="write the result")
-    out.add_argument(
-        "--annotate", default="", metavar="DIR", help="write the images with the result on them"
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="of videos, use each Nth frame"
     )
+    parser.add_argument(
+        "--frames", type=int, default=0, metavar="N", help="stop after N pictures and frames"
+    )
+    out = parser.add_argument_group("output")
+    out.add_argument(
+        "--json", default="", metavar="FILE", help="write the results: an entry per picture or "
+        "frame of a video, with its number from 0 and its second",
+    )  # fmt: skip
+    out.add_argument("--csv", default="", metavar="FILE", help="write the results as a table")
+    out.add_argument(
+        "--annotate", default="", metavar="DIR", help="write the pictures, and videos as MP4, with "
+        "the result on them",
+    )  # fmt: skip
 
 
 def run_on_images(args, task: Task) -> int:
-    """Predict and print; 1 if an image could not be read."""
-    require_positive(args, "batch_size")
-    found = find_image_files(args.images)
-    targets = _targets(found, args.annotate) if args.annotate else {}
+    """Predict and print; 1 if something could not be read."""
+    require_positive(args, "batch_size", "every")
+    inputs = find_inputs(args.images)
+    if args.annotate:
+        check_targets(inputs, args.annotate)
     predictor = task.open(args)
     print(f"engine: {predictor.engine}, {predictor.weights}", file=sys.stderr)
-    width = max(len(str(path)) for path, _ in found)
-    quiet = len(found) == 1 or not sys.stderr.isatty()
-    done, skipped = [], []
-    with tqdm(total=len(found), unit="image", disable=quiet) as bar:
-        for first in range(0, len(found), args.batch_size):
-            paths = [path for path, _ in found[first : first + args.batch_size]]
-            good, bad = _read(paths)
-            results = task.predict(predictor, [rgb for _, rgb in good], args)
-            for (path, rgb), result in zip(good, results):
-                tqdm.write(task.rows(path, result, width))  # above the bar
-                if targets:
-                    _write_image(targets[path], task.draw(rgb, result))
-                done.append({"path": str(path), **task.content(result)})
-            skipped += bad
-            bar.update(len(paths))
-    if args.json:
-        _write_json(args.json, predictor, done, skipped)
-    for _, reason in skipped:
-        print(f"skipped {reason}", file=sys.stderr)
+    quiet = not sys.stderr.isatty()
+    total = None if quiet else count_frames(inputs, args.every)
+    frames = read_frames(inputs, every=args.every)
+    if args.frames > 0:
+        frames, total = itertools.islice(frames, args.frames), min(total or 1 << 60, args.frames)
+    width, skipped = max(len(one.shown) for one in inputs), []
+    with contextlib.ExitStack() as stack:
+        outputs = _outputs(args, task, predictor, skipped)
+        for output in outputs:
+            stack.enter_context(output)
+        bar = stack.enter_context(tqdm(total=total, disable=quiet or total == 1, unit="image"))
+        try:
+            for batch in batches(frames, args.batch_size):
+                good = [frame for frame in batch if frame.rgb is not None]
+                skipped += [frame for frame in batch if frame.rgb is None]
+                results = task.predict(predictor, [frame.rgb for frame in good], args)
+                for frame, result in zip(good, results):
+                    tqdm.write(task.rows(_name(frame), result, width))  # above the bar
+                    for output in outputs:
+                        output.add(frame, result)
+                bar.update(len(batch))
+        except KeyboardInterrupt:
+            if not any(one.kind in (CAMERA, URL) for one in inputs):
+                raise
+            print("stopped", file=sys.stderr)
+    for frame in skipped:
+        print(f"skipped {frame.problem}", file=sys.stderr)
     return 1 if skipped else 0
 
 
-def _targets(found, folder) -> dict:
-    """Return the path of each annotated image.
-
-    Raises: InputError if it is the path of an input image, or that of two.
-    """
-    targets = {path: Path(folder) / _target_name(name) for path, name in found}
-    sources = {path.resolve() for path in targets}
-    for path, target in targets.items():
-        if target.resolve() in sources:
-            raise InputError(f"--annotate {folder} would write over {path}: name another folder")
-    if len(set(targets.values())) < len(targets):
-        twice = next(t for t in targets.values() if list(targets.values()).count(t) > 1)
-        raise InputError(f"two images would be written to {twice}: name their folders instead")
-    return targets
+def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Yield lists of ``size`` frames; a live frame is not kept waiting for others."""
+    waiting: list[Frame] = []
+    for frame in frames:
+        waiting.append(frame)
+        if len(waiting) == size or frame.live:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
-def _target_name(name: Path) -> Path:
-    """Return the name of the annotated image; pictures of other formats become a JPEG."""
-    written = name.suffix.lower() in (".jpg", ".jpeg", ".png")
-    return name if written else name.with_name(f"{name.name}.jpg")
+def _outputs(args, task: Task, predictor, skipped: list[Frame]) -> list:
+    found = list(task.extra(args, predictor))
+    if args.json:
+        found.append(JsonFile(args.json, predictor, task.content, skipped))
+    if args.csv:
+        found.append(CsvFile(args.csv, task.columns, task.content))
+    if args.annotate:
+        found.append(Annotated(args.annotate, task.draw))
+    return found
 
 
-def _read(paths):
-    """Return ``(path, image)`` of those that can be read, ``(path, reason)`` of the others."""
-    good, bad = [], []
-    for path in paths:
-        try:
-            good.append((path, read_image(path)))
-        except FormatError as error:
-            bad.append((path, str(error)))
-        except OSError as error:
-            bad.append((path, f"{path}: {error.strerror or error}"))
-    return good, bad
-
-
-def _write_image(target, rgb) -> None:
-    data = encode(rgb, ".png" if target.suffix.lower() == ".png" else ".jpg")
-    with new_file(target) as scratch:
-        scratch.write_bytes(data)
-
-
-def _write_json(file, predictor, done, skipped) -> None:
-    content = {
-        "model": str(predictor.weights),
-        "engine": predictor.engine,
-        "pictures": done,
-        "skipped": [{"path": str(path), "reason": reason} for path, reason in skipped],
-    }
-    write_text(file, json.dumps(content, indent=1) + "\n")
+def _name(frame: Frame) -> str:
+    shown = frame.input.shown
+    return shown if frame.number is None else f"{shown}#{frame.number}"

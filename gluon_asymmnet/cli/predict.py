@@ -2,20 +2,21 @@
 
 import argparse
 
-from gluon_asymmnet.cli.images import Task, add_image_flags, run_on_images
+from gluon_asymmnet.cli.images import INPUTS, Task, add_image_flags, run_on_images
 from gluon_asymmnet.cli.options import require_positive
 from gluon_asymmnet.evaluation.drawing import draw_caption
-from gluon_asymmnet.predict import Predictor
+from gluon_asymmnet.predict import ClassScore, Predictor
 
-_DESCRIPTION = """\
-Classify images. Prints the most probable classes of each.
+_DESCRIPTION = f"""\
+Classify pictures and frames of videos. Prints the most probable classes of each.
 
-An image that cannot be read is skipped and reported at the end; the exit status is then 1.
+{INPUTS}
 """
 _EXAMPLES = """\
 examples:
   asymmnet predict cat.jpg dog.png --model exported
   asymmnet predict photos --model exported --top 1 --json result.json --annotate marked
+  asymmnet predict clip.mp4 --model exported --top 1 --every 25 --csv seconds.csv
 """
 
 
@@ -34,9 +35,9 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(args) -> int:
-    """Classify and print; 1 if an image could not be read."""
+    """Classify and print; 1 if something could not be read."""
     require_positive(args, "top")
-    return run_on_images(args, Task(_open, _classify, _rows, _draw, _content))
+    return run_on_images(args, Task(_open, _classify, _rows, _draw, _content, ClassScore._fields))
 
 
 def _open(args):
@@ -47,9 +48,9 @@ def _classify(predictor, images, args):
     return predictor.classify(images, args.top, args.batch_size)
 
 
-def _rows(path, best, width: int) -> str:
-    """Return a line per class of an image, the path in the first."""
-    heads = [str(path), *[""] * (len(best) - 1)]
+def _rows(name, best, width: int) -> str:
+    """Return a line per class of an image, the name in the first."""
+    heads = [name, *[""] * (len(best) - 1)]
     return "\n".join(
         f"{head:<{width}} {100 * one.probability:>7.2f} %  {_label(one)}"
         for head, one in zip(heads, best)

@@ -227,6 +227,11 @@ _REFUSED = {  # formats that OpenCV does not decode, or not to 8 bits
 }
 
 
+def starts_like_a_picture(head: bytes) -> bool:
+    """Whether the first bytes of a file, 16 or more, are a picture's, also a refused one's."""
+    return any(re.match(start, head, re.DOTALL) for start in (*_PARSERS, *_REFUSED))
+
+
 def image_info(image: bytes) -> ImageInfo:
     """Return format, size and rotation of an encoded image without decoding it.
 

@@ -1,9 +1,11 @@
 """Draw detections and captions on images.
 
-OpenCV's fonts hold ASCII only: other letters become question marks.
+Labels are filled with the colour of their class and moved where others are in the way.  OpenCV's
+fonts hold ASCII only: other letters become question marks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,10 +15,42 @@ from gluon_asymmnet.data.boxes.voc import DetectionExample
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.utils.atomic import new_file
 
+Colour = tuple[int, int, int]  # RGB
+
 SCORE_THRESHOLD = 0.3  # boxes with a lower score are not drawn
-_TRUE, _DETECTED = (0, 200, 0), (255, 60, 0)  # RGB
+_TRUE, _DETECTED = (0, 200, 0), (255, 60, 0)
 _SHORTER_SIDE = 400  # pixels: smaller images are enlarged, so that the text is readable
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_CAPITAL = 22  # pixels: height of a capital letter of this font at scale 1
+# Of classes 0 to 19, then again.  Source: Sasha Trubetskoy, 20 simple distinct colours.
+_PALETTE = (
+    "e6194b", "3cb44b", "ffe119", "4363d8", "f58231", "911eb4", "42d4f4", "f032e6", "bfef45",
+    "fabed4", "469990", "dcbeff", "9a6324", "fffac8", "800000", "aaffc3", "808000", "ffd8b1",
+    "000075", "a9a9a9",
+)  # fmt: skip
+
+
+class _Item(NamedTuple):
+    """A box to draw, the most important ones first."""
+
+    box: tuple[int, int, int, int]  # corners, pixels
+    text: str
+    colour: Colour
+    below: bool = False  # its label is best placed below
+
+
+class _Style(NamedTuple):
+    """Sizes in pixels, for one picture."""
+
+    line: int  # width of the lines of boxes
+    font: float  # OpenCV's scale
+    stroke: int  # width of the lines of letters
+    margin: int  # around a text
+
+
+def class_colour(label: int) -> Colour:
+    """Return the RGB colour of a class, the same in every picture."""
+    return tuple(bytes.fromhex(_PALETTE[label % len(_PALETTE)]))
 
 
 def draw_example(
@@ -28,11 +62,13 @@ def draw_example(
     """Return the image with true boxes (green) and detections (orange), uint8 RGB."""
     factor = max(1, round(_SHORTER_SIDE / min(example.rgb.shape[:2])))
     canvas = cv2.resize(example.rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
-    for box, label in zip(example.boxes, example.labels):
-        _draw_box(canvas, box * factor, _TRUE, classes[label], below=True)
-    for box, label, score in zip(found.boxes, found.labels, found.scores):
-        if score >= score_threshold:
-            _draw_box(canvas, box * factor, _DETECTED, f"{classes[label]} {score:.2f}")
+    shown = [
+        (box, f"{classes[label]} {score:.2f}", _DETECTED, False)
+        for box, label, score in zip(found.boxes, found.labels, found.scores)
+        if score >= score_threshold
+    ]
+    true = [(box, classes[label], _TRUE, True) for box, label in zip(example.boxes, example.labels)]
+    _draw(canvas, [_Item(_rounded(box * factor), *rest) for box, *rest in (*shown, *true)])
     return canvas
 
 
@@ -44,22 +80,125 @@ def save_example(
         scratch.write_bytes(encode(draw_example(example, found, classes)))
 
 
-def draw_boxes(rgb: np.ndarray, boxes: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """Return a copy of ``(H, W, 3)`` uint8 RGB with labelled boxes, corners in pixels."""
+def draw_boxes(
+    rgb: np.ndarray, boxes: np.ndarray, texts: Sequence[str], labels: Sequence[int]
+) -> np.ndarray:
+    """Return a copy of ``(H, W, 3)`` uint8 RGB with labelled boxes.
+
+    Args:
+        boxes: corners in pixels, the most important ones first: they get the best places.
+        labels: classes, which decide the colours.
+    """
     canvas = np.ascontiguousarray(rgb).copy()
-    scale = max(1, min(rgb.shape[:2]) / _SHORTER_SIDE)
-    for box, text in zip(boxes, texts):
-        _draw_box(canvas, box, _DETECTED, text, scale=scale)
+    _draw(
+        canvas,
+        [
+            _Item(_rounded(box), text, class_colour(int(label)))
+            for box, text, label in zip(boxes, texts, labels)
+        ],
+    )
     return canvas
 
 
-def _draw_box(canvas, box, colour, text: str, below: bool = False, scale: float = 1) -> None:
-    left, top, right, bottom = (round(float(value)) for value in box)
-    cv2.rectangle(canvas, (left, top), (right, bottom), colour, round(2 * scale))
-    at = bottom + round(14 * scale) if below else max(top - round(4 * scale), round(12 * scale))
-    cv2.putText(
-        canvas, _ascii(text), (left, at), _FONT, 0.5 * scale, colour, round(scale), cv2.LINE_AA
+def _rounded(box) -> tuple[int, int, int, int]:
+    return tuple(round(float(value)) for value in box)
+
+
+def _draw(canvas: np.ndarray, items: Sequence[_Item]) -> None:
+    """Draw all boxes, then all labels, so that no line crosses a text."""
+    style = _style(canvas.shape[1], canvas.shape[0])
+    for item in reversed(items):  # the important ones on top
+        cv2.rectangle(canvas, item.box[:2], item.box[2:], item.colour, style.line)
+    taken: list[tuple[int, int, int, int]] = []
+    placed = []
+    for item in items:
+        place, scale = _place(item, canvas.shape[1::-1], style, taken)
+        taken.append(place)
+        placed.append((item, place, scale))
+    for item, place, scale in reversed(placed):
+        _draw_label(canvas, item, place, scale, style)
+
+
+def _style(width: int, height: int) -> _Style:
+    """Return sizes that suit a picture: letters of 1/60 of its mean side, at least 8 pixels."""
+    side = (width + height) / 2
+    capital = max(8, side / 60)
+    return _Style(
+        line=max(1, round(side / 300)), font=capital / _CAPITAL,
+        stroke=max(1, round(capital / 10)), margin=max(1, round(capital / 4)),
+    )  # fmt: skip
+
+
+def _place(item: _Item, size, style: _Style, taken) -> tuple[tuple[int, int, int, int], float]:
+    """Return the corners of a label, free of ``taken`` if possible, and its font's scale."""
+    width, height = size
+    text_width, text_height = _text_size(item.text, style.font, style.stroke)
+    scale = style.font * min(1, max(width - 2 * style.margin - 2, 1) / max(text_width, 1))
+    text_width, text_height = _text_size(item.text, scale, style.stroke)
+    wide, high = text_width + 2 * style.margin, text_height + 2 * style.margin
+    best, least = None, None
+    for left, top in _candidates(item, wide, high):
+        left = min(max(left, 0), max(width - wide, 0))
+        top = min(max(top, 0), max(height - high, 0))
+        place = (left, top, left + wide, top + high)
+        covered = sum(_common(place, other) for other in taken)
+        if least is None or covered < least:
+            best, least = place, covered
+        if not covered:
+            break
+    return best, scale
+
+
+def _candidates(item: _Item, wide: int, high: int) -> Iterator[tuple[int, int]]:
+    """Yield corners (left, top) of a label, the best first: at the box's corners, then along it."""
+    left, top, right, bottom = item.box
+    outside = [(left, top - high), (left, bottom)]
+    yield from reversed(outside) if item.below else outside
+    yield from (
+        (left, top),
+        (left, bottom - high),
+        (right - wide, top - high),
+        (right - wide, bottom),
     )
+    yield from ((right - wide, top), (right - wide, bottom - high))
+    for step in range(1, 9):
+        yield left, top + step * high
+        yield left, top - (step + 1) * high
+        yield right, top + (step - 1) * high
+
+
+def _common(a, b) -> int:
+    """Return the pixels that two rectangles have in common."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _draw_label(canvas, item: _Item, place, scale: float, style: _Style) -> None:
+    left, top, right, bottom = place
+    cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), item.colour, cv2.FILLED)
+    # the baseline of letters without a descender; those with one reach into the margin
+    at = (left + style.margin, bottom - style.margin - _descent(scale))
+    cv2.putText(
+        canvas, _ascii(item.text), at, _FONT, scale, text_colour(item.colour), style.stroke,
+        cv2.LINE_AA,
+    )  # fmt: skip
+
+
+def text_colour(background: Colour) -> Colour:
+    """Return black or white, whichever contrasts more.  Source: WCAG 2.1, relative luminance."""
+    channels = np.array(background) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
+
+
+def _text_size(text: str, scale: float, stroke: int) -> tuple[int, int]:
+    """Return width and height with descenders, pixels."""
+    (width, height), _ = cv2.getTextSize(_ascii(text), _FONT, scale, stroke)
+    return width, height + _descent(scale)
+
+
+def _descent(scale: float) -> int:
+    return round(_CAPITAL * scale / 4)
 
 
 def draw_caption(rgb: np.ndarray, text: str) -> np.ndarray:

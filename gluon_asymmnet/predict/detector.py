@@ -1,13 +1,14 @@
 """Detect objects in images with an exported model, by any engine."""
 
 import numbers
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Union
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
 from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.data.boxes.geometry import Detections
+from gluon_asymmnet.data.class_names import match_classes
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.detection import detect
 from gluon_asymmnet.evaluation.drawing import SCORE_THRESHOLD
@@ -15,6 +16,7 @@ from gluon_asymmnet.models.ssd_spec import anchors
 from gluon_asymmnet.predict.base import EnginePredictor, check_counts
 from gluon_asymmnet.predict.images import Image, image_batches, read_image
 from gluon_asymmnet.predict.nms import suppress
+from gluon_asymmnet.predict.tiles import Tiling, merge
 
 _THREADS = 2  # read and resize images while the engine computes
 _BATCHES = 16  # taken at a time from an iterable of images
@@ -57,33 +59,64 @@ class DetectorPredictor(EnginePredictor):
         images: Union[Image, Iterable[Image]],
         score_threshold: float = SCORE_THRESHOLD,
         batch_size: int = 8,
+        *,
+        class_thresholds: Optional[Mapping[str, float]] = None,
+        tiling: Optional[Tiling] = None,
     ) -> list[Detections]:
         """Return the detections in each image, boxes in its pixels, with class names.
 
         Args:
             images: as for ``Predictor.classify``.
             score_threshold: detections with a lower score are left out; 0 to 1.
-            batch_size: images that are computed together.
+            batch_size: images, or tiles of an image, that are computed together.
+            class_thresholds: the threshold of single classes, by name.
+            tiling: detect in tiles of each image, and unite their detections.
 
-        Raises: as ``Predictor.classify``.
+        Raises: as ``Predictor.classify``; InputError for an unknown class.
         """
         check_counts(batch_size=batch_size)
-        if not isinstance(score_threshold, numbers.Real) or not 0 <= score_threshold <= 1:
-            raise InputError(f"score_threshold must be from 0 to 1, got {score_threshold}")
+        thresholds = self.thresholds(score_threshold, class_thresholds or {})
+        if tiling is not None:
+            tiling.check()
+            return [
+                self._detect_in_tiles(read_image(image), tiling, thresholds, batch_size)
+                for part in image_batches(images, _BATCHES)
+                for image in part
+            ]
         results = []
         for part in image_batches(images, _BATCHES * batch_size):
-            results += detect(
-                self.predict, _ImageSource(part), self.card.input_size, min(batch_size, len(part)),
-                normalization=self.card.normalization, threads=_THREADS,
-            )  # fmt: skip
-        return [self._select(found, score_threshold) for _, found in results]
+            results += self._detect_in(part, thresholds, batch_size)
+        return [self._with_names(found) for found in results]
 
-    def _select(self, found: Detections, score_threshold: float) -> Detections:
-        """Drop low scores and boxes without an area in the image, and add the class names."""
-        kept = (found.scores >= score_threshold) & (found.boxes[:, :2] < found.boxes[:, 2:]).all(1)
-        labels = found.labels[kept]
-        names = [self.card.class_names[label] for label in labels]
-        return Detections(labels, found.scores[kept], found.boxes[kept], names)
+    def thresholds(self, usual: float, of_classes: Mapping[str, float]) -> np.ndarray:
+        """Return the least score of each class, ``(classes,)`` float32.
+
+        Raises: InputError for a class that the model does not have, or a score outside 0 to 1.
+        """
+        labels = match_classes(
+            list(of_classes), self.card.class_names, "the thresholds", "the model"
+        )
+        found = np.full(len(self.card.class_names), _score("score_threshold", usual), np.float32)
+        for label, (name, score) in zip(labels, of_classes.items()):
+            found[label] = _score(f"the threshold of {name!r}", score)
+        return found
+
+    def _detect_in(self, images: Sequence[Image], thresholds, batch_size: int) -> list[Detections]:
+        results = detect(
+            self.predict, _ImageSource(images), self.card.input_size, min(batch_size, len(images)),
+            normalization=self.card.normalization, threads=_THREADS,
+        )  # fmt: skip
+        return [_select(found, thresholds) for _, found in results]
+
+    def _detect_in_tiles(self, rgb, tiling: Tiling, thresholds, batch_size: int) -> Detections:
+        size = rgb.shape[1::-1]
+        areas = tiling.areas(*size)
+        tiles = [rgb[top:bottom, left:right] for left, top, right, bottom in areas]
+        found = self._detect_in(tiles, thresholds, batch_size)
+        return self._with_names(merge(found, areas, size, self.card.nms_thresh))
+
+    def _with_names(self, found: Detections) -> Detections:
+        return found._replace(names=[self.card.class_names[label] for label in found.labels])
 
     def _check_ports(self, inputs: list, outputs: list) -> None:
         if len(inputs) != 1 or len(outputs) not in (2, 3):
@@ -106,6 +139,20 @@ class DetectorPredictor(EnginePredictor):
                 f"{self.weights} gives {[list(shape[1:]) for shape in outputs]} per image, its "
                 f"card says {boxes} boxes of {classes} classes"
             )
+
+
+def _select(found: Detections, thresholds: np.ndarray) -> Detections:
+    """Drop low scores and boxes without an area in the image."""
+    kept = (found.scores >= thresholds[found.labels]) & (
+        found.boxes[:, :2] < found.boxes[:, 2:]
+    ).all(1)
+    return Detections(found.labels[kept], found.scores[kept], found.boxes[kept])
+
+
+def _score(name: str, value) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be from 0 to 1, got {value}")
+    return float(value)
 
 
 class _UnlabelledImage(NamedTuple):

@@ -3,13 +3,13 @@
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Union
 
 import numpy as np
 
-from gluon_asymmnet.data.image_files import IMAGE_SUFFIXES, list_images_below
+from gluon_asymmnet.data.image_files import IMAGE_SUFFIXES, is_image_file, list_images_below
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import FormatError, InputError
 
@@ -128,25 +128,19 @@ def _rgb(array: np.ndarray) -> np.ndarray:
     return np.repeat(array, 3, axis=2) if shape[2] == 1 else array[:, :, :3]
 
 
-def find_image_files(paths: Iterable[Union[str, Path]]) -> list[tuple[Path, Path]]:
-    """List image files in the order of ``paths``; those inside a folder sorted by path.
+def find_pictures(
+    folder: Union[str, Path], accept: Callable[[str], bool] = is_image_file
+) -> list[Path]:
+    """List the picture files in a folder and below it, sorted by path.
 
-    Returns: ``(file, relative path)`` pairs.  The relative path is the file's name, for a file of a
-        folder preceded by the folder's name: ``photos/a/1.jpg`` for ``holiday/photos/a/1.jpg`` of
-        ``holiday/photos``.
+    Args:
+        accept: decides by a file's name.
 
-    Raises: FileNotFoundError for a missing path, InputError for a folder without images.
+    Raises: FileNotFoundError for a missing folder, InputError for one without pictures.
     """
-    found = []
-    for given in map(Path, paths):
-        if not given.exists():
-            raise FileNotFoundError(f"{given}: no such file or folder")
-        if not given.is_dir():
-            found.append((given, Path(given.name)))
-            continue
-        inside = list_images_below(given)
-        if not inside:
-            raise InputError(f"{given} holds no {', '.join(IMAGE_SUFFIXES)} file")
-        root = given.resolve().name
-        found += [(path, Path(root) / path.relative_to(given)) for path in inside]
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    found = list_images_below(folder, accept)
+    if not found:
+        raise InputError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} file")
     return found

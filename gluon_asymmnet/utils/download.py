@@ -282,7 +282,7 @@ class _Download:
         if offset:
             request.add_header("Range", f"bytes={offset}-")
         try:
-            return _opener().open(request, timeout=self.timeout_s)
+            return web_opener().open(request, timeout=self.timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416 and offset:
@@ -339,7 +339,7 @@ class _Download:
         return _Interrupted(_one_line(reason) or type(reason).__name__)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def web_opener() -> urllib.request.OpenerDirector:
     """Only http and https, through the usual proxies; the default one also opens ftp and data."""
     opener = urllib.request.OpenerDirector()
     for handler in (

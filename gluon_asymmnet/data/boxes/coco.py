@@ -87,7 +87,7 @@ def coco_to_voc(
     if not is_bare_name(split):
         raise InputError(f"split must be a bare name such as 'train', got {split!r}")
     source, out = Path(annotations), Path(out)
-    content = _load(source)
+    content = load_coco(source)
     report = ConversionReport(0, 0, [], [], [])
     with _prefix_errors(source):
         faults = _Faults(report.skipped if skip_bad else None)
@@ -148,7 +148,12 @@ def _prefix_errors(path: Path) -> Iterator[None]:
         raise FormatError(f"{path}: {error}") from None
 
 
-def _load(path: Path) -> dict[str, list[dict]]:
+def load_coco(path: PathLike) -> dict[str, list[dict]]:
+    """Return the content of a COCO file: lists of images, annotations and categories, all objects.
+
+    Raises: FileNotFoundError; FormatError if it is no such file or lists no image.
+    """
+    path = Path(path)
     require_file(path, "COCO file")
     content = parse_object(path.read_bytes(), path, "COCO annotations")
     for part in ("images", "annotations", "categories"):

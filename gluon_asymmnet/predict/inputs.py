@@ -1,0 +1,220 @@
+"""What ``predict`` and ``detect`` read: files, folders, patterns, URLs, cameras, standard input.
+
+Pictures are read as everywhere (``read_image``).  They and the frames of videos are decoded ahead
+on threads; frames come in the order of the inputs.
+"""
+
+import glob
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional, Union
+
+import numpy as np
+
+from gluon_asymmnet.data.image_files import is_hidden, is_image_file, is_video_file
+from gluon_asymmnet.data.image_headers import starts_like_a_picture
+from gluon_asymmnet.data.images import decode
+from gluon_asymmnet.errors import FormatError, InputError, RunError, reason_of
+from gluon_asymmnet.predict.images import find_pictures, read_image
+from gluon_asymmnet.predict.video import Video
+from gluon_asymmnet.predict.web import MAX_BYTES, fetch_picture, file_name, is_url, without_password
+from gluon_asymmnet.utils.parallel import map_in_order
+
+PICTURE, VIDEO, CAMERA, URL, STDIN = "picture", "video", "camera", "url", "stdin"
+_THREADS = 2  # decode pictures while the engine computes
+_AHEAD = 4  # pictures or frames that are decoded and not yet used
+_MAX_STDIN = 1 << 32  # bytes of a video on standard input
+
+
+class Input(NamedTuple):
+    """One picture, video, URL, camera, or standard input."""
+
+    kind: str
+    source: Union[Path, str, int]
+    shown: str  # in rows and results
+    target: Path  # relative path for what is made of it
+
+
+class Frame(NamedTuple):
+    """A picture, a frame of a video, or the reason why there is none."""
+
+    input: Input
+    rgb: Optional[np.ndarray]  # (H, W, 3) uint8 RGB; None with a problem
+    problem: str = ""
+    number: Optional[int] = None  # in the video, from 0; None: a picture
+    seconds: Optional[float] = None  # from the video's start
+    rate: float = 0.0  # frames per second that are read of the video
+    live: bool = False  # from a camera or an endless stream
+
+
+def find_inputs(arguments: Iterable[str]) -> list[Input]:
+    """List what arguments of the command line name, in their order.
+
+    An argument is a file, a folder (its pictures and videos, sorted by path), a pattern such as
+    ``photos/**/*.jpg`` (sorted), a URL, the number of a camera, or ``-``.  An existing file comes
+    first: a file called ``0`` is no camera.
+
+    Raises: FileNotFoundError for a missing path, InputError for a folder without pictures.
+    """
+    found = []
+    for given in map(str, arguments):
+        if given == "-":
+            found.append(Input(STDIN, given, given, Path("stdin")))
+        elif is_url(given):
+            found.append(Input(URL, given, without_password(given), file_name(given)))
+        elif Path(given).exists():
+            found += _inside(Path(given)) if Path(given).is_dir() else [_file(Path(given))]
+        elif given.isascii() and given.isdigit() and len(given) < 4:
+            camera = f"camera {int(given)}"
+            found.append(Input(CAMERA, int(given), camera, Path(camera.replace(" ", ""))))
+        elif glob.has_magic(given):
+            found += _matches(given)
+        else:
+            raise FileNotFoundError(f"{given}: no such file or folder")
+    if sum(one.kind == STDIN for one in found) > 1:
+        raise InputError("standard input (-) is given twice; it can be read once")
+    return found
+
+
+def _file(path: Path, target: Optional[Path] = None) -> Input:
+    kind = VIDEO if is_video_file(path.name) else PICTURE
+    return Input(kind, path, str(path), target or Path(path.name))
+
+
+def _inside(folder: Path) -> list[Input]:
+    root = Path(folder.resolve().name)
+    return [
+        _file(path, root / path.relative_to(folder)) for path in find_pictures(folder, _is_readable)
+    ]
+
+
+def _matches(pattern: str) -> list[Input]:
+    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    files = [path for path in paths if _is_readable(path.name) and path.is_file()]
+    if not files:
+        raise FileNotFoundError(f"{pattern}: no picture or video has such a name")
+    common = Path(os.path.commonpath([path.parent for path in files]))
+    return [_file(path, path.relative_to(common)) for path in files]
+
+
+def _is_readable(name: str) -> bool:
+    return not is_hidden(name) and (is_image_file(name) or is_video_file(name))
+
+
+def read_frames(inputs: Sequence[Input], *, every: int = 1) -> Iterator[Frame]:
+    """Yield pictures and frames in order; what cannot be read has a ``problem``.
+
+    Args:
+        every: use each ``every``-th frame of videos, the first one included.
+    """
+    for is_picture, group in itertools.groupby(inputs, lambda one: one.kind == PICTURE):
+        if is_picture:
+            yield from map_in_order(_read_picture, group, _THREADS, ahead=_AHEAD)
+            continue
+        for one in group:
+            try:
+                yield from _READERS[one.kind](one, every)
+            except (FormatError, RunError, OSError) as error:
+                yield Frame(one, None, _problem(one, error))
+
+
+def _read_picture(one: Input) -> Frame:
+    try:
+        return Frame(one, read_image(one.source))
+    except (FormatError, OSError) as error:
+        return Frame(one, None, _problem(one, error))
+
+
+def _problem(one: Input, error: Exception) -> str:
+    text = reason_of(error)
+    return text if text.startswith(one.shown) else f"{one.shown}: {text}"
+
+
+def _read_video(one: Input, every: int, source=None) -> Iterator[Frame]:
+    """Yield the frames of a video; its thread decodes ahead, but not of a camera."""
+    video = Video(one.source if source is None else source, one.shown, every)
+    live = one.kind == CAMERA or (one.kind == URL and video.frames is None)
+    try:
+        # one thread: the calls of ``read`` follow each other
+        frames = map_in_order(
+            lambda _: video.read(), itertools.count(), 1, ahead=1 if live else _AHEAD
+        )
+        for frame in itertools.takewhile(lambda frame: frame is not None, frames):
+            yield Frame(
+                one, frame.rgb, "", frame.number, frame.seconds, video.rate / every, live
+            )  # fmt: skip
+    finally:
+        frames.close()
+        video.close()
+
+
+def _read_file(one: Input, every: int) -> Iterator[Frame]:
+    return _read_video(one, every, str(one.source))
+
+
+def _read_url(one: Input, every: int) -> Iterator[Frame]:
+    data = fetch_picture(one.source)
+    if data is None:
+        yield from _read_video(one, every)
+    else:
+        yield Frame(one, decode(data))
+
+
+def _read_stdin(one: Input, every: int) -> Iterator[Frame]:
+    stream = sys.stdin.buffer
+    head = stream.read(16)
+    if not head:
+        raise FormatError("nothing came; expected a picture or a video")
+    if starts_like_a_picture(head):
+        data = head + stream.read(MAX_BYTES + 1 - len(head))
+        if len(data) > MAX_BYTES:
+            raise FormatError(f"the picture has more than {MAX_BYTES} bytes")
+        yield Frame(one, decode(data))
+        return
+    with tempfile.NamedTemporaryFile(prefix="asymmnet-") as file:  # most formats need seeking
+        file.write(head)
+        shutil.copyfileobj(_Bounded(stream, _MAX_STDIN), file)
+        file.flush()
+        yield from _read_video(one, every, file.name)
+
+
+class _Bounded:
+    """A file that refuses to give more than so many bytes."""
+
+    def __init__(self, stream, most: int):
+        self._stream, self._left = stream, most
+
+    def read(self, size: int) -> bytes:
+        part = self._stream.read(size)
+        self._left -= len(part)
+        if self._left < 0:
+            raise FormatError("the video is too large for standard input; give it as a file")
+        return part
+
+
+_READERS = {VIDEO: _read_file, CAMERA: _read_video, URL: _read_url, STDIN: _read_stdin}
+
+
+def count_frames(inputs: Sequence[Input], every: int) -> Optional[int]:
+    """Return how many pictures and frames there will be, for a progress bar; None: unknown."""
+    total = 0
+    for one in inputs:
+        if one.kind == PICTURE:
+            total += 1
+        elif one.kind == VIDEO:
+            try:
+                video = Video(str(one.source), one.shown)
+            except FormatError:
+                continue
+            video.close()
+            if video.frames is None:
+                return None
+            total += -(-video.frames // every)
+        else:
+            return None
+    return total
