@@ -531,7 +531,8 @@ def test_thresholds_of_classes(first, photos):
 def test_the_command_on_a_video(first, tmp_path, capsys):
     clip = write_video(tmp_path / "clip.avi", 7, size=(63, 47))
     status = main([
-        "detect", str(clip), "--model", str(first[1]), "--engine", "opencv", "--every", "2", "--batch-size", "3",
+        "detect", str(clip), "--model", str(first[1]), "--engine", "opencv",
+        "--every", "2", "--batch-size", "3",
         "--score-threshold", "0.2", "--json", str(tmp_path / "r.json"),
         "--csv", str(tmp_path / "r.csv"), "--annotate", str(tmp_path / "marked"),
         "--score", "fish=0.9", "--coco", str(tmp_path / "coco.json"),
