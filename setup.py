@@ -31,7 +31,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["gluon_asymmnet", "gluon_asymmnet.*"]),
-    package_data={"gluon_asymmnet.report": ["*.css", "*.json"]},
+    package_data={
+        "gluon_asymmnet.report": ["*.css", "*.json"],
+        "gluon_asymmnet.export.web": ["site/*"],
+    },
     python_requires=">=3.9",
     install_requires=[
         "mxnet==1.9.1",
@@ -46,7 +49,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "demo": ["scikit-learn"],
+        "demo": ["scikit-learn", "onnx==1.16.2", "onnxruntime>=1.19"],
         "demo-ssd": ["scikit-learn", "onnx==1.16.2", "onnxruntime>=1.19", "openvino>=2025.3"],
         # onnx 1.16.2 runs with NumPy 1.23; the newest pulls NumPy 2, which MXNet refuses
         "onnx": ["onnx==1.16.2", "onnxruntime>=1.19"],

@@ -6,6 +6,7 @@ from pathlib import Path
 from gluon_asymmnet.cli import guarded
 from gluon_asymmnet.data.digits import write_digits
 from gluon_asymmnet.data.sources import open_source
+from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.evaluation.classification import evaluate
 from gluon_asymmnet.evaluation.classification_report import summary_line
 from gluon_asymmnet.utils.threads import set_threads
@@ -52,7 +53,20 @@ def demo(folder) -> int:
         f"exported: {out}\n"
         f"data:     {digits.root}"
     )
+    print(web_page(trained, folder / "web"))
     return 0 if reloaded.top1 == accuracy.top1 else 1
+
+
+def web_page(model, out) -> str:
+    """Export the model as a web page; return the line that tells how to open it, or why not."""
+    from gluon_asymmnet.export.web.export import export_web, how_to_open
+
+    try:
+        if not out.exists():
+            export_web(model, out)
+    except (InputError, RunError) as error:  # the rest of the demo needs neither npm nor ONNX
+        return f"no web page: {error}"
+    return how_to_open(out)
 
 
 def train_digits(digits, runs):

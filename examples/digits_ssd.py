@@ -51,12 +51,16 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
     print(
         "4. the last weights as symbol, ONNX and OpenVINO IR (asymmnet export all ...)", flush=True
     )
-    out = folder / f"exported-ssd-{backbone}"
-    if not out.exists():
-        from gluon_asymmnet.export.formats import export_all
-        from gluon_asymmnet.saved import open_saved
+    from examples.digits import web_page
+    from gluon_asymmnet.export.formats import export_all
+    from gluon_asymmnet.saved import open_saved
 
-        export_all(open_saved(Path(result.run_dir) / "last.params"), out)
+    trained, out = (
+        open_saved(Path(result.run_dir) / "last.params"),
+        folder / f"exported-ssd-{backbone}",
+    )
+    if not out.exists():
+        export_all(trained, out)
 
     print("5. the 150 held-out images with every engine (asymmnet eval voc ...)", flush=True)
     figures, agreed = _evaluate(root, out)
@@ -70,6 +74,7 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
         f"\nrun:      {result.run_dir} (log.txt, curves.png, samples/, last.params)\n"
         f"exported: {out}"
     )
+    print(web_page(trained, folder / f"web-ssd-{backbone}"))
     found = {"backbone": backbone, "epochs": epochs, "agree": agreed, "engines": figures}
     write_text(folder / f"demo-ssd-{backbone}.json", json.dumps(found, indent=1) + "\n")
     return 0 if agreed else 1

@@ -39,10 +39,10 @@ def find_browser() -> str:
 
 
 class Browser:
-    """One tab; a context manager."""
+    """One tab; a context manager.  ``flags`` are further ones of Chromium."""
 
-    def __init__(self, profile):
-        self._profile = profile
+    def __init__(self, profile, *flags: str):
+        self._profile, self._flags = profile, flags
         self._number, self._buffer, self.events = 0, b"", []
         self._session: Optional[str] = None
 
@@ -50,7 +50,7 @@ class Browser:
         theirs_in, self._out = _high_pipe()
         self._in, theirs_out = _high_pipe()
         flags = ["--headless", "--remote-debugging-pipe", "--disable-gpu", "--hide-scrollbars",
-                 "--no-first-run", f"--user-data-dir={self._profile}"]  # fmt: skip
+                 "--no-first-run", f"--user-data-dir={self._profile}", *self._flags]  # fmt: skip
         if os.geteuid() == 0:
             flags.append("--no-sandbox")
         self._process = subprocess.Popen(

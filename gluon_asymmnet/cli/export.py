@@ -40,8 +40,14 @@ _FORMS = {
         "Export OpenVINO's IR (.xml and .bin), and check it with OpenVINO. Needs the extra "
         "[openvino].",
     ),
+    "web": (
+        "a web page that runs in the browser",
+        "Export a folder that any static web server serves: a page that classifies pictures or "
+        "finds objects in the browser, and the module asymmnet.js for pages of your own. Needs the "
+        "extra [onnx], and npm, once, to fetch onnxruntime-web.",
+    ),
     "all": (
-        "all of them in one folder",
+        "symbol, ONNX and IR in one folder",
         "Export symbol, parameters, ONNX file and IR, and check each. Needs the extras [onnx] and "
         "[openvino].",
     ),
@@ -86,6 +92,11 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
             form.add_argument(
                 "--optimized", action="store_true",
                 help="the faster graph for inference: batch normalisation folded",
+            )  # fmt: skip
+        if name == "web":
+            form.add_argument(
+                "--ort-from", default=None, metavar="PATH",
+                help="folder or .tgz of onnxruntime-web (default: the cache, filled by npm)",
             )  # fmt: skip
         if name in ("onnx", "all"):
             _add_onnx_flags(form)
@@ -143,6 +154,10 @@ def run(args) -> int:
     images = _real_images(args.rec_val, model.card) if args.rec_val else None
     out = _export(model, args, images)
     _print_card(out)
+    if args.form == "web":
+        from gluon_asymmnet.export.web.export import how_to_open
+
+        print(how_to_open(out))
     return 0
 
 
@@ -155,6 +170,10 @@ def _export(model, args, images):
         from gluon_asymmnet.export.openvino import export_openvino
 
         return export_openvino(model, args.out, images=images)
+    if args.form == "web":
+        from gluon_asymmnet.export.web.export import export_web
+
+        return export_web(model, args.out, ort_from=args.ort_from, images=images)
     from gluon_asymmnet.export.formats import export_all
     from gluon_asymmnet.export.onnx.export import OnnxForm, export_onnx
 

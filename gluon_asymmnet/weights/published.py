@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 
 from gluon_asymmnet.errors import RunError
-from gluon_asymmnet.utils.download import Checksum, download
+from gluon_asymmnet.utils.download import Checksum, cache_folder, download
 from gluon_asymmnet.weights.params_file import kind_of
 
 URL = (
@@ -77,7 +77,7 @@ def fetch(
     """
     return download(
         url,
-        _cache_folder(root) / f"{_NAME}-{blob_id[:8]}.params",
+        cache_folder(root) / f"{_NAME}-{blob_id[:8]}.params",
         Checksum("git blob id", blob_id, git_blob_id, kind_of),
         source=source,
         timeout_s=timeout_s,
@@ -88,15 +88,6 @@ def fetch(
         resume=_command(url, blob_id, root),
         progress=progress,
     )
-
-
-def _cache_folder(root) -> Path:
-    if root is not None:
-        return Path(root).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the XDG specification says to ignore a relative one
-        base = Path.home() / ".cache"
-    return Path(base) / "gluon_asymmnet"
 
 
 def _command(url: str, blob_id: str, root) -> str:
