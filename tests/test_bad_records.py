@@ -395,6 +395,7 @@ def classifier(rec, save_dir, **changes):
     })  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_run_over_damaged_records_stops_and_resumes_bit_for_bit(tmp_path):
     """Stopped by its limit, resumed with a higher one and other threads: as if undisturbed."""
     from gluon_asymmnet.train.classifier import train

@@ -84,6 +84,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
+@pytest.mark.thorough
 def test_bad_weights(tmp_path, digits, name):
     if BAD[name] is not None:
         (tmp_path / name).write_bytes(BAD[name])
@@ -93,6 +94,7 @@ def test_bad_weights(tmp_path, digits, name):
     )  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_truncated_and_foreign_weights(tmp_path, digits):
     write_params(tmp_path / "foreign.params", {"a": np.zeros(3, np.float32)})
     data = (tmp_path / "foreign.params").read_bytes()
@@ -112,6 +114,7 @@ def test_truncated_and_foreign_weights(tmp_path, digits):
         (None, b""),
     ],
 )
+@pytest.mark.thorough
 def test_bad_records(tmp_path, digits, rec, idx):
     good = digits.val
     (tmp_path / "a.rec").write_bytes(good.read_bytes() if rec is None else rec)
@@ -122,6 +125,7 @@ def test_bad_records(tmp_path, digits, rec, idx):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_an_unwritable_place(tmp_path, digits):
     (tmp_path / "file").write_text("")
     expected = "file is a file; expected a folder"

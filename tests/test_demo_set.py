@@ -64,6 +64,7 @@ def test_train_is_shuffled(digits):
         assert len({file.label(i) for i in range(40)}) == 10
 
 
+@pytest.mark.thorough
 def test_same_seed_same_bytes(digits, tmp_path):
     again = demo.write_digits(tmp_path / "again")
     assert again.train.read_bytes() == digits.train.read_bytes()

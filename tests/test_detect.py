@@ -124,6 +124,7 @@ def test_three_engines_find_the_same(exported, photos):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.thorough
 def test_boxes_of_one_class_give_way_and_of_two_do_not(exported, photos, engine):
     """ "dog" fires where "cat" does: suppression over all classes would leave only one of them."""
     predictor, overlapping = DetectorPredictor(exported[1], engine), 0
@@ -140,6 +141,7 @@ def test_boxes_of_one_class_give_way_and_of_two_do_not(exported, photos, engine)
             assert all(slow_overlap(corners[i], corners[k]) < 0.4501 for k in rivals)
 
 
+@pytest.mark.thorough
 def test_the_networks_own_suppression(exported, photos):
     """Raw heads and NumPy give the rows that the net gives, filled up as it does."""
     run, out = exported
@@ -254,6 +256,7 @@ def test_other_forms_of_onnx(first, tmp_path, form):
     assert sorted(p.suffix for p in out.iterdir()) == [".json", ".onnx"]
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_exported(first, tmp_path, monkeypatch):
     run, out = first
     with pytest.raises(InputError, match="is an exported symbol, with the suppression inside: exp"):
@@ -328,6 +331,7 @@ def test_a_card_may_name_the_classes_otherwise(copied, photos):
         assert found.names == [names[label] for label in found.labels]
 
 
+@pytest.mark.thorough
 def test_a_classifier_is_no_detector(first, tmp_path, capsys):
     run, out = first
     classifier = random_model(tmp_path)

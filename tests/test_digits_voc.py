@@ -86,6 +86,7 @@ def test_boxes_hug_bright_ink(digits):
                 assert line.max() > ground + 40, (i, left, top)
 
 
+@pytest.mark.thorough
 def test_no_test_digit_is_in_training(digits, tmp_path):
     """The test pictures show digits of the other part: those nearest to each crop are held out."""
     from gluon_asymmnet.data.digits import write_digits

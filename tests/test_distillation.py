@@ -100,6 +100,7 @@ def probabilities(predictor, batch, temperature):
     return softmax(predictor.predict(images.asnumpy()).astype(np.float64) / temperature)
 
 
+@pytest.mark.thorough
 def test_a_run_directory_teaches(digits, teacher_run):
     task = task_of(digits, teacher_run, temperature=4.0)
     batch = one_batch(digits)
@@ -109,6 +110,7 @@ def test_a_run_directory_teaches(digits, teacher_run):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.thorough
 def test_an_exported_file_teaches_as_its_network_does(digits, teacher_run, tmp_path, engine):
     export, suffix = {
         "onnxruntime": (export_onnx, ".onnx"),
@@ -125,6 +127,7 @@ def test_an_exported_file_teaches_as_its_network_does(digits, teacher_run, tmp_p
 
 
 @pytest.mark.parametrize("temperature", [4.0, 20.0, 100.0])
+@pytest.mark.thorough
 def test_half_precision_does_not_overflow_at_any_temperature(digits, teacher_run, temperature):
     """20 squared times a loss of 2 times the loss scale 128 is above 65,504."""
     task = task_of(digits, teacher_run, temperature=temperature)

@@ -160,6 +160,7 @@ def test_the_authors_reader_is_for_one_process(digits):
         ClassifierTask(config(digits, data_backend="mxnet"), [mx.cpu()], Two())
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_with_as_many_workers_as_before(digits, tmp_path):
     settings = {"save_dir": str(tmp_path), "num_epochs": 1, "warmup_epochs": 0}
     small = config(digits, num_training_samples=64, **settings)

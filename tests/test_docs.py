@@ -21,6 +21,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "symbols/README
 
 
 @pytest.mark.parametrize("document", TABLES)
+@pytest.mark.thorough
 def test_tables_are_those_of_the_data(document):
     text = (ROOT / document).read_text()
     assert updated(text, TABLES[document]) == text, "run `make tables`"

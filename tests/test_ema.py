@@ -113,6 +113,7 @@ def test_state_goes_out_and_in(tmp_path):
         other.load(tmp_path / "ema.params", one.state)
 
 
+@pytest.mark.thorough
 def test_the_average_of_a_training_net_has_each_steps_arrays(digits):
     """Not waited for: the running statistics, too, must be those after the step."""
     task, waiting = (ClassifierTask(config(digits, batch_size=8, ema=0.7), [mx.cpu()])

@@ -43,6 +43,7 @@ def many(tmp_path_factory):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 2000])
+@pytest.mark.thorough
 def test_exactly_all_images_at_any_batch_size(many, batch_size):
     folder, card = many
     model = open_weights(folder / "net.params", card)

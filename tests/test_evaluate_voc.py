@@ -131,6 +131,7 @@ def gluoncvs_evaluation(card, net, dataset, batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12])
+@pytest.mark.thorough
 def test_gluoncvs_own_evaluation_gives_our_figure_in_resized_pixels(
     boxes, fitted, tmp_path, batch_size
 ):
@@ -148,6 +149,7 @@ def test_gluoncvs_own_evaluation_gives_our_figure_in_resized_pixels(
     assert sum(one["difficult"] for one in ours["classes"]) > 0
 
 
+@pytest.mark.thorough
 def test_exactly_all_images_at_any_batch_size(boxes, fitted, tmp_path):
     results = []
     for batch_size in (1, 7, 64):
@@ -268,6 +270,7 @@ def test_predictions_in_the_devkits_form_give_the_same_figure(written, boxes):
     assert ours == pytest.approx(metric.get()[1][-1], abs=1e-9)
 
 
+@pytest.mark.thorough
 def test_cocos_figures(boxes, fitted, tmp_path, capsys):
     """AP50 is VOC's area but for two things: 101 points instead of all, and difficult objects."""
     arguments = (fitted, "--dataset-root", boxes, "--coco", "--json", tmp_path / "r.json")
@@ -287,6 +290,7 @@ def test_coco_without_pycocotools_is_refused_before_the_work(boxes, fitted, monk
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.thorough
 def test_gluoncvs_records_give_the_figure_of_the_folder(boxes, fitted, tmp_path):
     records_of(VOCSource(boxes), tmp_path / "test.rec")
     figures = []
@@ -316,6 +320,7 @@ def test_what_cannot_be_evaluated_says_why(boxes, fitted, flags, message):
         run(fitted, "--dataset-root", boxes, *flags)
 
 
+@pytest.mark.thorough
 def test_every_engine_gives_the_figures(boxes, fitted, tmp_path):
     # On its own images: on noise, one unit in the last place moves its boxes by 800 pixels.
     images = next(validation_batches(VOCSource(boxes), 4, 300)).data
@@ -340,6 +345,7 @@ def test_models_that_are_no_detector(boxes, fitted, tmp_path):
         run(tmp_path / "net.params", "--dataset-root", boxes)
 
 
+@pytest.mark.thorough
 def test_pictures_of_other_classes(boxes, fitted, tmp_path, capsys):
     """Named, or left out and counted."""
     card = DetectorCard(NAME, 300, [*"012345678", "nine"])

@@ -62,6 +62,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("opset", "hard_swish"), FORMS)
+@pytest.mark.thorough
 def test_every_opset_and_hard_swish(tmp_path, opset, hard_swish):
     made = random_model(tmp_path)
     parity = write_onnx(made, tmp_path, sample_images(2, 32), OnnxForm(opset, 8, hard_swish))
@@ -222,6 +223,7 @@ def test_a_difference_is_refused_and_nothing_written(tmp_path, monkeypatch):
         (export_all, "openvino", "openvino"),
     ],
 )
+@pytest.mark.thorough
 def test_a_missing_library_names_its_extra(tmp_path, monkeypatch, export, library, extra):
     made = random_model(tmp_path)
     monkeypatch.setitem(sys.modules, library, None)
@@ -231,6 +233,7 @@ def test_a_missing_library_names_its_extra(tmp_path, monkeypatch, export, librar
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_the_command_compares_on_real_images(tmp_path, digits):
     made = random_model(tmp_path, classes=10)
     made.net.save_parameters(str(made.weights))

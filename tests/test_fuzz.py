@@ -49,6 +49,7 @@ def test_an_input_is_a_function_of_its_number(name):
     assert len(set(once)) > 10
 
 
+@pytest.mark.thorough
 def test_broken_parsers_are_found():
     """Each kind of failure is counted, with the input that did it, and the campaign goes on."""
     done = run_python("-m", "tests.fuzz.broken", cwd=ROOT)

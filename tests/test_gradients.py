@@ -114,6 +114,7 @@ def test_clipping_in_half_precision_does_not_overflow():
 
 
 @pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.thorough
 def test_accumulated_updates_are_those_of_the_large_batch(digits, devices):
     """With frozen statistics: batch statistics alone are those of the parts."""
     settings = {"clip_norm": 0.5, "wd": 0.01}
@@ -171,6 +172,7 @@ def stage_of(name):
 
 
 @pytest.mark.parametrize("stages", [1, 3, 5, 6])
+@pytest.mark.thorough
 def test_frozen_stages_stay_and_all_else_learns(digits, weights, stages):
     task = task_of(digits, resume_params=str(weights), reset_output=True, freeze_stages=stages)
     before = checkpoint.net_arrays(task.net)
@@ -192,6 +194,7 @@ def test_frozen_normalisation_stays_and_uses_its_statistics(digits, weights):
     assert changed == {name for name in before if ".norm." not in name}
 
 
+@pytest.mark.thorough
 def test_rates_fall_by_stage(digits, weights):
     """One plain update (no momentum, no decay) moves each array by its stage's share."""
     settings = {"resume_params": str(weights), "reset_output": True, "momentum": 0.0, "wd": 0.0}

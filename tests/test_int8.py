@@ -121,6 +121,7 @@ def test_signal_to_noise_by_hand():
     assert signal_to_noise(np.float32([3, 4]), np.float32([3, 4])) == 200
 
 
+@pytest.mark.thorough
 def test_speed_ratio_of_known_work():
     product = np.ones((200, 200), np.float32)
 
@@ -187,6 +188,7 @@ def run_on(model, images, tmp_path, name="x"):
 
 
 @pytest.mark.parametrize("card", [{}, dict(model="asymmnet_large"), dict(shuffle_groups=2)])
+@pytest.mark.thorough
 def test_eight_bits_are_close(card, tmp_path):
     one = random_model(tmp_path, **card)
     images = sample_images(32, 32, seed=3)
@@ -293,6 +295,7 @@ def test_the_report(exported):
     assert lines[-1].startswith("onnxruntime: loses ")
 
 
+@pytest.mark.thorough
 def test_openvino_runs_the_onnx_file(exported):
     images = sample_images(4, 32)
     onnxruntime, openvino = (
@@ -341,6 +344,7 @@ def test_what_is_refused(made, tmp_path):
 # ------------------------------------------------------------------------------ the command
 
 
+@pytest.mark.thorough
 def test_the_command(made, digits, tmp_path, capsys):
     weights = tmp_path / "run" / "best.params"
     weights.parent.mkdir()

@@ -69,6 +69,7 @@ class ScoredTask(ClassifierTask):
     ("scores", "best"),
     [([0.2, 0.5, 0.5, 0.4], 1), ([0.5, 0.4, 0.5], 0)],
 )
+@pytest.mark.thorough
 def test_the_first_of_the_best_epochs_is_kept(digits, tmp_path, scores, best):
     """Its weights as best.params, and its checkpoint beside the newest."""
     settings = short(digits, tmp_path, num_epochs=len(scores), keep_last=1)
@@ -83,6 +84,7 @@ def test_the_first_of_the_best_epochs_is_kept(digits, tmp_path, scores, best):
     assert [c.step for c in checkpoints] == [(best + 1) * STEPS, len(scores) * STEPS]
 
 
+@pytest.mark.thorough
 def test_an_average_counts_the_updates_of_its_own_run(digits, tmp_path):
     """Its first update takes the weights as they are, also in a run that starts at epoch 1."""
     first = ClassifierTask(short(digits, tmp_path), [mx.cpu()])
@@ -115,6 +117,7 @@ class NoiseTask(ClassifierTask):
         return super().step(*arguments)
 
 
+@pytest.mark.thorough
 def test_each_worker_and_step_has_its_own_dropout(digits, tmp_path):
     noise = []
     for number, workers in enumerate((Workers(), Workers(), SecondWorker())):

@@ -2,6 +2,8 @@
 
 import ast
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.mutate.__main__ import MODULES
 from tests.mutate.mutations import mutants
@@ -39,6 +41,7 @@ def test_a_mutant_differs_in_its_place_only():
         assert lines == [mutant.line - 1]
 
 
+@pytest.mark.thorough
 def test_the_modules_and_their_tests_exist():
     total = 0
     for module, tests in MODULES.items():

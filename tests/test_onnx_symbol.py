@@ -375,6 +375,7 @@ def test_asymmnet(tmp_path, form):
 @pytest.mark.parametrize(
     "name", ["ssd_300_asymmnet_small_0.35_custom", "ssdlite_320_asymmnet_large_0.35_custom"]
 )
+@pytest.mark.thorough
 def test_detectors(tmp_path, name, form):
     side = int(name.split("_")[1])
     images = sample_images(2, side, seed=5)

@@ -363,6 +363,7 @@ def test_the_command_refuses(exported, photos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "auto"])
+@pytest.mark.thorough
 def test_eval_of_an_exported_folder_needs_no_mxnet(exported, digits, tmp_path, engine):
     code = (
         "import sys; sys.modules['mxnet'] = None; from gluon_asymmnet.cli import main;"

@@ -119,6 +119,7 @@ def test_verify_damaged_file(tmp_path, capsys):
         run("verify", tmp_path / "b.rec")
 
 
+@pytest.mark.thorough
 def test_demo(tmp_path, capsys):
     for options in ([], ["--exist-ok"]):
         assert run("demo", tmp_path / "d", "--size", 8, "--seed", 2, *options) == 0

@@ -389,6 +389,7 @@ _ROWS = st.lists(
     card=st.dictionaries(st.sampled_from(["model", "macs"]), _JSON),
     config=st.dictionaries(st.sampled_from(_SETTINGS), _JSON),
 )
+@pytest.mark.thorough
 def test_any_json_gives_a_page(tmp_path_factory, rows, card, config):
     folder = tmp_path_factory.mktemp("any")
     write_lines(folder / "metrics.jsonl", rows)
@@ -402,6 +403,7 @@ def test_any_json_gives_a_page(tmp_path_factory, rows, card, config):
 # --- A run that was really trained -----------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_command_on_a_trained_run(digits, tmp_path):
     folder = trained_run(digits, tmp_path)
     done = run_python("-m", "gluon_asymmnet", "report", folder, "-o", "out/page.html", cwd=tmp_path)

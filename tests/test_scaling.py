@@ -36,6 +36,7 @@ def test_a_ring_beats_a_full_server_and_one_machine_is_perfect():
             assert model.ring_seconds(machines, SIZE / 2, link) < one
 
 
+@pytest.mark.thorough
 def test_two_workers_are_measured(tmp_path):
     done = run_python(
         ROOT / "benchmark.py", "scaling", "--models", "asymmnet_small", "--widths", "0.35",

@@ -107,6 +107,7 @@ def test_the_first_calls_of_a_process_may_overlap(exported):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_predictors_side_by_side(exported):
     """Each thread with its own predictor and batch size, MXNet's among them."""
     images, found = sample_images(4, 32, seed=4), {}

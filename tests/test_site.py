@@ -11,6 +11,8 @@ import gluon_asymmnet
 from tests.browser import Browser
 from tests.conftest import ROOT, run_python
 
+pytestmark = pytest.mark.thorough
+
 
 def build(folder, config=ROOT / "mkdocs.yml"):
     return run_python(

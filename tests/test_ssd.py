@@ -229,6 +229,7 @@ def test_suppression_against_slow_loops(nms):
 
 @pytest.mark.parametrize("name", [SMALL, LITE])
 @pytest.mark.parametrize("reuse", [["dog"], {"dog": "dog"}, {1: 1}, {"dog": 1}])
+@pytest.mark.thorough
 def test_reset_class(name, reuse):
     net, x = settled(name), pictures(1)
     net.hybridize()

@@ -119,6 +119,7 @@ def test_looking_does_not_keep_a_run_from_starting(tmp_path):
     directory.close()
 
 
+@pytest.mark.thorough
 def test_a_real_run_from_another_process(digits, tmp_path):
     folder = tmp_path / "runs/custom/asymmnet_small_demo"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

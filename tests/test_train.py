@@ -385,6 +385,7 @@ def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(digits, undisturbed,
     assert rows[0] == rows[1]
 
 
+@pytest.mark.thorough
 def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(digits, undisturbed, tmp_path):
     folder = run_dir(tmp_path)
     line = command(digits, tmp_path)
@@ -414,6 +415,7 @@ class SignalledTask(ClassifierTask):
         return super().step(*arguments)
 
 
+@pytest.mark.thorough
 def test_stopped_in_the_last_step_of_an_epoch_it_still_validates(digits, tmp_path):
     settings = config(digits, num_training_samples=128, save_dir=str(tmp_path))
     directory = RunDirectory(run_dir(tmp_path), settings, {})
@@ -440,6 +442,7 @@ class InterruptedTask(ClassifierTask):
         raise KeyboardInterrupt
 
 
+@pytest.mark.thorough
 def test_a_run_interrupted_in_validation_validates_first_when_resumed(digits, tmp_path):
     undisturbed, interrupted = (
         config(digits, num_training_samples=128, save_dir=str(tmp_path / name)) for name in "ab"
@@ -465,6 +468,7 @@ def test_a_run_interrupted_in_validation_validates_first_when_resumed(digits, tm
     assert not latest(folder / "checkpoints").read_state()["validation_pending"]
 
 
+@pytest.mark.thorough
 def test_a_finished_run_is_left_alone_and_another_config_refused(digits, undisturbed):
     folder, _ = undisturbed
     before = (folder / "last.params").stat().st_mtime_ns, (folder / "config.json").read_text()
@@ -500,6 +504,7 @@ def test_two_processes_do_not_share_a_run(digits, tmp_path):
     RunDirectory(run_dir(tmp_path), settings, {}).close()
 
 
+@pytest.mark.thorough
 def test_the_authors_readme_command_trains(digits, tmp_path):
     """Their command, but for paths, classes, size, batch and what this machine lacks."""
     line = README_COMMAND.split()
@@ -519,12 +524,14 @@ def test_the_authors_readme_command_trains(digits, tmp_path):
     assert "[Epoch 1] validation: top1=" in done.stdout
 
 
+@pytest.mark.thorough
 def test_folders_train_as_records_do(digits, tmp_path):
     line = command(digits, tmp_path, data_dir=digits.root / "images", num_epochs=2)
     done = run_python(*line)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_fine_tuning_starts_from_the_weights_given(digits, undisturbed, tmp_path):
     """One epoch more from trained weights starts better than it did from scratch."""
     folder, _ = undisturbed
@@ -536,6 +543,7 @@ def test_fine_tuning_starts_from_the_weights_given(digits, undisturbed, tmp_path
     assert first["train_loss"] < scratch["train_loss"] - 0.2
 
 
+@pytest.mark.thorough
 def test_dry_run_times_the_forward_pass(digits, tmp_path):
     done = run_python(*command(digits, tmp_path, dry_run=3))
     assert re.search(r"speed: [\d.]+ ms per image, 3 passes", done.stdout), done.stderr
