@@ -53,10 +53,10 @@ def read_image(image: Image) -> np.ndarray:
         FileNotFoundError: there is no such file.
         InputError: another type, or an array of another shape or dtype.
     """
-    if not _is_image(image):
-        raise InputError(f"an image must be {_IMAGES}, got {_type_name(image)}")
     if isinstance(image, np.ndarray):
         return _rgb(image)
+    if not _is_image(image):
+        raise InputError(f"an image must be {_IMAGES}, got {_type_name(image)}")
     if _is_pillow(image):
         return _from_pillow(image)
     if isinstance(image, _BYTES):
