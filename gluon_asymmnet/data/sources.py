@@ -200,6 +200,9 @@ class Contents(NamedTuple):
         return "; ".join([f"{name}: {self.images} images, {self.classes} classes", *self.remarks])
 
 
+_LEAVE_OUT = "--max-bad-records N leaves out up to N such records"
+
+
 def check_labels(source, classes: Optional[int] = None, *, allowed: int = 0) -> Contents:
     """Read all labels; raise InputError if one is out of range.
 
@@ -221,7 +224,7 @@ def check_labels(source, classes: Optional[int] = None, *, allowed: int = 0) -> 
         raise InputError(
             f"{source.name(first)}: label {label:g}{named} is not one of the {number} classes "
             f"(0 to {number - 1}); {int(bad.sum())} of {len(labels)} records "
-            f"have such labels"
+            f"have such labels; {_LEAVE_OUT}"
         )
     counts = np.bincount(labels[~bad].astype(int), minlength=number)
     missing = np.flatnonzero(counts == 0)
@@ -273,10 +276,10 @@ def _labels(source, allowed: int) -> np.ndarray:
     for i in range(len(source)):
         try:
             label = source.label(i)
-        except FormatError:
+        except FormatError as error:
             damaged += 1
             if damaged > allowed:
-                raise
+                raise FormatError(f"{error}; {_LEAVE_OUT}") from None
             continue
         if np.ndim(label):
             raise InputError(f"{source.name(i)}: has {len(label)} labels; a classifier takes one")

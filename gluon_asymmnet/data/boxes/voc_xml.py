@@ -212,7 +212,8 @@ def _object(element: Element, name: str, classes: ClassNames, size: tuple[int, i
     box = _corners(element)
     label = classes.find(name)
     if label is None:
-        raise _Unusable(UNKNOWN, f"unknown class; expected one of {_list_names(classes)}")
+        expected = f"expected one of {_list_names(classes)}; a classes.txt beside Annotations/"
+        raise _Unusable(UNKNOWN, f"unknown class; {expected} names others")
     inside = np.clip(box, 0, np.array([*size, *size], float) - 1)
     (left, top, right, bottom), (width, height) = box + 1, size
     spelled = f"({left:g}, {top:g}, {right:g}, {bottom:g})"
