@@ -15,6 +15,7 @@ DEV = [
     "onnxruntime>=1.19",
     "openvino>=2025.3",
     "pycocotools",
+    "pyyaml",
     "pytest",
     "pytest-xdist",
     "hypothesis",

@@ -203,7 +203,7 @@ def convert(photos, content, **options):
 def test_coco_becomes_voc(photos):
     seen = []
     done = convert(photos, coco(), split="val", progress=lambda *counts: seen.append(counts))
-    assert done == (2, 2, ["car", "tooth & brush"], [], [])
+    assert done == (2, 2, ["car", "tooth & brush"], [], [], {"val": 2})
     assert seen == [(1, 2), (2, 2)]
     root = photos.parent / "data"
     source = VOCSource(root, [("mine", "val")])

@@ -1,4 +1,4 @@
-"""``asymmnet voc``: check, download, convert and make folders of images with boxes."""
+"""``asymmnet voc``: check, download and make folders of images with boxes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+from gluon_asymmnet.cli import voc_convert
 from gluon_asymmnet.cli.options import add_command, positive_int, progress_bar
 from gluon_asymmnet.data.boxes import voc_check
-from gluon_asymmnet.data.boxes.coco import coco_to_voc
 from gluon_asymmnet.data.boxes.digits import FOLDER, SPLITS, write_digits_voc
 from gluon_asymmnet.data.boxes.findings import UNSURE
 from gluon_asymmnet.data.boxes.sources import parse_splits
@@ -36,13 +36,6 @@ examples:
   asymmnet voc download ~/VOC
   asymmnet voc download ~/VOC --only 2007_trainval,2007_test
 """
-_FROM_COCO = """\
-OUT is one folder like VOC2007.  Write training and validation to two folders side by side.
-
-examples:
-  asymmnet voc from-coco train.json photos data/mine-train --split train
-  asymmnet voc check data --splits mine-train_train
-"""
 _DEMO = """\
 Images of 1 to 6 handwritten digits from scikit-learn; no download.
 
@@ -59,7 +52,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_check(commands)
     _add_download(commands)
-    _add_from_coco(commands)
+    voc_convert.add_commands(commands)
     _add_demo(commands)
     return parser
 
@@ -89,18 +82,6 @@ def _add_download(commands) -> None:
         "--only", metavar="NAME,...", help="of 2007_trainval, 2007_test, 2012_trainval"
     )
     parser.add_argument("--mirror", metavar="URL", help="a folder with files of the same names")
-
-
-def _add_from_coco(commands) -> None:
-    summary = "convert a COCO JSON file and its images"
-    parser = add_command(commands, "from-coco", _from_coco, summary, _FROM_COCO)
-    parser.add_argument("json", help="file with images, annotations and categories")
-    parser.add_argument("images", help="folder that each file_name is relative to")
-    parser.add_argument("out", help="folder to write; must not exist")
-    parser.add_argument("--split", default="trainval", help="name of the list (default: trainval)")
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out what is faulty and list it"
-    )
 
 
 def _add_demo(commands) -> None:
@@ -167,26 +148,6 @@ def _download(args: argparse.Namespace) -> int:
         )
     for folder in folders:
         print(folder)
-    return 0
-
-
-def _from_coco(args: argparse.Namespace) -> int:
-    with progress_bar("converting", " images") as progress:
-        done = coco_to_voc(
-            args.json,
-            args.images,
-            args.out,
-            split=args.split,
-            skip_bad=args.skip_bad,
-            progress=progress,
-        )
-    for line in done.derived:
-        print(f"derived {line}")
-    for line in done.skipped:
-        print(f"skipped {line}")
-    print(f"{args.out}: {done.images} images, {done.objects} objects, {len(done.classes)} classes")
-    out = Path(args.out)
-    print(f"to check it: asymmnet voc check {out.parent} --splits {out.name}_{args.split}")
     return 0
 
 

@@ -12,6 +12,7 @@ _INSTALLS = {
     "onnxruntime": "'gluon_asymmnet[onnx]'",
     "openvino": "'gluon_asymmnet[openvino]'",
     "nncf": "'gluon_asymmnet[int8]' (it needs Python 3.10 and NumPy 1.24)",
+    "yaml": "pyyaml",
     "horovod": "'gluon_asymmnet[horovod]', after tools/build_horovod.sh",
 }
 

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from gluon_asymmnet.data.boxes.records import relative_path
 from gluon_asymmnet.data.boxes.rotation import is_in_stored_frame, turn_boxes
-from gluon_asymmnet.data.boxes.voc import CLASSES_FILE, SKIP_BAD, header_info_of
+from gluon_asymmnet.data.boxes.voc import header_info_of
+from gluon_asymmnet.data.boxes.voc_write import (
+    ConversionReport,
+    Faults,
+    FoundImage,
+    split_by_name,
+    write_voc,
+)
 from gluon_asymmnet.data.boxes.voc_xml import (
     ClassNames,
     VOCObject,
-    annotation_xml,
     is_bare_name,
 )
-from gluon_asymmnet.data.class_names import name_lines
 from gluon_asymmnet.data.image_headers import ImageInfo
-from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import PathLike, require_file
 from gluon_asymmnet.errors import FormatError, InputError, reason_of
-from gluon_asymmnet.utils.atomic import new_folder
 from gluon_asymmnet.utils.json_objects import parse_object
 
 _SPLIT = "trainval"
-
-
-class ConversionReport(NamedTuple):
-    """The result of ``coco_to_voc``."""
-
-    images: int
-    objects: int
-    classes: list[str]
-    skipped: list[str]  # one line with the reason per image or object left out
-    derived: list[str]  # one line per image whose name, size or rotation had to be derived
 
 
 class _COCOImage(NamedTuple):
@@ -55,6 +49,8 @@ def coco_to_voc(
     out: PathLike,
     *,
     split: str = _SPLIT,
+    shares: Mapping[str, float] = MappingProxyType({}),
+    seed: int = 0,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
@@ -73,7 +69,10 @@ def coco_to_voc(
     Args:
         annotations: the JSON file.
         images:      the folder that ``file_name`` is relative to.
-        split:       name of the split.
+        split:       name of the one list, without ``shares``.
+        shares:      divide the images, e.g. ``{"val": 0.2}``; the rest is "train".  See
+            ``split_by_name``.
+        seed:        of this division.
         skip_bad:    leave out faulty images and objects instead of raising FormatError: images that
             are missing or damaged, boxes of at most one pixel or outside, broken entries.
         progress:    called with (done, total) after each image.
@@ -88,55 +87,22 @@ def coco_to_voc(
         raise InputError(f"split must be a bare name such as 'train', got {split!r}")
     source, out = Path(annotations), Path(out)
     content = load_coco(source)
-    report = ConversionReport(0, 0, [], [], [])
+    report = ConversionReport(0, 0, [], [], [], {})
     with _prefix_errors(source):
-        faults = _Faults(report.skipped if skip_bad else None)
+        faults = Faults(report.skipped if skip_bad else None)
         names = _categories(content["categories"])
         listed = _images(content["images"], Path(images), faults, report.derived)
         # as text: a broken identifier may be a list or an object
         left_out = {repr(entry.get("id")) for entry in content["images"]} - set(map(repr, listed))
-        annotations = [a for a in content["annotations"] if repr(a.get("image_id")) not in left_out]
-        objects = _objects(annotations, names, listed, faults)
+        usable = [a for a in content["annotations"] if repr(a.get("image_id")) not in left_out]
+        objects = _objects(usable, names, listed, faults)
         classes = ClassNames(names.values())
-    written = {}
-    with new_folder(out) as scratch:
-        for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-            (scratch / folder).mkdir(parents=True)
-        (scratch / CLASSES_FILE).write_bytes(name_lines(classes))
-        for done, (key, image) in enumerate(listed.items(), 1):
-            file, size = f"{image.stem}.jpg", (image.info.width, image.info.height)
-            with faults:
-                jpeg = _jpeg(image)
-                xml = annotation_xml(file, size, objects[key], folder=out.name)
-                (scratch / "JPEGImages" / file).write_bytes(jpeg)
-                (scratch / "Annotations" / f"{image.stem}.xml").write_text(xml, encoding="utf-8")
-                written[key] = image.stem
-            if progress is not None:
-                progress(done, len(listed))
-        if not written:
-            raise InputError(f"{source}: no image is usable: {report.skipped[0]}")
-        stems = "".join(f"{stem}\n" for stem in written.values())
-        (scratch / "ImageSets" / "Main" / f"{split}.txt").write_text(stems, encoding="utf-8")
-    count = sum(len(objects[key]) for key in written)
-    return report._replace(images=len(written), objects=count, classes=list(classes))
-
-
-class _Faults:
-    """Context manager that lists a FormatError, or raises it again with the flag's name."""
-
-    def __init__(self, skipped: list[str] | None):
-        self._skipped = skipped
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error, _trace) -> bool:
-        if not isinstance(error, FormatError):
-            return False
-        if self._skipped is None:
-            raise FormatError(f"{error}; {SKIP_BAD}") from None
-        self._skipped.append(str(error))
-        return True
+    found = [FoundImage(i.path, i.stem, i.info, objects[key]) for key, i in listed.items()]
+    stems = [image.stem for image in found]
+    splits = {split: stems}
+    if any(shares.values()):
+        splits = split_by_name(stems, shares, "train", seed)
+    return write_voc(out, found, classes, splits, report, faults, progress)
 
 
 @contextlib.contextmanager
@@ -189,7 +155,7 @@ def _categories(entries: list[dict]) -> dict[int, str]:
 
 
 def _images(
-    entries: list[dict], folder: Path, faults: _Faults, derived: list[str]
+    entries: list[dict], folder: Path, faults: Faults, derived: list[str]
 ) -> dict[int, _COCOImage]:
     """Return the images by id; add a line to ``derived`` for each that is not as the JSON says."""
     found: dict[int, _COCOImage] = {}
@@ -248,7 +214,7 @@ def _image(entry: dict, folder: Path, name: str, where: str) -> tuple[_COCOImage
 
 
 def _objects(
-    entries: list[dict], names: dict[int, str], images: dict[int, _COCOImage], faults: _Faults
+    entries: list[dict], names: dict[int, str], images: dict[int, _COCOImage], faults: Faults
 ) -> dict[int, list[VOCObject]]:
     """Return the objects of each image."""
     found: dict[int, list[VOCObject]] = defaultdict(list)
@@ -291,11 +257,3 @@ def _corners(bbox: list, image: _COCOImage, where: str) -> tuple[float, ...]:
 def _is_pixels(value) -> bool:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and abs(value) < 1e9  # false for nan
-
-
-def _jpeg(image: _COCOImage) -> bytes:
-    """Return the image as JPEG, turned; check that it decodes."""
-    try:
-        return fit_image(image.path.read_bytes(), 0, ".jpg", 95)
-    except (FormatError, OSError) as error:
-        raise FormatError(f"{image.path}: {reason_of(error)}") from None

@@ -62,6 +62,7 @@ class _DetectionSource(ABC):
     """
 
     path: Path
+    last_included = False  # fractions of the sides are edges between pixels
 
     def _load(
         self, count: int, label_of: Callable, classes: Sequence[str] | None, normalised: bool,
@@ -109,6 +110,10 @@ class _DetectionSource(ABC):
     def objects(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
         """Return id, boxes and labels of image ``i`` as they are stored; no image is read."""
         return self._id(self._positions[i]), self._labels[i].boxes, self._labels[i].labels
+
+    def encoded(self, i: int) -> bytes:
+        """Return the bytes of picture ``i``."""
+        return self._image(self._positions[i])
 
     def name(self, i: int) -> str:
         """Return file and position of image ``i``, for a message."""

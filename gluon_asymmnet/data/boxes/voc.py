@@ -7,7 +7,8 @@
 
 A source of boxes has ``len()``, ``read(i)`` and ``annotation(i) -> DetectionExample``, ``name(i)``
 for messages, ``class_names``, ``path``, and ``remarks``: lines that say what was left out or
-repaired.  ``records`` has two more such sources.
+repaired; ``encoded(i)`` is its picture as stored, and ``last_included`` whether boxes hold their
+last row and column.  ``records`` has two more such sources.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class VOCSource:
         InputError: an argument is wrong, or no image is usable.
     """
 
+    last_included = True
+
     def __init__(
         self,
         root: PathLike,
@@ -180,6 +183,10 @@ class VOCSource:
         parsed = self._annotations[i]
         arrays = (parsed.boxes.copy(), parsed.labels.copy(), parsed.difficult.copy())
         return DetectionExample(self._images[i].id, None, *arrays, parsed.size)
+
+    def encoded(self, i: int) -> bytes:
+        """Return the bytes of picture ``i``."""
+        return self._pictures[i].read_bytes()
 
     def objects(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
         """Return id, boxes and labels of image ``i``; the picture is not read."""
