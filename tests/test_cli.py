@@ -169,3 +169,25 @@ def _one_line(status, text, script, *arguments):
     assert (done.returncode, len(lines)) == (status, 1), done.stderr
     assert text in lines[0]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("records demo out --seed -1", "seed must be 0 to 4294967295, got -1"),
+        ("launch -n 1 --timeout nan -- true", "--timeout must be at least 1, got nan"),
+        (
+            "launch -n 1 --port 65536 -- true",
+            r"--port must be 0 \(a free one\) to 65535, got 65536",
+        ),
+        ("launch -n 1 --port -1 -- true", "--port must be 0 .*, got -1"),
+        ("eval voc x --iou nan", "--iou must be above 0 and at most 1, got nan"),
+        ("summary asymmnet_small --width nan", "width must be a number above 0 .* got nan"),
+        ("decompose x out --memory nan", "--memory must be a number of GiB above 0, got nan"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(line, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []

@@ -45,8 +45,10 @@ def run(args) -> int:
     for flag, value, least in (("-n", args.workers, 1), ("--servers", args.servers, 0),
                                ("--elastic-restart", args.elastic_restart, 0),
                                ("--timeout", args.timeout, 1)):  # fmt: skip
-        if value < least:
+        if not value >= least:  # nan is not, either
             raise InputError(f"{flag} must be at least {least}, got {value:g}")
+    if not 0 <= args.port < 2**16:
+        raise InputError(f"--port must be 0 (a free one) to {2**16 - 1}, got {args.port}")
     hosts = read_hosts(args.hosts, args.workers) if args.hosts else []
     plan = LaunchPlan(
         command, args.workers, hosts, args.servers, args.engine, args.timeout, args.port,

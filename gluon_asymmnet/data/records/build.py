@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from gluon_asymmnet.data.class_names import name_lines, quote_names
 from gluon_asymmnet.data.folders import list_class_folders
 from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import MAX_PAYLOAD, PathLike
+from gluon_asymmnet.data.records.stats import permutation
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError, reason_of
 from gluon_asymmnet.utils.parallel import Progress, map_in_order, silent, threads_or_default
@@ -83,9 +82,7 @@ def build(
     root, threads, progress = Path(folder), threads_or_default(threads), progress or silent
     names, images, remarks = list_class_folders(root, classes)
     if shuffle_seed is not None:
-        # RandomState, not Generator: NumPy guarantees that its numbers never change.
-        order = np.random.RandomState(shuffle_seed).permutation(len(images))
-        images = [images[i] for i in order]
+        images = [images[i] for i in permutation(len(images), shuffle_seed)]
 
     def encoded(item: tuple[int, str]) -> bytes | FormatError:
         try:

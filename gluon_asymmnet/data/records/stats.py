@@ -90,6 +90,17 @@ def _spread(values: list[int]) -> Spread:
     return Spread(min(values), float(np.median(values)), max(values))
 
 
+def permutation(count: int, seed: int) -> np.ndarray:
+    """Return ``0 ... count - 1`` in an order that only the seed decides.
+
+    Raises: InputError for a seed that NumPy does not take.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
+    # RandomState, not Generator: NumPy guarantees that its numbers never change.
+    return np.random.RandomState(seed).permutation(count)
+
+
 def allocate(
     labels: Sequence[float], fractions: Sequence[float], *, seed: int = 0, stratified: bool = True
 ) -> list[np.ndarray]:
@@ -100,12 +111,13 @@ def allocate(
     within each class too, even for a class of few records.
 
     Returns: for each fraction a sorted int array.
-    Raises: InputError if the fractions are not positive or do not add up to 1, or a part is empty.
+    Raises: InputError if the fractions are not positive or do not add up to 1, a part is empty, or
+        NumPy does not take the seed.
     """
     wanted = np.asarray(fractions, float)
     if wanted.size == 0 or not np.all(wanted > 0) or abs(wanted.sum() - 1) > 1e-6:
         raise InputError(f"fractions must be positive and add up to 1, got {list(fractions)}")
-    order = np.random.RandomState(seed).permutation(len(labels))  # its numbers never change
+    order = permutation(len(labels), seed)
     if stratified:
         order = order[np.argsort(np.asarray(labels)[order], kind="stable")]
     part = np.empty(len(order), int)
