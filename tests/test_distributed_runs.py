@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,9 +47,9 @@ class Launched:
     """``asymmnet launch`` in a process of its own, with its output as it comes."""
 
     def __init__(self, *arguments, **environment):
-        self.mark = secrets.token_hex(8)
+        self.mark, self.line = secrets.token_hex(8), [*map(str, arguments)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gluon_asymmnet", "launch", *map(str, arguments)],
+            [sys.executable, "-m", "gluon_asymmnet", "launch", *self.line],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TEST_RUN": self.mark, **environment},
         )  # fmt: skip
@@ -233,8 +234,9 @@ def test_stopped_then_killed_then_restarted_ends_bit_for_bit(digits, tmp_path, e
     stopped = together(digits, tmp_path / "b", *options)
     stopped.until(r"\[0\] Epoch\[0\] Batch \[4\]")
     stopped.process.terminate()
-    assert stopped.end() == 0, stopped.text
-    assert re.search(r"\[0\] stopped after step (\d+); to resume", stopped.text)
+    assert stopped.end() == 128 + signal.SIGTERM, stopped.text
+    pasted = re.search(r"\[0\] stopped after step \d+; to resume: (.*)", stopped.text)[1]
+    assert shlex.split(pasted)[4:] == stopped.line
 
     killed = together(digits, tmp_path / "b", *options)
     killed.until(r"\[0\] \[Epoch 1\] validation")

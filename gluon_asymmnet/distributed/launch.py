@@ -20,11 +20,13 @@ from typing import NamedTuple
 
 from gluon_asymmnet.distributed.heartbeat import LOST, status_text
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.utils.command import COMMAND, own_command
 from gluon_asymmnet.utils.threads import available
 
 _GRACE = 5  # seconds for the workers to end by themselves, then from SIGTERM to SIGKILL
 _COPIED_VARIABLES = ("OMP_NUM_THREADS", "PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "DMLC_INTERFACE")
 _PID = "asymmnet-worker-process "  # begins the first line that a remote shell prints
+_STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}  # a run that saved and ended at a signal
 _WRONG_INPUT = 2  # exit status of an InputError, which a restart does not repair
 
 
@@ -72,9 +74,8 @@ def launch(plan: LaunchPlan) -> int:
     for number in range(plan.restarts + 1):
         attempt = _Attempt(plan)
         status = attempt.run()
-        if attempt.stopping and not status:
-            _print(f"to resume: {shlex.join(sys.argv)}")
-        if status in (0, _WRONG_INPUT) or attempt.stopping or number == plan.restarts:
+        stopped = attempt.stopping or attempt.saved
+        if status in (0, _WRONG_INPUT) or stopped or number == plan.restarts:
             return status
         _print(f"starting all again from the last checkpoint ({number + 1} of {plan.restarts})")
     raise AssertionError  # the loop returns
@@ -134,6 +135,7 @@ class _Attempt:
 
     def __init__(self, plan: LaunchPlan):
         self.plan, self.stopping = plan, False  # stopping: by a signal
+        self.saved = False  # all workers ended at a signal after saving
 
     def run(self) -> int:
         with _signal_handler(self._stop):
@@ -153,11 +155,13 @@ class _Attempt:
     def _wait(self) -> int:
         while True:
             statuses = {w.rank: w.process.poll() for w in self.workers}
-            failed = {rank: s for rank, s in statuses.items() if s}
+            failed = {rank: s for rank, s in statuses.items() if s and s not in _STOPPED}
             if failed:
                 return self._end_after(failed)
             if None not in statuses.values():
-                return 0
+                status = next(filter(None, statuses.values()), 0)
+                self.saved = status != 0
+                return status
             time.sleep(0.05)
 
     def _end_after(self, failed: dict[int, int]) -> int:
@@ -199,6 +203,7 @@ def _variables(plan: LaunchPlan) -> dict[str, str]:
         "DMLC_PS_ROOT_PORT": str(plan.port or _free_port(here)),
         "ASYMMNET_ENGINE": plan.engine,
         "ASYMMNET_LAUNCHER": str(os.getpid()),
+        COMMAND: own_command(),  # which a worker prints to resume
         "ASYMMNET_TIMEOUT": str(plan.timeout),
         **({} if plan.hosts else {"OMP_NUM_THREADS": threads}),
     }  # fmt: skip

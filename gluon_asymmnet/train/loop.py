@@ -43,6 +43,7 @@ class Result(NamedTuple):
     best: Optional[float]  # the best first metric of a validation
     best_epoch: Optional[int]
     weights: str  # file of the best parameters, or of the last ones without a validation
+    status: int = 0  # exit status of the process; of a stopped run 128 + signal, as of a shell
 
 
 class _NotFiniteError(RunError):
@@ -144,7 +145,7 @@ class _Loop:
                 if self.step == (epoch + 1) * per_epoch:
                     self._finish_epoch(epoch)
                 if self._stop_requested() and self.step < self.last_step:
-                    self._event("stopped", f"by {self.signals.name} after step {self.step}")
+                    self._event("stopped", f"by {self.signals.number.name} after step {self.step}")
                     return self._result(finished=False)
             self._write_weights("last")
             return self._result(finished=True)
@@ -356,7 +357,8 @@ class _Loop:
     def _result(self, finished: bool) -> Result:
         path = self.directory.path
         weights = str(newest_weights(path)) if self.writes else ""
-        return Result(str(path), finished, self.step, self.best, self.best_epoch, weights)
+        status = 0 if finished else 128 + self.signals.number
+        return Result(str(path), finished, self.step, self.best, self.best_epoch, weights, status)
 
 
 class _Signals:
@@ -364,7 +366,7 @@ class _Signals:
 
     def __init__(self):
         self.stop = False
-        self.name = ""
+        self.number = signal.SIGTERM  # the one received; of another worker's signal it is this
         self._before = {}
 
     def __enter__(self):
@@ -380,4 +382,4 @@ class _Signals:
     def _handle(self, number, _frame):
         if self.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.stop, self.name = True, signal.Signals(number).name
+        self.stop, self.number = True, signal.Signals(number)

@@ -54,7 +54,7 @@ def make_template(subject: Subject, place: Path) -> None:
     wanted = subject.steps - subject.steps_per_epoch - 1
     assert wait_for(process, lambda: len(watch.batches()) >= wanted)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == 0
+    assert process.wait() == 128 + signal.SIGTERM
     assert watch.steps()[-1] < subject.steps
 
 
@@ -62,13 +62,13 @@ def make_template(subject: Subject, place: Path) -> None:
 
 
 def stopped(scene: Scene, number: int, aim: str) -> str:
-    """SIGTERM or Ctrl-C: finish the step, save, exit 0 with the command to continue."""
+    """SIGTERM or Ctrl-C: finish the step, save, print the command, exit with 128 + signal."""
     watch = Watch(scene.subject, scene.folder)
     process = scene.subject.start(scene.place)
     wait_for(process, moment(watch, aim, scene.rng.randint(1, 9)))
     time.sleep(scene.rng.uniform(0, SPREAD[aim]))
     process.send_signal(number)
-    if process.wait():
+    if process.wait() != 128 + number:
         return f"status {process.returncode} after {signal.Signals(number).name}"
     said = Path(f"{scene.place}.out").read_text()
     if "to resume: " not in said:
