@@ -124,7 +124,7 @@ def _style(width: int, height: int) -> _Style:
     side = (width + height) / 2
     capital = max(8, side / 60)
     return _Style(
-        line=max(1, round(side / 300)), font=capital / _CAPITAL,
+        line=max(1, round(side / 250)), font=capital / _CAPITAL,
         stroke=max(1, round(capital / 10)), margin=max(1, round(capital / 4)),
     )  # fmt: skip
 
