@@ -9,7 +9,7 @@ from typing import Optional
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.transforms import Normalization, Preprocessing
-from gluon_asymmnet.errors import FormatError
+from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.models.ssd_spec import (
     NMS_IOU,
@@ -84,6 +84,7 @@ class ClassifierCard(Card):
     interpolation: str = "bilinear"
     macs: Optional[int] = None
     spec: Optional[dict] = None  # content of the spec file, if the net comes from one
+    imports: Optional[list[str]] = None  # the modules that register the model, if it is a user's
 
     @classmethod
     def of(cls, spec: ModelSpec, **fields) -> "ClassifierCard":
@@ -94,6 +95,12 @@ class ClassifierCard(Card):
     @property
     def model_spec(self) -> ModelSpec:
         """The net without its classes; InputError or FormatError if it is unknown."""
+        if self.imports and not self._identity.is_own:
+            # not imported here: a card must not run code
+            raise InputError(
+                f"the model {self.model} comes from the module {', '.join(self.imports)}: add "
+                f"{' '.join(f'--import {name}' for name in self.imports)}"
+            )
         return ModelSpec.parse(
             self.model, width=self.width, rate=self.rate, shuffle_groups=self.shuffle_groups,
             stem=self.stem, spec=self.spec,
@@ -102,7 +109,12 @@ class ClassifierCard(Card):
     @property
     def id(self) -> str:
         """The full name, e.g. ``asymmnet_large_w0.75_r1``."""
-        return self.model_spec.id
+        return self._identity.id if self.imports else self.model_spec.id
+
+    @property
+    def _identity(self) -> ModelSpec:
+        """The net as the card has it, known or not."""
+        return ModelSpec(self.model, self.width, self.rate, spec=self.spec)
 
     @property
     def preprocessing(self) -> Preprocessing:

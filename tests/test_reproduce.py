@@ -28,7 +28,7 @@ from gluon_asymmnet.evaluation.published import (
 )
 from gluon_asymmnet.models.complexity import count_plan
 from gluon_asymmnet.saved import open_weights
-from gluon_asymmnet.train.optimization import Schedule
+from gluon_asymmnet.train.schedules import Schedule
 from gluon_asymmnet.weights.layouts import entries
 from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.weights.published import git_blob_id

@@ -5,7 +5,7 @@ import pytest
 from gluon_asymmnet._mxnet import gluoncv
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
-from gluon_asymmnet.train.optimization import Schedule, make_schedule
+from gluon_asymmnet.train.schedules import Schedule, make_schedule
 
 PUBLISHED = Schedule("cosine", 2.6, 5 * 625, 355 * 625)
 
@@ -41,6 +41,14 @@ def test_by_hand():
     assert [schedule(t) for t in (1, 9, 10, 29, 30, 99)] == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
     assert Schedule("cosine", 1, 0, 101)(50) == pytest.approx(0.5)
     assert Schedule("poly", 1, 0, 101)(50) == pytest.approx(0.25)
+
+
+def test_exponential_by_hand():
+    """0.5 every 10 updates; without a period the rate ends at the factor."""
+    schedule = Schedule("exp", 0.4, 0, 41, decay=0.5, period=10)
+    assert [schedule(t) for t in (10, 20, 40, 99)] == pytest.approx([0.2, 0.1, 0.025, 0.025])
+    assert schedule(5) == pytest.approx(0.4 / math.sqrt(2))
+    assert Schedule("exp", 1, 0, 101, decay=0.01)(100) == pytest.approx(0.01)
 
 
 def test_made_from_the_published_recipe():

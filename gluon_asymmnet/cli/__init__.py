@@ -16,6 +16,8 @@ from typing import Callable, NamedTuple, Optional
 
 from gluon_asymmnet import __version__
 from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.utils.registry import import_modules
+from gluon_asymmnet.utils.threads import set_threads
 
 USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -66,6 +68,9 @@ def main(argv: Optional[Sequence[str]] = None, prog: str = "") -> int:
     def run() -> int:
         module = importlib.import_module(f"{__name__}.{COMMANDS[name].module}")
         args = getattr(module, COMMANDS[name].function)(prog).parse_args(argv[1:])
+        if getattr(args, "imports", None):
+            set_threads(getattr(args, "threads", 0))  # before own parts load MXNet
+            import_modules(args.imports)
         return args.run(args)
 
     return guarded(run, prog)

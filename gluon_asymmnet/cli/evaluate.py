@@ -21,6 +21,7 @@ from gluon_asymmnet.cli.options import (
     require_positive,
 )
 from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
+from gluon_asymmnet.data.datasets import is_own, open_dataset
 from gluon_asymmnet.data.sources import check_labels, match_source, open_source
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation import classification_report as report
@@ -52,6 +53,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     data.add_argument("--rec-val", default="", help="records")
     data.add_argument("--rec-val-idx", default="", help="their index (default: the .idx beside)")
     data.add_argument("--data-dir", default="", help="tree of one folder per class, instead")
+    data.add_argument("--dataset", default="", metavar="NAME", help="your own, its split val")
     data.add_argument("--batch-size", type=int, default=64, help="(default 64)")
     data.add_argument(
         "-j", "--num-data-workers", "--num-workers", dest="num_workers", type=int, default=2,
@@ -94,17 +96,15 @@ def add_published_flags(parser) -> None:
 
 def run(args) -> int:
     """Evaluate and print."""
-    if bool(args.rec_val) == bool(args.data_dir):
-        raise InputError("give --rec-val or --data-dir, one of them")
+    if sum(map(bool, (args.rec_val, args.data_dir, args.dataset))) != 1:
+        raise InputError("give --rec-val, --data-dir or --dataset, one of them")
     require_positive(args, "batch_size", "num_workers")
     set_threads(args.threads)
     allowed = args.max_bad_records
     if allowed and args.walk:
         raise InputError("--walk published counts every image, so it takes no --max-bad-records")
     left_out = LeftOut(SkippedRecords(allowed))
-    source = open_source(
-        rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir, sample=not allowed
-    )
+    source = _open_source(args)
     check_published_flags(args, len(source))  # before the work, not after
     model = _open(args)
     source = match_source(source, model.card.class_names, model.card.classes, "the model")
@@ -132,6 +132,20 @@ def run(args) -> int:
     if args.json:
         report.write_json(result, model, args, args.json, walk)
     return 0
+
+
+def _open_source(args):
+    if not args.dataset:
+        return open_source(
+            rec=args.rec_val, idx=args.rec_val_idx, folder=args.data_dir,
+            sample=not args.max_bad_records,
+        )  # fmt: skip
+    if not is_own(args.dataset):
+        raise InputError(f"--dataset {args.dataset} has no images: give --rec-val or --data-dir")
+    source = open_dataset(args.dataset, "val")
+    if source is None:
+        raise InputError(f"--dataset {args.dataset} has no split val")
+    return source
 
 
 def _open(args):

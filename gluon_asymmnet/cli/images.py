@@ -8,7 +8,12 @@ from typing import Callable, NamedTuple
 
 from tqdm import tqdm
 
-from gluon_asymmnet.cli.options import add_engine_flags, add_threads_flag, require_positive
+from gluon_asymmnet.cli.options import (
+    add_engine_flags,
+    add_import_flag,
+    add_threads_flag,
+    require_positive,
+)
 from gluon_asymmnet.cli.outputs import Annotated, CsvFile, JsonFile, check_targets
 from gluon_asymmnet.predict.inputs import CAMERA, URL, Frame, count_frames, find_inputs, read_frames
 
@@ -34,6 +39,7 @@ def add_image_flags(parser, *, batch_size: int) -> None:
     """Add images, model, engine and output."""
     parser.add_argument("images", nargs="+", metavar="INPUT")
     parser.add_argument("--model", required=True, help="exported folder or file, or run directory")
+    add_import_flag(parser)
     add_engine_flags(parser)
     parser.add_argument(
         "--batch-size", type=int, default=batch_size, help=f"(default {batch_size})"

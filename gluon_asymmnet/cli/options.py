@@ -46,8 +46,17 @@ def add_model_flags(parser) -> None:
         "path", help="run directory, exported folder or -symbol.json, or .params file"
     )
     group = parser.add_argument_group("model")
+    add_import_flag(group)
     for flags, field, kind, text in _MODEL_FLAGS:
         group.add_argument(*flags, dest=field, type=kind, default=argparse.SUPPRESS, help=text)
+
+
+def add_import_flag(parser) -> None:
+    """Add the modules with own parts, which ``cli.main`` imports."""
+    parser.add_argument(
+        "--import", dest="imports", action="append", metavar="MODULE", help="module or .py file "
+        "that registers own parts, see docs/python.md; repeatable",
+    )  # fmt: skip
 
 
 def add_engine_flags(parser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from gluon_asymmnet.arch import feature_info
-from gluon_asymmnet.cli.options import require_positive
+from gluon_asymmnet.cli.options import add_import_flag, require_positive
 from gluon_asymmnet.models.complexity import count_model, layer_parameters
 from gluon_asymmnet.models.registry import ModelSpec
 
@@ -25,6 +25,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--stem", default="authors", choices=("authors", "scaled"))
     parser.add_argument("--classes", type=int, default=1000, help="(default 1000)")
     parser.add_argument("--input-size", type=int, default=224, help="pixels (default 224)")
+    add_import_flag(parser)
     parser.add_argument("--json", action="store_true", help="print the totals as JSON")
     parser.set_defaults(run=run)
     return parser

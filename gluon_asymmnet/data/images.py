@@ -46,8 +46,8 @@ def checked_info(image: bytes) -> ImageInfo:
     return info
 
 
-def decode(image: bytes) -> np.ndarray:
-    """Decode an encoded image, turned as its EXIF rotation says.
+def decode(image: bytes | np.ndarray) -> np.ndarray:
+    """Decode an encoded image, turned as its EXIF rotation says.  An RGB array is returned as is.
 
     This is the package's one rule, for records, folders, VOC, COCO and ``predict``.  MXNet's own
     reader ImageRecordIter does not turn pictures.
@@ -60,6 +60,10 @@ def decode(image: bytes) -> np.ndarray:
         ``MAX_PIXELS`` allows.  Damage inside the compressed data of a JPEG is not detected: JPEG
         has no checksum.
     """
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise FormatError(f"an array {image.shape} {image.dtype}, expected (H, W, 3) uint8")
+        return image
     info = checked_info(image)
     # OpenCV always turns a TIFF; of the other formats, its versions turn some and others not.
     turned = info.format == "tiff"

@@ -262,8 +262,8 @@ class RecordIterInput:
         shard: Shard = Shard(),
         new_labels: Optional[Sequence[int]] = None,
     ):
-        if augmentation.operations or augmentation.erasing:
-            raise InputError("ImageRecordIter has neither RandAugment nor random erasing")
+        if augmentation.operations or augmentation.erasing or augmentation.further:
+            raise InputError("ImageRecordIter has neither RandAugment nor random erasing, nor own")
         self.steps, self.seed, self._new_labels = steps, seed, new_labels
         idx = os.fspath(idx) or os.path.splitext(os.fspath(rec))[0] + ".idx"
         if not os.path.exists(idx):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from gluon_asymmnet.data.augmentations import augment
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.images import require_sides
 from gluon_asymmnet.data.randaugment import randaugment
@@ -52,6 +53,7 @@ class Augmentation(NamedTuple):
     operations: int = 0  # number of RandAugment operations per image; the authors use none
     magnitude: int = 9  # its strength, 0 to 30
     erasing: float = 0.0  # share of images with an erased rectangle; the authors use none
+    further: tuple[str, ...] = ()  # names in ``augmentations.AUGMENTATIONS``, in their order
 
 
 def validation_resize(input_size: int, crop_ratio: float) -> int:
@@ -88,13 +90,16 @@ def training_image(
 ) -> np.ndarray:
     """Crop, mirror, jitter and normalise one training image.
 
-    RandAugment comes before the jitter and erasing last, as in torchvision and timm.
+    Further augmentations come after the mirror, RandAugment before the jitter and erasing last, as
+    in torchvision and timm.
     """
     top, left, height, width = random_area(*rgb.shape[:2], size, how, rng)
     crop = rgb[top : top + height, left : left + width]
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
     if how.mirror and rng.random() < 0.5:
         crop = cv2.flip(crop, 1)
+    for name in how.further:
+        crop = augment(crop, name, rng)
     if how.operations:
         crop = randaugment(crop, how.operations, how.magnitude, rng)
     image = normalize(_recolour(crop, how, rng))

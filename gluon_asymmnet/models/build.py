@@ -19,7 +19,8 @@ from gluon_asymmnet.models import (
 )
 from gluon_asymmnet.models.asymmnet import AsymmNet
 from gluon_asymmnet.models.factored import factorize
-from gluon_asymmnet.models.registry import ModelSpec
+from gluon_asymmnet.models.own import build_own
+from gluon_asymmnet.models.registry import OWN_MODELS, ModelSpec
 
 _DROPOUT = 0.2  # AsymmNet's
 # Arguments of a ``build`` that a spec file does not set.
@@ -72,6 +73,8 @@ def refuse_settings(spec: ModelSpec, **settings) -> None:
 
 def _build_family_model(spec: ModelSpec, classes: int, dropout: Optional[float], input_size: int):
     family, settings, *_ = spec.family_model
+    if spec.is_own:
+        return build_own(OWN_MODELS[family], spec, settings, classes, dropout, input_size)
     build = _BUILDERS[family]
     size = {"width": spec.width, "rate": spec.rate, **settings}
     width = size["width"]

@@ -8,11 +8,12 @@ import difflib
 import re
 import reprlib
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from gluon_asymmnet.arch import LARGE, SMALL, NetPlan, NetSpec, plan_net
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.json_objects import parse_object
+from gluon_asymmnet.utils.registry import Registry
 
 SPECS = {
     "asymmnet_large": LARGE,
@@ -85,6 +86,36 @@ FAMILY_MODELS: dict[str, FamilyModel] = {
 }
 
 
+OWN_MODELS = Registry("model", {})  # the functions of ``register_model``
+
+
+def register_model(name: str, factory: Optional[Callable] = None) -> Callable:
+    """Add a classifier for ``get_model`` and every command; also a decorator.
+
+    Args:
+        name: as of a variable, without capitals; a width may follow it: ``name_0.5``.
+        factory: called with ``classes`` and with those of the settings ``width``, ``dropout``,
+            ``input_size`` and of a spec file that it names; returns a ``HybridBlock`` that maps
+            ``(N, 3, S, S)`` to ``(N, classes)`` logits.
+
+    A net may have ``features`` and ``output``, its last layer: then its weights serve for other
+    classes, and its features can be frozen.
+
+    Raises: InputError for a name that is taken or cannot be read back.
+    """
+    if factory is None:
+        return lambda found: register_model(name, found)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or re.search(r"_w?\d", name):
+        raise InputError(
+            f"{name!r} cannot name a model: take small letters, digits and _, no number behind a _"
+        )
+    if name in {*SPECS, *FAMILIES, *FAMILY_MODELS} - OWN_MODELS.keys():
+        raise InputError(f"model {name!r} is the package's own: choose another name")
+    OWN_MODELS.register(name, factory)
+    FAMILY_MODELS[name] = FamilyModel(name, {})
+    return factory
+
+
 class ModelSpec(NamedTuple):
     """A classifier without its classes and weights: a name with everything that shapes the net.
 
@@ -145,6 +176,11 @@ class ModelSpec(NamedTuple):
         if rate and not asymmetric:
             raise InputError(f"{lowered} reuses nothing: its rate is 0, got {rate}; use asymmnet_*")
         return cls(lowered, _number(width), rate, shuffle_groups, stem)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a user's function builds the net, see ``register_model``."""
+        return (self.spec or {}).get("family", self.name) in OWN_MODELS
 
     @property
     def id(self) -> str:
@@ -217,7 +253,7 @@ def _parse_spec(spec: dict, where) -> FamilyModel:
     family, settings = spec.get("family"), spec.get("settings")
     if set(spec) != {"family", "settings"} or not isinstance(settings, dict):
         raise FormatError(f'{where}: not {_SPEC}: expected {{"family": ..., "settings": {{...}}}}')
-    if not isinstance(family, str) or family not in FAMILIES:
+    if not isinstance(family, str) or family not in {*FAMILIES, *OWN_MODELS}:
         raise InputError(
             f"{where}: unknown family {reprlib.repr(family)}: expected one of {', '.join(FAMILIES)}"
         )

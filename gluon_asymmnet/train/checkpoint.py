@@ -44,7 +44,8 @@ def save(
         if ema is not None:
             write_params(scratch / EMA_FILE, ema.as_numpy())
             state = {**state, "ema": ema.state}
-        (scratch / "state.json").write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
+        values = {"step": step, "updates": trainer.optimizer.num_update, **state}
+        (scratch / "state.json").write_text(json.dumps(values, indent=1) + "\n")
         for name, text in texts.items():
             (scratch / name).write_text(text)
         write_manifest(scratch, step)
@@ -56,6 +57,7 @@ def load(checkpoint: Checkpoint, net, trainer, ema=None) -> dict:
     load_exact(net, checkpoint.params)
     load_trainer(checkpoint.path / "trainer.params", net, trainer)
     state = checkpoint.read_state()
+    set_updates(trainer, state.get("updates", state["step"]))  # as of the version before
     if ema is not None:
         ema.load(checkpoint.path / EMA_FILE, state["ema"])
     return state
@@ -87,6 +89,14 @@ def trainer_arrays(net, trainer) -> dict:
 def load_trainer(path, net, trainer) -> None:
     """Load the optimizer's arrays of a checkpoint into ``trainer``."""
     put_trainer(read_params(path), path, net, trainer)
+
+
+def set_updates(trainer, updates: int) -> None:
+    """Set the number of updates done, on which Adam, AdamW and LAMB divide their averages."""
+    optimizer = trainer.optimizer
+    optimizer.num_update = optimizer.begin_num_update = updates
+    optimizer._all_index_update_counts = {0: {}}  # where a parameter's is missing, it is the number
+    optimizer._index_update_count = optimizer._all_index_update_counts[0]
 
 
 def put_trainer(arrays: Mapping, path, net, trainer) -> None:

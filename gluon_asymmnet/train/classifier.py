@@ -11,10 +11,8 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import CLASSIFIER, ClassifierCard, card_beside
 from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.class_names import common_classes, quote_names
-from gluon_asymmnet.data.constants import (
-    IMAGENET200_CLASSES,
-    IMAGENET_CLASSES,
-)
+from gluon_asymmnet.data.constants import IMAGENET_CLASSES
+from gluon_asymmnet.data.datasets import DATASETS, open_dataset
 from gluon_asymmnet.data.loader import RecordIterInput, Shard, ThreadedInput
 from gluon_asymmnet.data.sources import check_labels, count_rotated, match_source, open_source
 from gluon_asymmnet.data.transforms import Augmentation, Normalization
@@ -26,11 +24,12 @@ from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_graph_mode
 from gluon_asymmnet.train import optimization as gradients
-from gluon_asymmnet.train.checkpoint import load_states_file, load_trainer
+from gluon_asymmnet.train.checkpoint import load_states_file, load_trainer, set_updates
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.distillation import make_distillation
 from gluon_asymmnet.train.finetune import describe_start, source_card
 from gluon_asymmnet.train.loop import Result, run_in
+from gluon_asymmnet.train.losses import checked_loss
 from gluon_asymmnet.train.mixing import Mixup, make_mixing
 from gluon_asymmnet.train.optimization import decay_rates, freeze_classifier
 from gluon_asymmnet.train.run_directory import FREE_SETTINGS, settle
@@ -40,8 +39,6 @@ from gluon_asymmnet.weights.load import find_weights, load_published, load_weigh
 SMOOTHING = 0.1  # fixed in the authors' train.py
 _RESET = "--reset-output starts with a new classifier, for other classes"
 FP16_LOSS_SCALE = 128  # keeps small gradients above half precision's smallest number
-
-_CLASSES = {"imagenet": IMAGENET_CLASSES, "imagenet200": IMAGENET200_CLASSES}  # of --dataset
 
 
 def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
@@ -102,12 +99,12 @@ class ClassifierTask(Task):
         scale = images_per_step / config.lr_base_batch if config.lr_base_batch else 1
         self.peak_lr = config.lr * scale
         self.loss_scale = FP16_LOSS_SCALE if config.dtype == "float16" else 1
-        self._entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
+        self._entropy = checked_loss(config.loss)
         self._distillation = make_distillation(config, self.classes, self.class_names, devices)
         if self._distillation:
             training.remarks.append(self._distillation.remark)
         self._build(
-            "nag", images_per_step=images_per_step, steps_per_epoch=images // images_per_step,
+            images_per_step=images_per_step, steps_per_epoch=images // images_per_step,
             first_epoch=config.resume_epoch, peak_lr=self.peak_lr,
             multi_precision=config.dtype == "float16",
         )  # fmt: skip
@@ -115,6 +112,8 @@ class ClassifierTask(Task):
             load_states_file(config.resume_states, self.net, self.trainer, trust=config.trust)
         elif config.resume_states:
             load_trainer(config.resume_states, self.net, self.trainer)
+        if config.resume_states:
+            set_updates(self.trainer, self.first_step)
         self.skipped = SkippedRecords(config.max_bad_records)
         self._input = self._training_input(source)
 
@@ -126,7 +125,7 @@ class ClassifierTask(Task):
                 min_area=config.min_random_area, mirror=not config.no_mirror,
                 jitter=config.jitter, pca_noise=config.pca_noise,
                 operations=config.randaugment, magnitude=config.randaugment_magnitude,
-                erasing=config.random_erasing,
+                erasing=config.random_erasing, further=config.augmentation,
             ),
             normalization=Normalization(config.rgb_mean, config.rgb_std),
             seed=config.seed,
@@ -156,6 +155,7 @@ class ClassifierTask(Task):
         return ClassifierCard.of(
             self._spec, classes=self.classes, input_size=config.input_size,
             class_names=self.class_names,
+            imports=list(config.imports) if self._spec.is_own else None,
             crop_ratio=config.crop_ratio, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
             parameters=cost.parameters, macs=cost.macs,
         )  # fmt: skip
@@ -328,6 +328,8 @@ class ClassifierTask(Task):
 
 
 def _training_source(config: ClassifierConfig):
+    if config.own_dataset:
+        return open_dataset(config.dataset, "train")
     if config.reads_folders:
         return open_source(folder=str(Path(config.data_dir) / "train"))
     return open_source(
@@ -355,7 +357,8 @@ def _checked_training_source(config: ClassifierConfig) -> tuple:
                 source, card.class_names, card.classes, config.resume_params, _RESET, same=True
             )
     contents = check_labels(source, allowed=config.max_bad_records)
-    expected = _CLASSES.get(config.dataset, contents.classes)
+    row = DATASETS.find(config.dataset)
+    expected = contents.classes if config.own_dataset else row.classes or contents.classes
     if contents.classes != expected:
         names = f" ({quote_names(source.class_names)})" if source.class_names else ""
         raise InputError(
@@ -371,6 +374,8 @@ def _checked_training_source(config: ClassifierConfig) -> tuple:
 
 
 def _validation_source(config: ClassifierConfig):
+    if config.own_dataset:
+        return open_dataset(config.dataset, "val")
     if config.reads_folders:
         return open_source(folder=str(Path(config.data_dir) / "val"))
     if not config.rec_val:

@@ -7,9 +7,12 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar, Optional
 
+from gluon_asymmnet.data.augmentations import AUGMENTATIONS
+from gluon_asymmnet.data.datasets import DATASETS, is_own
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.config import LoopConfig
 from gluon_asymmnet.train.finetune import classifier_settings
+from gluon_asymmnet.train.losses import LOSSES
 from gluon_asymmnet.train.recipes import RECIPES
 from gluon_asymmnet.utils.settings import option
 
@@ -82,8 +85,8 @@ class ClassifierConfig(LoopConfig):
 
     # data
     dataset: str = option(
-        "imagenet", "sets the number of classes and training images; custom: both from the records",
-        group="data", choices=("imagenet", "imagenet200", "custom"),
+        "imagenet", "sets the number of classes; custom: that of the records; your own: its images "
+        "in place of records and folders", group="data", choices=DATASETS,
     )  # fmt: skip
     rec_train: str = option(
         "./dataset/imagenet/rec/train.rec",
@@ -152,6 +155,10 @@ class ClassifierConfig(LoopConfig):
         group="data",
         within="(0, 1]",
     )
+    augmentation: tuple[str, ...] = option(
+        (), "further augmentation; repeatable", group="data", choices=AUGMENTATIONS,
+        action="append", needs="data_backend=opencv",
+    )  # fmt: skip
     no_mirror: bool = option(False, "do not mirror at random", group="data")
     jitter: float = option(
         0.4, "random brightness, contrast, saturation", group="data", within="[0, 1]"
@@ -191,7 +198,6 @@ class ClassifierConfig(LoopConfig):
         group="optimisation",
         within="[0, inf)",
     )
-    momentum: float = option(0.9, "momentum of NAG", group="optimisation", within="[0, 1)")
     wd: float = option(0.0001, "weight decay", group="optimisation", within="[0, 1]")
     lr_decay_epoch: tuple[int, ...] = option(
         (40, 60),
@@ -203,6 +209,10 @@ class ClassifierConfig(LoopConfig):
     warmup_epochs: Optional[int] = option(
         None, "epochs of linear warm-up (default 5; at most a third of the run, rounded up)",
         group="optimisation", within="[0, inf)", type=int,
+    )  # fmt: skip
+    loss: str = option(
+        "softmax", "softmax: cross-entropy; bce: binary cross-entropy of each class",
+        group="optimisation", choices=LOSSES, needs="!teacher",
     )  # fmt: skip
     label_smoothing: bool = option(False, "smooth labels by 0.1", group="optimisation")
     mixup: bool = option(False, "mix pairs of images", group="optimisation")
@@ -327,6 +337,11 @@ class ClassifierConfig(LoopConfig):
         return bool(self.data_dir) and not self.use_rec
 
     @property
+    def own_dataset(self) -> bool:
+        """Whether a user's module gives the images."""
+        return is_own(self.dataset)
+
+    @property
     def mixes(self) -> bool:
         """Whether images are mixed, so that labels are probabilities."""
         return self.mixup or self.cutmix > 0
@@ -341,6 +356,11 @@ class ClassifierConfig(LoopConfig):
         if not self.model:
             raise InputError("--model is required, e.g. --model asymmnet_large")
         self.check_loop()
+        if self.own_dataset and (self.data_dir or self.data_backend == "mxnet"):
+            raise InputError(
+                f"--dataset {self.dataset} gives the images itself: leave --data-dir and "
+                f"--data-backend mxnet out"
+            )
         if self.data_backend.startswith("dali"):
             raise InputError(
                 "--data-backend dali is declined: DALI's MXNet plugin is gone; use mxnet or opencv"
@@ -368,7 +388,9 @@ class ClassifierConfig(LoopConfig):
         given = [flag for flag, value in starts.items() if value]
         if len(given) > 1:
             raise InputError(f"give {' or '.join(given)}, not both")
-        if self.patience and not (self.rec_val or (self.data_dir and not self.use_rec)):
+        if self.patience and not (
+            self.own_dataset or self.rec_val or (self.data_dir and not self.use_rec)
+        ):
             raise InputError("--patience needs a validation set: give --rec-val or --data-dir")
         if self.reset_output and (self.resume_states or self.resume_epoch):
             raise InputError(

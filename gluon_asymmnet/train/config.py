@@ -8,33 +8,61 @@ from typing import Any, ClassVar, Optional
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.train.optimizers import OPTIMIZERS, check_optimizer
 from gluon_asymmnet.train.recipes import RECIPES
+from gluon_asymmnet.train.schedules import SCHEDULES
+from gluon_asymmnet.utils.registry import import_modules
 from gluon_asymmnet.utils.settings import DECLINED_FLAG, add_flags, check_settings, flag_of, option
+from gluon_asymmnet.utils.threads import set_threads
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
     """Settings shared by all training tasks."""
 
+    imports: tuple[str, ...] = option(
+        (), "module or .py file that registers own parts, see docs/python.md; repeatable",
+        "--import", action="append",
+    )  # fmt: skip
     rgb_mean: tuple[float, ...] = option(
         IMAGENET_MEAN, "mean of R, G, B, 0 to 255", group="data", within="[0, 255]"
     )
     rgb_std: tuple[float, ...] = option(
         IMAGENET_STD, "deviation of R, G, B", group="data", within="(0, inf)"
     )
-    lr_mode: str = option(
-        "step", "schedule after the warm-up", group="optimisation",
-        choices=("step", "poly", "cosine"),
-    )  # fmt: skip
-    lr_decay: float = option(
-        0.1, "step: factor", group="optimisation", within="[0, 1]", needs="lr_mode=step"
+    optimizer: str = option("nag", "optimizer", group="optimisation", choices=OPTIMIZERS)
+    momentum: float = option(
+        0.9, "momentum of nag, sgd and rmsprop", group="optimisation", within="[0, 1)"
     )
+    beta1: float = option(
+        0.9, "adam, adamw, lamb: decay of the average of the gradient", "--beta1",
+        group="optimisation", within="[0, 1)",
+    )  # fmt: skip
+    beta2: float = option(
+        0.999, "adam, adamw, lamb: decay of the average of its square", "--beta2",
+        group="optimisation", within="[0, 1)",
+    )  # fmt: skip
+    rho: float = option(
+        0.9, "rmsprop: decay of the average of the squared gradient", group="optimisation",
+        within="[0, 1)",
+    )  # fmt: skip
+    epsilon: float = option(
+        0.0, "added to the divisor; 0: 1e-8, lamb 1e-6", group="optimisation", within="[0, inf)"
+    )
+    lr_mode: str = option(
+        "step", "schedule after the warm-up", group="optimisation", choices=SCHEDULES
+    )
+    lr_decay: float = option(
+        0.1, "step and exp: factor", group="optimisation", within="[0, 1]",
+        needs=("!lr_mode=cosine", "!lr_mode=poly"),
+    )  # fmt: skip
     lr_decay_period: int = option(
         0,
-        "step: every so many epochs; 0: at --lr-decay-epoch",
+        "step: every so many epochs, 0: at --lr-decay-epoch; exp: epochs in which the rate falls "
+        "by the factor, 0: all epochs",
         group="optimisation",
         within="[0, inf)",
-        needs="lr_mode=step",
+        needs=("!lr_mode=cosine", "!lr_mode=poly"),
     )
     warmup_lr: float = option(
         0.0,
@@ -103,6 +131,7 @@ class LoopConfig:
     def check_loop(self) -> None:
         """Raise InputError for a setting or a shared combination that is not valid."""
         check_settings(self)
+        check_optimizer(self)
         for name in ("rgb_mean", "rgb_std"):
             if len(getattr(self, name)) != 3:
                 raise InputError(f"{flag_of(self, name)} takes three numbers: R,G,B")
@@ -114,13 +143,19 @@ class LoopConfig:
 
 
 def resolve(config_class, given: dict[str, Any]):
-    """Return the checked config: defaults, then the recipe, then the given values."""
-    given = dict(given)
+    """Return the checked config: defaults, then the recipe, then the given values.
+
+    Imports the modules with own parts, after the threads are set: they may load MXNet.
+    """
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     flag = given.pop(DECLINED_FLAG, None)
     if flag:
         raise InputError(f"{flag} is declined: {config_class.declined[flag]}")
     recipe = given.get("recipe", "")
     settings = dict(RECIPES[recipe].settings) if recipe else {}
+    if imports := given.get("imports", settings.get("imports")):
+        set_threads(given.get("threads", 0))
+        import_modules(imports)
     if settings.get("warmup_epochs", 0) >= given.get("num_epochs", math.inf):
         del settings["warmup_epochs"]  # a short run of the recipe
     if given.get("finetune"):

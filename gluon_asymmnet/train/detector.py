@@ -76,7 +76,7 @@ class DetectorTask(Task):
         self._loss = MultiBoxLoss(config.negative_ratio, config.min_negatives)
         self._loss.hybridize()
         self._build(
-            "sgd", images_per_step=config.batch_size, steps_per_epoch=steps_per_epoch,
+            images_per_step=config.batch_size, steps_per_epoch=steps_per_epoch,
             first_epoch=config.start_epoch, peak_lr=config.lr,
         )  # fmt: skip
         self.skipped = SkippedRecords(config.max_bad_records, BOX_ADVICE)

@@ -8,6 +8,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.ssd_spec import HEADS, parse_detector
 from gluon_asymmnet.train.config import LoopConfig
 from gluon_asymmnet.train.finetune import detector_settings
+from gluon_asymmnet.train.optimizers import OPTIMIZERS
 from gluon_asymmnet.utils.settings import option
 
 
@@ -114,7 +115,7 @@ class DetectorConfig(LoopConfig):
         None, "epochs of linear warm-up (default 1; none in a run of one epoch)",
         group="optimisation", within="[0, inf)", type=int,
     )  # fmt: skip
-    momentum: float = option(0.9, "momentum of SGD", group="optimisation", within="[0, 1)")
+    optimizer: str = option("sgd", "optimizer", group="optimisation", choices=OPTIMIZERS)
     wd: float = option(0.0005, "weight decay", group="optimisation", within="[0, 1]")
     negative_ratio: float = option(
         3.0, "background anchors per matched anchor of an image, the hardest ones",

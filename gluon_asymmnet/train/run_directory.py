@@ -31,7 +31,7 @@ from gluon_asymmnet.utils.settings import flag_of, from_json, to_json
 FREE_SETTINGS = frozenset({
     "num_workers", "threads", "log_interval", "save_frequency", "checkpoint_steps", "keep_last",
     "resume", "logging_file", "dry_run", "recipe", "save_dir", "save_prefix", "tag_name",
-    "trust", "max_bad_records", "kvstore", "horovod",
+    "trust", "max_bad_records", "kvstore", "horovod", "imports",
 })  # fmt: skip
 
 CONFIG, METRICS, EVENTS, DATA = "config.json", "metrics.jsonl", "events.jsonl", "data.json"
@@ -125,7 +125,8 @@ class RunDirectory:
                     f"--finetune {self.path} with another --tag-name to train on from its weights"
                 )
             self.extended = (
-                f"{epochs} epochs become {now}: the step schedule has the same rates in those done"
+                f"{epochs} epochs become {now}: the {before.lr_mode} schedule has the same rates "
+                f"in those done"
             )
         elif changed:
             raise InputError(
@@ -314,7 +315,7 @@ def _why_not_extended(before, now) -> str:
     """Return why a run cannot go on with another number of epochs, or "" if it can."""
     if now.num_epochs < before.num_epochs:
         return "it may only have more"
-    if before.lr_mode != "step":
+    if before.lr_mode != "step" and not (before.lr_mode == "exp" and before.lr_decay_period):
         return (
             f"the {before.lr_mode} schedule spreads the learning rate over all epochs, so those "
             f"done would have had other rates"

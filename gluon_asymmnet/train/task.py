@@ -11,7 +11,8 @@ from gluon_asymmnet.data.sources import Contents
 from gluon_asymmnet.distributed.workers import ALONE, Workers
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.ema import METRIC_PREFIX, make_average
-from gluon_asymmnet.train.optimization import make_schedule
+from gluon_asymmnet.train.optimizers import make_optimizer
+from gluon_asymmnet.train.schedules import make_schedule
 
 
 class Task:
@@ -46,8 +47,8 @@ class Task:
         self.config, self.devices, self.workers = config, devices, workers
 
     def _build(
-        self, optimizer: str, *, images_per_step: int, steps_per_epoch: int, first_epoch: int,
-        peak_lr: float, **optimizer_settings,
+        self, *, images_per_step: int, steps_per_epoch: int, first_epoch: int, peak_lr: float,
+        multi_precision: bool = False,
     ) -> None:  # fmt: skip
         """Make the schedule, the network, its trainer, its average and its evaluation copy."""
         config = self.config
@@ -60,11 +61,10 @@ class Task:
             for param in self.net.collect_params(".*beta|.*gamma|.*bias").values():
                 param.wd_mult = 0.0
         self.trainer = mx.gluon.Trainer(
-            self.net.collect_params(), optimizer,
-            {"wd": config.wd, "momentum": config.momentum, "learning_rate": self.schedule(1),
-             **optimizer_settings},
+            self.net.collect_params(),
+            make_optimizer(config, learning_rate=self.schedule(1), multi_precision=multi_precision),
             update_on_kvstore=False,
-        )  # fmt: skip
+        )
         self.ema = make_average(self.net, config)
         self._eval_net = self._make_eval_net()
         self._eval_net.initialize(ctx=self.devices[0])

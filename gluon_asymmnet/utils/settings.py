@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.utils.json_objects import make, parse_object
+from gluon_asymmnet.utils.registry import Registry
 
 DECLINED_FLAG = "declined_flag"  # destination of the declined flags in the parser
 _GROUPS = ("model", "data", "optimisation", "run")  # in the order of the help
@@ -30,6 +31,8 @@ def option(
         within: interval of the numbers that can be meant, e.g. "[0, 1)" or "[1, inf)".
         needs: settings without which this one has no effect, all of them: "mixup" is set,
             "lr_mode=step" has this value, "!data_dir" is not set; "mixup|cutmix": one of both.
+        argparse_kwargs: ``choices`` may be a ``Registry``; ``action="append"``: a tuple of texts,
+            one for each time the flag is given.
     """
     needs = (needs,) if isinstance(needs, str) else needs
     rules = {"within": within, "needs": needs}
@@ -44,8 +47,12 @@ def check_settings(config) -> None:
         if value == field.default:
             continue
         flag = _flags(field)[0]
-        if value not in rules.get("choices", (value,)):
-            raise InputError(f"{flag} must be one of {', '.join(rules['choices'])}, got {value!r}")
+        choices = rules.get("choices")
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(choices, Registry):
+                choices.find(item)
+            elif choices is not None and item not in choices:
+                raise InputError(f"{flag} must be one of {', '.join(choices)}, got {item!r}")
         for number in value if isinstance(value, tuple) else (value,):
             if rules["within"] and not _inside(number, rules["within"]):
                 raise InputError(f"{flag} must be {_in_words(rules['within'])}, got {number}")
@@ -74,7 +81,7 @@ def _holds(config, condition: str) -> bool:
     name, _, wanted = condition.lstrip("!").partition("=")
     value = getattr(config, name)
     if wanted:
-        return value == wanted
+        return (value == wanted) != condition.startswith("!")
     is_set = value is None or bool(value)  # None: a default that follows from other settings
     return is_set != condition.startswith("!")
 
@@ -108,11 +115,17 @@ def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
             kwargs["action"] = "store_true"
         else:
             kind = meta.pop("type", type(field.default))
-            kwargs["help"] += _shown_default(field.default)
-            kwargs["type"] = _tuple_parser(field.default) if kind is tuple else kind
-            if "choices" not in meta:
+            repeatable = meta.get("action") == "append"
+            kwargs["type"] = str if repeatable else kind
+            if kind is tuple and not repeatable:
+                kwargs["type"] = _tuple_parser(field.default)
+            if isinstance(meta.get("choices"), Registry):  # users may add to it
+                kwargs["help"] += f"; one of {', '.join(meta.pop('choices'))}, or your own"
+                kwargs["metavar"] = "NAME"
+            elif "choices" not in meta:
                 kwargs["metavar"] = {int: "N", float: "X", tuple: "X,..."}.get(kind, "TEXT")
                 kwargs["metavar"] = meta.pop("metavar", kwargs["metavar"])
+            kwargs["help"] += _shown_default(field.default)
         groups[group].add_argument(*flags, **kwargs, **meta)
     group = parser.add_argument_group("declined (of GluonCV's and the authors' flags)")
     for flag, reason in config_class.declined.items():
@@ -121,7 +134,7 @@ def add_flags(parser: argparse.ArgumentParser, config_class) -> None:
 
 
 def _shown_default(default) -> str:
-    return f" (default {_shown(default)})" if default not in ("", None) else ""
+    return f" (default {_shown(default)})" if default not in ("", None, ()) else ""
 
 
 def _shown(value) -> str:

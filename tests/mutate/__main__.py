@@ -27,7 +27,9 @@ from tests.mutate.mutations import mutants
 MODULES = {
     "arch": "arch models",
     "models/complexity": "complexity graph_complexity arch",
-    "train/optimization": "schedule train gradients",
+    "train/optimization": "train gradients",
+    "train/optimizers": "optimizers",
+    "train/schedules": "schedule train",
     "train/mixing": "mixing train",
     "train/ema": "ema loop",
     "train/distillation": "distillation",
