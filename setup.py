@@ -64,13 +64,21 @@ setup(
             "numpy>=1.24,<2; python_version >= '3.10'",
         ],
         "torch": ["torch"],
+        # pnnx wants PyTorch, of which the CPU build is enough
+        "ncnn": ["onnx==1.16.2", "ncnn", "pnnx"],
         "coco": ["pycocotools"],
         "docs": ["mkdocs-material", "mkdocstrings-python", "ruff"],  # ruff formats the signatures
         # has to be built first: tools/build_horovod.sh
         "horovod": ["horovod==0.28.1"],
         "dev": DEV,
         # on top of it what is large; `make test` does without
-        "test-all": [*DEV, "torch", "nncf>=3.0; python_version >= '3.12'"],  # by NumPy's version
+        "test-all": [
+            *DEV,
+            "torch",
+            "ncnn",
+            "pnnx",
+            "nncf>=3.0; python_version >= '3.12'",  # by NumPy's version
+        ],
     },
     entry_points={"console_scripts": ["asymmnet = gluon_asymmnet.cli:main"]},
     classifiers=[

@@ -46,7 +46,9 @@ COMMANDS = {
     "reproduce": Command("reproduce", "compare the published weights with the published accuracy"),
     "predict": Command("predict", "classify images"),
     "detect": Command("detect", "find objects in images"),
-    "export": Command("export", "export a model: symbol, ONNX, OpenVINO, web page, all, int8"),
+    "export": Command(
+        "export", "export a model: symbol, ONNX, OpenVINO, ncnn, web page, all, int8"
+    ),
     "convert": Command("convert", "convert weights: Gluon, PyTorch, safetensors, NumPy"),
     "decompose": Command("decompose", "make regular convolutions depthwise and pointwise"),
     "search": Command("search", "search for a better network within budgets"),

@@ -40,6 +40,11 @@ _FORMS = {
         "Export OpenVINO's IR (.xml and .bin), and check it with OpenVINO. Needs the extra "
         "[openvino].",
     ),
+    "ncnn": (
+        "ncnn's files in single and half precision, for phones",
+        "Export ncnn's .param and .bin in single precision, and with weights of half precision, "
+        "through pnnx, and check them with ncnn. Needs the extra [ncnn].",
+    ),
     "web": (
         "a web page that runs in the browser",
         "Export a folder that any static web server serves: a page that classifies pictures or "
@@ -170,6 +175,10 @@ def _export(model, args, images):
         from gluon_asymmnet.export.openvino import export_openvino
 
         return export_openvino(model, args.out, images=images)
+    if args.form == "ncnn":
+        from gluon_asymmnet.export.ncnn import export_ncnn
+
+        return export_ncnn(model, args.out, images=images)
     if args.form == "web":
         from gluon_asymmnet.export.web.export import export_web
 

@@ -62,7 +62,8 @@ def add_import_flag(parser) -> None:
 def add_engine_flags(parser) -> None:
     """Add the engine that runs an exported model."""
     parser.add_argument(
-        "--engine", default="auto", choices=("auto", "mxnet", "onnxruntime", "openvino", "opencv"),
+        "--engine", default="auto",
+        choices=("auto", "mxnet", "onnxruntime", "openvino", "opencv", "ncnn"),
         help="engine that runs the model (default: the fastest one that is installed and for which "
         "the model has a file; MXNet for runs and .params files)",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Predict with exported models, by MXNet, ONNX Runtime, OpenVINO or OpenCV.
+"""Predict with exported models, by MXNet, ONNX Runtime, OpenVINO, OpenCV or ncnn.
 
 ``Predictor`` is for classifiers; ``detector.DetectorPredictor`` is for detectors.  They know files,
 not networks; only the MXNet engine imports MXNet.
@@ -34,8 +34,8 @@ class Predictor(EnginePredictor):
         path: a folder written by ``asymmnet export`` or a file in it; for MXNet also a run
             directory, or a parameter file with its card.
         engine: ``mxnet``, ``onnxruntime``, ``openvino``, ``opencv`` (an ONNX file; needs nothing
-            but this package), or ``auto``: the fastest engine that is installed and for which
-            ``path`` contains a file.
+            but this package), ``ncnn``, or ``auto``: the fastest engine that is installed and for
+            which ``path`` contains a file.
         threads: CPU threads; 0: one per processor.
         precision: ``f32``, or ``bf16`` for OpenVINO on processors that support it: faster, with
             about two digits less.

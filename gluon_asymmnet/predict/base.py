@@ -9,7 +9,7 @@ import numpy as np
 
 from gluon_asymmnet.card import CARD_FILE, Card, parse_card, read_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.predict.engines import ENGINES, PRECISIONS
+from gluon_asymmnet.predict.engines import ENGINES, NCNN, NCNN_HALF, PRECISIONS
 from gluon_asymmnet.utils.extras import installed
 
 # Engines and the files they run, fastest first; "auto" takes the first that is possible.
@@ -19,8 +19,11 @@ _RUNS = (
     ("openvino", ".onnx"),
     ("mxnet", "-symbol.json"),
     ("opencv", ".onnx"),
+    ("ncnn", NCNN),
+    ("ncnn", NCNN_HALF),
 )
-_EXPORT = {"openvino": "openvino", "onnxruntime": "onnx", "opencv": "onnx"}  # the format to export
+# engine -> the format to export
+_EXPORT = {"openvino": "openvino", "onnxruntime": "onnx", "opencv": "onnx", "ncnn": "ncnn"}
 # Fields in which the card beside a file may differ from the one inside.
 _MAY_DIFFER = ("class_names", "crop_ratio", "parity", "parameters", "macs")
 

@@ -13,6 +13,7 @@ from typing import Optional
 import cv2
 import numpy as np
 
+from gluon_asymmnet.card import CARD_FILE, read_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.predict.onnx_header import read_onnx_header
 from gluon_asymmnet.utils.extras import load_extra, require
@@ -21,6 +22,8 @@ from gluon_asymmnet.utils.threads import available, set_threads
 PRECISIONS = ("f32", "bf16")
 RT_INFO = ("gluon_asymmnet", "card")  # path of the card in the IR
 _RT_INFO_OF_ONNX = ("framework", "card")  # where OpenVINO puts the metadata of an ONNX file
+NCNN, NCNN_HALF = ".ncnn.param", ".ncnn-fp16.param"  # ends of names; the weights are in .bin
+_NCNN_MAGIC = b"7767517\n"
 _HEAD = 1024  # bytes; an IR's <net> element starts within them
 _REASON = 300  # characters of a library's message that are shown
 
@@ -166,7 +169,54 @@ class MXNet:
             return list(self._run(images))
 
 
-ENGINES = {"mxnet": MXNet, "onnxruntime": OnnxRuntime, "openvino": OpenVino, "opencv": OpenCv}
+class Ncnn:
+    """ncnn on the CPU, in single precision; the card beside the file has its input's side."""
+
+    _SWITCHES = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage",
+                 "use_vulkan_compute")  # fmt: skip
+
+    def __init__(
+        self, path: Path, threads: int = 0, precision: str = "f32", *, side: Optional[int] = None
+    ):
+        _only_f32("ncnn", precision)
+        library = load_extra("ncnn")
+        side = side or read_card(path.parent / CARD_FILE).input_size
+        weights = path.with_suffix(".bin")
+        # Before ncnn, which prints what is wrong and returns a bare -1.
+        if not weights.is_file():
+            raise FileNotFoundError(f"{weights}: no such file; expected the weights of {path.name}")
+        with path.open("rb") as file:
+            if file.read(len(_NCNN_MAGIC)) != _NCNN_MAGIC:
+                raise _unreadable(path, "ncnn", "it does not start with 7767517")
+        self._library, self._path, self._net = library, path, library.Net()
+        for switch in self._SWITCHES:
+            setattr(self._net.opt, switch, False)
+        self._net.opt.num_threads = threads or available()
+        if self._net.load_param(str(path)) or self._net.load_model(str(weights)):
+            raise _unreadable(path, "ncnn", "the file or its .bin is damaged")
+        self.card_text = None
+        self.inputs = [[None, 3, side, side]]
+        zeros = np.zeros((1, 3, side, side), np.float32)
+        self.outputs = [[None, *array.shape[1:]] for array in self.run(zeros)]
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs for a batch, computed image by image."""
+        results = [self._run_one(image) for image in images]
+        return [np.stack(arrays) for arrays in zip(*results)]
+
+    def _run_one(self, image: np.ndarray) -> list[np.ndarray]:
+        extractor = self._net.create_extractor()
+        extractor.input(self._net.input_names()[0], self._library.Mat(image))
+        found = [extractor.extract(name) for name in self._net.output_names()]
+        if not found or any(status for status, _ in found):
+            raise RunError(f"{self._path}: ncnn cannot run it")
+        return [np.array(output) for _, output in found]
+
+
+ENGINES = {
+    "mxnet": MXNet, "onnxruntime": OnnxRuntime, "openvino": OpenVino, "opencv": OpenCv,
+    "ncnn": Ncnn,
+}  # fmt: skip
 
 
 def _only_f32(engine: str, precision: str) -> None:

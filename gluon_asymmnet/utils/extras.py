@@ -11,6 +11,8 @@ _INSTALLS = {
     "onnx": "'gluon_asymmnet[onnx]'",
     "onnxruntime": "'gluon_asymmnet[onnx]'",
     "openvino": "'gluon_asymmnet[openvino]'",
+    "ncnn": "'gluon_asymmnet[ncnn]'",
+    "pnnx": "'gluon_asymmnet[ncnn]' (with PyTorch; `pip install --no-deps pnnx` is enough)",
     "nncf": "'gluon_asymmnet[int8]' (it needs Python 3.10 and NumPy 1.24)",
     "yaml": "pyyaml",
     "horovod": "'gluon_asymmnet[horovod]', after tools/build_horovod.sh",

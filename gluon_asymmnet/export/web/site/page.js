@@ -112,12 +112,16 @@ function row({ index, name, score, probability }) {
   value.textContent = percent(share);
   Object.assign(bar, { min: 0, max: 1, value: share });
   bar.setAttribute("aria-hidden", "true");
-  if (predictor.kind === "detector") label.style.setProperty("color", colour(index));
+  if (predictor.kind === "detector") { // a mark in the colour of the box
+    label.style.setProperty("border-inline-start", `.75em solid ${colour(index)}`);
+    label.style.setProperty("padding-inline-start", ".5em");
+  }
   line.append(label, value, bar);
   return line;
 }
 
-const colour = (index) => `hsl(${(index * 137.5 + 15) % 360} 90% 45%)`;
+// Light, so that black letters can be read on it.
+const colour = (index) => `hsl(${(index * 137.5 + 15) % 360} 95% 68%)`;
 
 // The picture as the network's side reads it, on a canvas of at most SIDE pixels.
 async function seen({ pixels, width, height, start, right, down }) {
@@ -151,17 +155,20 @@ function drawBoxes(canvas, found, scale) {
   }
   const context = canvas.getContext("2d");
   const unit = Math.max(1, Math.max(canvas.width, canvas.height) / 480);
-  context.lineWidth = 2 * unit;
   context.font = `bold ${14 * unit}px system-ui, sans-serif`;
   for (const { index, name, score, box } of [...found].reverse()) {
     const [left, top, right, bottom] = box.map((value) => value * scale * enlarged);
     const text = `${name} ${score.toFixed(2)}`;
     const wide = context.measureText(text).width + 8 * unit;
     const place = Math.max(0, top - 20 * unit);
-    context.strokeStyle = context.fillStyle = colour(index);
-    context.strokeRect(left, top, right - left, bottom - top);
+    for (const [line, width] of [["#000", 4], [colour(index), 2]]) {
+      context.strokeStyle = line;
+      context.lineWidth = width * unit;
+      context.strokeRect(left, top, right - left, bottom - top);
+    }
+    context.fillStyle = colour(index);
     context.fillRect(left - unit, place, wide, 20 * unit);
-    context.fillStyle = "#fff";
+    context.fillStyle = "#000";
     context.fillText(text, left + 3 * unit, place + 15 * unit);
   }
 }
