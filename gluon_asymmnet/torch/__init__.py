@@ -239,8 +239,8 @@ class AsymmNetFeatures(nn.Module):
             {"num_chs": i.channels, "reduction": i.stride, "module": _module(i.block, count)}
             for i in chosen
         )
-        self._places = [info.block + 1 for info in chosen]  # among stem, blocks, squeeze
-        depth = max(self._places)
+        self.places = [info.block + 1 for info in chosen]  # among stem, blocks, squeeze
+        depth = max(self.places)
         self.features = nn.Module()
         self.features.stem = ConvNorm(3, plan.stem, 3, 2, act="hard_swish")
         self.features.blocks = nn.Sequential(*map(AsymmBottleneck, plan.blocks[:depth]))
@@ -250,12 +250,22 @@ class AsymmNetFeatures(nn.Module):
         self.apply(_initialize)
 
     def forward(self, x):
-        maps = [self.features.stem(x)]
-        for block in self.features.blocks:
-            maps.append(block(maps[-1]))
-        if self.features.squeeze is not None:
-            maps.append(self.features.squeeze(maps[-1]))
-        return [maps[place] for place in self._places]
+        return feature_maps(self.features, self.places, x)
+
+
+def feature_maps(features: nn.Module, places: Sequence[int], x) -> list:
+    """Return the maps at ``places`` among those of stem, blocks and squeeze."""
+    maps = [features.stem(x)]
+    for block in features.blocks:
+        maps.append(block(maps[-1]))
+    if features.squeeze is not None:
+        maps.append(features.squeeze(maps[-1]))
+    return [maps[place] for place in places]
+
+
+def map_names(plan: NetPlan) -> list[str]:
+    """Return the names of the maps, in the order of ``out_indices``: c1 to c5 and squeeze."""
+    return [info.name for info in _maps(plan)]
 
 
 class FeatureInfo:
