@@ -33,6 +33,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["gluon_asymmnet", "gluon_asymmnet.*"]),
     package_data={
+        "gluon_asymmnet": ["recipes/*.json"],
         "gluon_asymmnet.report": ["*.css", "*.json"],
         "gluon_asymmnet.export.web": ["site/*"],
     },

@@ -10,6 +10,7 @@ from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import parse_config, resolve
 from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.train.recipes import RECIPES
+from gluon_asymmnet.train.schedules import make_schedule
 from gluon_asymmnet.utils.settings import check_settings, flag_of, from_json, to_json
 
 README_COMMAND = (
@@ -62,7 +63,34 @@ def test_flags_override_the_recipe():
     assert (config.num_gpus, config.lr, config.num_epochs) == (0, 0.1, 360)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+def test_timms_recipe_falls_as_timms_does():
+    """0.973 every 2.4 epochs, smoothly; RMSProp with TensorFlow's numbers."""
+    config = resolve(ClassifierConfig, {"recipe": "timm", "num_gpus": 1})
+    schedule = make_schedule(config, 10, config.lr)
+    for epochs in (2.4, 24, 240):
+        found = schedule(round(10 * (config.warmup + epochs)))
+        assert found == pytest.approx(0.064 * 0.973 ** (epochs / 2.4), rel=2e-3)
+    assert (config.optimizer, config.epsilon, config.rho, config.momentum) == (
+        "rmsprop", 0.001, 0.9, 0.9,
+    )  # fmt: skip
+    assert RECIPES["timm"].run.startswith("not run here")
+
+
+def test_a_recipe_of_ones_own(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"settings": {"model": "asymmnet_small", "lr_decay_epoch": [3, 4]}}')
+    assert resolve(ClassifierConfig, {"recipe": str(file)}).lr_decay_epoch == (3, 4)
+    file.write_text('{"settings": {"modell": "asymmnet_small"}}')
+    with pytest.raises(InputError, match="not a recipe: it has 'modell'"):
+        resolve(ClassifierConfig, {"recipe": str(file)})
+    file.write_text('{"settings": {"model": "asymmnet_small", "lr": "fast"}}')
+    with pytest.raises(InputError, match="lr is 'fast', expected a number"):
+        resolve(ClassifierConfig, {"recipe": str(file)})
+    with pytest.raises(InputError, match="unknown recipe 'tim': one of demo, published, readme"):
+        resolve(ClassifierConfig, {"recipe": "tim"})
+
+
+@pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"timm"}))
 def test_recipes_have_none_of_what_the_authors_have_not(recipe):
     config = resolve(ClassifierConfig, {"recipe": recipe, "num_gpus": 1})
     off = {

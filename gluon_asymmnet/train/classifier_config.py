@@ -284,8 +284,10 @@ class ClassifierConfig(LoopConfig):
     )  # fmt: skip
 
     # run
-    recipe: str = option("", "start from a whole recipe; other flags override it",
-                         choices=("", *RECIPES))  # fmt: skip
+    recipe: str = option(
+        "", f"start from a whole recipe; other flags override it: {', '.join(RECIPES)}, or a .json "
+        "file as those in gluon_asymmnet/recipes", metavar="NAME",
+    )  # fmt: skip
     num_gpus: int = option(0, "GPUs to train on; 0: CPU", within="[0, inf)")
     kvstore: str = option(
         "auto", "dist_sync: one of several workers, see docs/scaling.md; local: one process; auto: "

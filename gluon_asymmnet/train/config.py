@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Optional
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train.optimizers import OPTIMIZERS, check_optimizer
-from gluon_asymmnet.train.recipes import RECIPES
+from gluon_asymmnet.train.recipes import recipe_settings
 from gluon_asymmnet.train.schedules import SCHEDULES
 from gluon_asymmnet.utils.registry import import_modules
 from gluon_asymmnet.utils.settings import DECLINED_FLAG, add_flags, check_settings, flag_of, option
@@ -152,7 +152,7 @@ def resolve(config_class, given: dict[str, Any]):
     if flag:
         raise InputError(f"{flag} is declined: {config_class.declined[flag]}")
     recipe = given.get("recipe", "")
-    settings = dict(RECIPES[recipe].settings) if recipe else {}
+    settings = recipe_settings(recipe, config_class) if recipe else {}
     if imports := given.get("imports", settings.get("imports")):
         set_threads(given.get("threads", 0))
         import_modules(imports)

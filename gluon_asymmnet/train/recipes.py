@@ -1,71 +1,51 @@
-"""Named training recipes: what was run, by whom, and what it is said to reach."""
+"""Named training recipes: what was run, by whom, and what it is said to reach.
 
-from typing import Any, NamedTuple
+A recipe is a JSON file: ``source``, ``claim``, ``run`` (whether it was run here), and ``settings``,
+those that differ from the defaults.  The package's are in ``gluon_asymmnet/recipes/``.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.utils.json_objects import make, parse_object
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+_RECIPE = "a recipe"
 
 
-class Recipe(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Recipe:
     """Settings that differ from the defaults, with their source and claim."""
 
-    source: str
-    claim: str
-    settings: dict[str, Any]
+    settings: dict
+    source: str = ""
+    claim: str = ""
+    run: str = ""
 
 
-_COMMON = {
-    "model": "asymmnet_large",
-    "batch_size": 256,
-    "num_gpus": 8,
-    "num_workers": 48,
-    "lr": 2.6,
-    "lr_mode": "cosine",
-    "num_epochs": 360,
-    "warmup_epochs": 5,
-    "wd": 3e-5,
-    "no_wd": True,
-    "label_smoothing": True,
-}
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe's file.  Raises: FormatError; FileNotFoundError."""
+    return make(Recipe, parse_object(Path(path).read_bytes(), path, _RECIPE), path, _RECIPE)
 
-RECIPES = {
-    "published": Recipe(
-        source="checkpoints/log.txt of the authors, line 1: the run that made their checkpoint",
-        claim="75.42 % top-1, 92.51 % top-5 on 49,152 of the 50,000 validation images",
-        settings={**_COMMON, "dropout": 0.2, "tag_name": "published"},
-    ),
-    "readme": Recipe(
-        source="README of the authors, 'How to use'; their --last-gamma did nothing, ours does",
-        claim="none of its own",
-        settings={
-            **_COMMON,
-            "dtype": "float16",
-            "dropout": 0.1,
-            "last_gamma": True,
-            "log_interval": 100,
-            "tag_name": "readme",
-        },
-    ),
-    "demo": Recipe(
-        source="this project: scikit-learn's handwritten digits on a CPU in minutes",
-        claim="97 % top-1 or better on the held-out digits",
-        settings={
-            "model": "asymmnet_small",
-            "dataset": "custom",
-            "data_backend": "opencv",
-            "num_workers": 2,
-            "input_size": 32,
-            "crop_ratio": 1.0,
-            "min_random_area": 0.6,
-            "no_mirror": True,
-            "batch_size": 64,
-            "lr": 0.1,
-            "lr_mode": "cosine",
-            "num_epochs": 30,
-            "warmup_epochs": 2,
-            "wd": 1e-4,
-            "no_wd": True,
-            "label_smoothing": True,
-            "log_interval": 10,
-            "save_frequency": 0,
-            "tag_name": "demo",
-        },
-    ),
-}
+
+RECIPES = {path.stem: read_recipe(path) for path in sorted(FOLDER.glob("*.json"))}
+
+
+def recipe_settings(name: str, config_class) -> dict[str, Any]:
+    """Return the settings of a recipe, as values of the fields of ``config_class``.
+
+    Args:
+        name: one of ``RECIPES``, or the path of a file (.json).
+
+    Raises: InputError for an unknown recipe; FormatError for a damaged file, an unknown setting or
+        a value of another type.
+    """
+    if name not in RECIPES and not name.endswith(".json"):
+        raise InputError(f"unknown recipe {name!r}: one of {', '.join(RECIPES)}, or a .json file")
+    if name not in RECIPES and not Path(name).is_file():
+        raise InputError(f"--recipe {name}: no such file")
+    recipe = RECIPES[name] if name in RECIPES else read_recipe(Path(name))
+    config = make(config_class, recipe.settings, name, _RECIPE)
+    return {setting: getattr(config, setting) for setting in recipe.settings}
