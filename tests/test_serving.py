@@ -68,8 +68,15 @@ def call_from_threads(predict, images, calls: int) -> int:
     return wrong
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("calls", [100, pytest.param(2000, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    ("engine", "calls"),
+    [(engine, 100) for engine in ENGINES]
+    # MXNet's calls wait for each other: 2,000 of each thread take minutes
+    + [
+        pytest.param(e, 2000, marks=pytest.mark.slow if e == "mxnet" else pytest.mark.thorough)
+        for e in ENGINES
+    ],
+)
 def test_every_answer_belongs_to_its_image(exported, engine, calls):
     predictor = Predictor(exported, engine, threads=1 if engine != "mxnet" else 0)
     assert call_from_threads(predictor.predict, sample_images(7, 32, seed=4), calls) == []
