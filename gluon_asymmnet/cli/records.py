@@ -6,7 +6,7 @@ import argparse
 import json
 
 from gluon_asymmnet.cli.options import add_command, progress_bar
-from gluon_asymmnet.data import digits
+from gluon_asymmnet.data import digits, fashion
 from gluon_asymmnet.data.class_names import load_class_names
 from gluon_asymmnet.data.records.build import build
 from gluon_asymmnet.data.records.repair import repair
@@ -55,6 +55,15 @@ Keys and images are copied unchanged; the source is not changed.
 example:
   asymmnet records split all.rec data/train=0.9 data/val=0.1 --seed 0
 """
+_FASHION = """\
+70,000 pictures of clothes in 10 classes, 28 x 28 pixels with two black pixels on each side
+(arXiv:1708.07747).  The Debian package dataset-fashion-mnist has the files, too.  Choose settings
+on val.rec, which is part of the training set, and use test.rec once, at the end.
+
+examples:
+  asymmnet records fashion fashion
+  asymmnet records fashion fashion --from /usr/share/datasets/fashion-mnist
+"""
 _DEMO = """\
 1,348 training and 449 validation images of the digits 0 to 9, from scikit-learn; no download.
 
@@ -76,6 +85,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     _add_stats(commands)
     _add_split(commands)
     _add_demo(commands)
+    _add_fashion(commands)
     return parser
 
 
@@ -158,6 +168,21 @@ def _add_demo(commands) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
     parser.add_argument("--exist-ok", action="store_true", help="reuse a complete set")
+
+
+def _add_fashion(commands) -> None:
+    summary = "write Fashion-MNIST as records"
+    parser = add_command(commands, "fashion", _fashion, summary, _FASHION)
+    parser.add_argument("out", help="folder to write; must not exist")
+    parser.add_argument(
+        "--from", dest="source", metavar="FOLDER", help="with the IDX files (default: download)"
+    )
+    parser.add_argument("--mirror", metavar="URL", help="a folder with files of the same names")
+    parser.add_argument(
+        "--held-out", type=int, default=fashion.HELD_OUT, metavar="N",
+        help=f"training images for val.rec (default: {fashion.HELD_OUT})",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
 
 
 def _add_rec(parser: argparse.ArgumentParser) -> None:
@@ -293,4 +318,17 @@ def _demo(args: argparse.Namespace) -> int:
     found = digits.write_digits(args.out, size=args.size, seed=args.seed, exist_ok=args.exist_ok)
     print(f"{found.train}: {digits.TRAIN_IMAGES} records")
     print(f"{found.val}: {digits.VAL_IMAGES} records")
+    return 0
+
+
+def _fashion(args: argparse.Namespace) -> int:
+    if args.source and args.mirror:
+        raise InputError("give --from or --mirror, not both")
+    with progress_bar("packing", scaled=False) as progress:
+        counts = fashion.write_fashion(
+            args.out, source=args.source, mirror=args.mirror, held_out=args.held_out,
+            seed=args.seed, progress=progress,
+        )  # fmt: skip
+    for name, count in counts.items():
+        print(f"{args.out}/{name}.rec: {count} records")
     return 0

@@ -7,6 +7,7 @@ POSIX only (``fcntl``), as is MXNet 1.9.1.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import http.client
 import os
@@ -34,6 +35,7 @@ class Checksum(NamedTuple):
     value: str  # 40 hexadecimal digits, lower case
     of: Callable[[Path], str]  # computes it
     kind_of: Callable[[bytes], Optional[str]] = lambda head: None  # names what a wrong file is
+    digits: int = 40
 
     def fits(self, path: Path) -> bool:
         """Return whether a file exists and has this checksum."""
@@ -49,11 +51,16 @@ class Checksum(NamedTuple):
 
 def sha1(value: str) -> Checksum:
     """A SHA-1 that was published with the file."""
-    return Checksum("SHA-1", value, _sha1_of)
+    return Checksum("SHA-1", value, functools.partial(_digest_of, "sha1"))
 
 
-def _sha1_of(path: Path) -> str:
-    digest = hashlib.sha1(usedforsecurity=False)
+def md5(value: str) -> Checksum:
+    """An MD5 that was published with the file."""
+    return Checksum("MD5", value, functools.partial(_digest_of, "md5"), digits=32)
+
+
+def _digest_of(algorithm: str, path: Path) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -131,9 +138,10 @@ def download(
 
 
 def _check_arguments(url: str, checksum: Checksum, timeout_s: float, retries: int) -> None:
-    if not re.fullmatch("[0-9a-f]{40}", checksum.value):
+    if not re.fullmatch(f"[0-9a-f]{{{checksum.digits}}}", checksum.value):
         raise InputError(
-            f"{checksum.name} {checksum.value!r} is not 40 hexadecimal digits in lower case"
+            f"{checksum.name} {checksum.value!r} is not {checksum.digits} hexadecimal digits in "
+            f"lower case"
         )
     if not 0 < timeout_s <= 86_400:
         raise InputError(f"timeout_s must be above 0 and at most a day, got {timeout_s}")

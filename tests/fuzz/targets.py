@@ -4,6 +4,7 @@ A parser is an entry of ``TARGETS``; it may refuse with ``REFUSALS`` and nothing
 """
 
 import functools
+import gzip
 import io
 import json
 import os
@@ -40,6 +41,7 @@ from gluon_asymmnet.data.boxes.voc_xml import (
     parse_annotation,
 )
 from gluon_asymmnet.data.class_names import load_class_names, name_lines
+from gluon_asymmnet.data.fashion import read_idx
 from gluon_asymmnet.data.image_headers import image_info
 from gluon_asymmnet.data.images import decode, encode
 from gluon_asymmnet.data.records import verify
@@ -308,6 +310,17 @@ def written(write, name):
         return path.read_bytes()
 
 
+def idx_seeds():
+    """An array of bytes, plain and compressed."""
+    plain = bytes.fromhex("00000803 00000002 00000002 00000003") + bytes(range(12))
+    return [plain, gzip.compress(plain, mtime=0)]
+
+
+def read_idx_array(folder, data):
+    (folder / "a").write_bytes(data)
+    read_idx(folder / "a")
+
+
 def params_seeds():
     """Without those that only a refusal fits: no shape, sparse, no names."""
     found = fuzz_params_file.seeds()
@@ -540,6 +553,7 @@ TARGETS = {
         damage.damaged_lines, read_class_names,
     ),
     "params": Target("`read_params`", params_seeds, damage.damaged_bytes, read_params),
+    "idx array": Target("`read_idx`", idx_seeds, damage.damaged_bytes, read_idx_array, 2000),
     "safetensors": Target(
         "`read_safetensors`", lambda: [written(write_safetensors, "a.safetensors")],
         damage.damaged_safetensors, reader(read_safetensors, "a.safetensors"),
