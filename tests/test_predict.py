@@ -17,10 +17,13 @@ from gluon_asymmnet.export.formats import export_all
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.predict.images import read_image
+from gluon_asymmnet.predict.inputs import find_inputs, read_frames
+from gluon_asymmnet.predict.video import Video
 from tests.conftest import ROOT, run_python
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 from tests.test_image_files import picture
+from tests.videos import write_video
 
 ENGINES = ("mxnet", "onnxruntime", "openvino", "opencv")
 NAMES = [str(number) for number in range(10)]  # of the demo set
@@ -341,6 +344,29 @@ def test_the_command(exported, photos, tmp_path, capsys):
     marked = sorted(p.relative_to(tmp_path) for p in (tmp_path / "marked").rglob("*.*g"))
     assert list(map(str, marked)) == ["marked/photos/a.jpg", "marked/photos/more/c.png"]
     assert read_image(tmp_path / "marked/photos/a.jpg").shape == (100, 120, 3)
+
+
+def test_the_command_on_a_video(exported, tmp_path, capsys):
+    clip = write_video(tmp_path / "clip.mkv", 5)
+    status = main([
+        "predict", str(clip), "--model", str(exported[0]), "--engine", "onnxruntime", "--top", "1",
+        "--frames", "3", "--csv", str(tmp_path / "r.csv"), "--annotate", str(tmp_path / "marked"),
+    ])  # fmt: skip
+    assert status == 0
+    table = (tmp_path / "r.csv").read_text().splitlines()
+    assert table[0] == "path,frame,seconds,index,name,probability"
+    assert [row.split(",")[:3] for row in table[1:]] == [
+        [str(clip), "0", "0.0"], [str(clip), "1", "0.2"], [str(clip), "2", "0.4"]
+    ]  # fmt: skip
+    frames = [frame.rgb for frame in read_frames(find_inputs([clip]))]
+    expected = Predictor(exported[0], "onnxruntime").classify(frames[:3], 1)
+    for row, (best,) in zip(table[1:], expected):
+        assert row.split(",")[3] == str(best.index)
+        assert float(row.split(",")[5]) == pytest.approx(best.probability, rel=1e-4)
+    assert Video(str(tmp_path / "marked/clip.mkv.mp4"), "marked").frames == 3
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert main(["predict", str(clip), "--model", str(exported[0]), "--frames", "-1"]) == 2
+    assert "--frames must be at least 0" in capsys.readouterr().err
 
 
 def test_the_command_refuses(exported, photos, tmp_path, capsys):

@@ -34,7 +34,7 @@ COMMANDS = {
     "doctor": Command("doctor", "check this machine: versions, CPU, engines, optional packages"),
     "summary": Command("summary", "print parameters and multiply-adds of a model, layer by layer"),
     "records": Command("records", "build, verify, repair, count and split record files"),
-    "voc": Command("voc", "check, download and make Pascal VOC folders"),
+    "voc": Command("voc", "check, download, convert and make Pascal VOC folders"),
     "fetch": Command("fetch", "download the authors' published checkpoint and check it"),
     "train": Command("train", "train an image classifier", "classifier_parser"),
     "train-ssd": Command("train", "train a detector", "detector_parser"),

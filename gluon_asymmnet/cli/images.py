@@ -15,6 +15,7 @@ from gluon_asymmnet.cli.options import (
     require_positive,
 )
 from gluon_asymmnet.cli.outputs import Annotated, CsvFile, JsonFile, check_targets
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.predict.inputs import CAMERA, URL, Frame, count_frames, find_inputs, read_frames
 
 INPUTS = """\
@@ -66,6 +67,8 @@ def add_image_flags(parser, *, batch_size: int) -> None:
 def run_on_images(args, task: Task) -> int:
     """Predict and print; 1 if something could not be read."""
     require_positive(args, "batch_size", "every")
+    if args.frames < 0:
+        raise InputError(f"--frames must be at least 0 (all), got {args.frames}")
     inputs = find_inputs(args.images)
     if args.annotate:
         check_targets(inputs, args.annotate)

@@ -150,10 +150,11 @@ def _open_yaml(path: Path, classes: Sequence[str] | None) -> _Set:
         root = root / content["path"]
     images: dict[str, list[Path]] = {}
     for key, split in USUAL_SPLITS.items():
-        places = content.get(key) or []
-        for place in [places] if isinstance(places, str) else places:
-            if not isinstance(place, str):
-                raise FormatError(f"{path}: {key} is {places!r:.60}, expected paths")
+        given = content.get(key) or []
+        places = [given] if isinstance(given, str) else given
+        if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+            raise FormatError(f"{path}: {key} is {given!r:.60}, expected paths")
+        for place in places:
             images.setdefault(split, []).extend(_images_of(place, root, path))
     if not images:
         raise FormatError(f"{path}: it names no train, val or test images")
