@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from benchmarks import int8, nets, report, scaling, suite
+from benchmarks import deploy, int8, nets, report, scaling, suite
 from gluon_asymmnet.cli import guarded
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.utils.atomic import write_text
@@ -20,6 +20,7 @@ it, ours in each layout, engine and precision, GluonCV's MobileNetV3, PyTorch.
   memory   peak memory of inference and training alone, quickly
   shift    AddressNet's shifts beside channel shuffle and sum; ignores --models
   int8     accuracy and speed of int8 on the demo's digits (--run, --digits) and on photographs
+  deploy   every target on the demo's digits (--run, --digits): size, accuracy; with --speed, time
   scaling  training with several processes on this machine (--workers, --engine)
   nets     AsymmNet beside the related nets: size, speed per engine, accuracy on the digits after
            --epochs: about half an hour
@@ -45,7 +46,7 @@ def main(argv=None) -> int:
 
 
 def _add_flags(parser) -> None:
-    parser.add_argument("what", choices=(*_PARTS, "int8", "scaling", "nets", "all"))
+    parser.add_argument("what", choices=(*_PARTS, "int8", "deploy", "scaling", "nets", "all"))
     parser.add_argument(
         "--models", default="asymmnet_large",
         help="comma-separated, e.g. asymmnet_large,asymmnet_small,asymmnet_large_0.35 "
@@ -58,7 +59,7 @@ def _add_flags(parser) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="(default 7)")
     parser.add_argument("--only", default="", help="names of candidates, comma-separated")
     parser.add_argument("--out", default="", help="write OUT.json and OUT.md")
-    demo = parser.add_argument_group("int8")
+    demo = parser.add_argument_group("int8 and deploy")
     demo.add_argument(
         "--run", dest="run_directory", default="demo/runs/custom/asymmnet_small_demo",
         help="run directory of the demo (default %(default)s, where make demo puts it)",
@@ -67,6 +68,7 @@ def _add_flags(parser) -> None:
         "--digits", default="demo/digits",
         help="folder with train.rec and val.rec (default %(default)s)",
     )  # fmt: skip
+    demo.add_argument("--speed", action="store_true", help="compare times, too (deploy)")
     compared = parser.add_argument_group("nets")
     compared.add_argument("--epochs", type=int, default=15, help="on the digits (default 15)")
     workers = parser.add_argument_group("scaling")
@@ -78,7 +80,7 @@ def _add_flags(parser) -> None:
 def _run(args) -> int:
     if args.rounds < 1:
         raise InputError(f"--rounds must be at least 1, got {args.rounds}")
-    others = {"int8": _run_int8, "scaling": _run_scaling, "nets": _run_nets}
+    others = {"int8": _run_int8, "deploy": _run_deploy, "scaling": _run_scaling, "nets": _run_nets}
     print(others.get(args.what, _run_parts)(args))
     return 0
 
@@ -105,6 +107,15 @@ def _run_int8(args) -> str:
         if args.out:
             int8.write(found, args.out)
     return int8.document(found)
+
+
+def _run_deploy(args) -> str:
+    threads = min(_numbers("--threads", args.threads, int))
+    rounds = args.rounds if args.speed else 0
+    found = deploy.measure(args.run_directory, args.digits, rounds=rounds, threads=threads)
+    if args.out:
+        deploy.write(found, args.out)
+    return deploy.document(found)
 
 
 def _run_scaling(args) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks import int8
+from benchmarks import deploy, int8
 from benchmarks.report import document
 from tests.conftest import ROOT, run_python
 from tests.test_structure import LAYERS
@@ -38,6 +38,28 @@ def test_the_page_of_8_bits_is_that_of_its_data():
     folder = ROOT / "benchmarks"
     found = json.loads((folder / "int8.json").read_text())
     assert int8.document(found) == (folder / "int8.md").read_text()
+
+
+def test_the_page_of_targets_is_that_of_its_data():
+    folder = ROOT / "benchmarks"
+    found = json.loads((folder / "deploy.json").read_text())
+    assert deploy.document(found) == (folder / "deploy.md").read_text()
+    done = [row for row in found["rows"] if "left_out" not in row]
+    assert {row["target"] for row in done} > {"onnxruntime", "onnxruntime-web", "ncnn", "openvino"}
+    found["rounds"] = 7  # with speed there is one column more, also where a target is missing
+    for row in done:
+        row["ratio"] = 1.25
+    lines = deploy.document(found).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert sum(line.endswith("| 1.25 |") for line in table) == len(done)
+
+
+def test_the_size_of_a_package_holds_what_it_needs():
+    numpy = deploy.installed_size("numpy")
+    assert numpy > 10
+    assert deploy.installed_size("onnxruntime") > numpy
+    assert deploy.installed_size("no_package_of_this_name") == 0
 
 
 def test_the_table_of_speed_takes_the_best_thread_count(tmp_path):
