@@ -11,6 +11,8 @@ import warnings
 
 import numpy as np
 
+from gluon_asymmnet.utils.extras import require
+
 # Names that NumPy 1.24 to 2.x removed and that MXNet 1.9.1 or GluonCV 0.10.5 read while importing.
 _ALIASES = {
     "bool": bool, "int": int, "float": float, "object": object, "complex": complex, "str": str,
@@ -57,7 +59,8 @@ def restore_numpy_names() -> None:
 
 
 def _quiet_import(name: str):
-    if name not in sys.modules:
+    if sys.modules.get(name) is None:
+        require(name)
         restore_numpy_names()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -13,7 +13,6 @@ import numpy as np
 from gluon_asymmnet.data.augmentations import augment
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.images import require_sides
-from gluon_asymmnet.data.randaugment import randaugment
 
 # Eigenvectors (columns) and eigenvalues of ImageNet's RGB values, 0 to 255.
 # Source: Krizhevsky et al. 2012, section 4.1, in the numbers MXNet's image_aug_default.cc has.
@@ -101,6 +100,8 @@ def training_image(
     for name in how.further:
         crop = augment(crop, name, rng)
     if how.operations:
+        from gluon_asymmnet.data.randaugment import randaugment  # Pillow: prediction does without
+
         crop = randaugment(crop, how.operations, how.magnitude, rng)
     image = normalize(_recolour(crop, how, rng))
     return random_erasing(image, how.erasing, rng) if how.erasing else image

@@ -17,6 +17,7 @@ from gluon_asymmnet.card import CARD_FILE, read_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.predict.onnx_header import read_onnx_header
 from gluon_asymmnet.utils.extras import load_extra, require
+from gluon_asymmnet.utils.opencv import set_log_level
 from gluon_asymmnet.utils.threads import available, set_threads
 
 PRECISIONS = ("f32", "bf16")
@@ -111,11 +112,11 @@ class OpenCv:
         try:
             header = read_onnx_header(data)
             with self._settings:
-                level = cv2.setLogLevel(0)  # it prints what it also raises
+                level = set_log_level(0)  # it prints what it also raises
                 try:
                     self._net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
                 finally:
-                    cv2.setLogLevel(level)
+                    set_log_level(level)
         except (ValueError, cv2.error) as error:
             raise _unreadable(path, "opencv", error) from None
         self.inputs, self.outputs = header.inputs, [*header.outputs.values()]

@@ -12,6 +12,7 @@ import numpy as np
 
 from gluon_asymmnet.data.images import MAX_PIXELS
 from gluon_asymmnet.errors import FormatError, RunError
+from gluon_asymmnet.utils.opencv import set_log_level
 
 TIMEOUT_S = 10  # for a stream to open, and for its next frame
 _USUAL_RATE = 25.0  # frames per second, of cameras and streams that give none
@@ -140,9 +141,8 @@ def _open_camera(number: int) -> cv2.VideoCapture:
 def _quiet() -> Iterator[None]:
     """Keep OpenCV and FFmpeg from printing: our own error says what is wrong."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
-    before = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    before = set_log_level(0)
     try:
         yield
     finally:
-        cv2.setLogLevel(before)
+        set_log_level(before)

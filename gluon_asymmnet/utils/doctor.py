@@ -1,5 +1,6 @@
 """Check the installation and describe the machine."""
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gluon_asymmnet import __version__
+from gluon_asymmnet.utils.extras import installed
 from gluon_asymmnet.utils.threads import SETTINGS, available
 
 _PACKAGES = (
-    "mxnet", "gluoncv", "numpy", "opencv-python", "opencv-python-headless", "tensorboardX",
+    "mxnet", *(f"mxnet-cu{n}" for n in range(112, 118)), "gluoncv", "numpy", "opencv-python",
+    "opencv-python-headless", "tensorboardX",
     "matplotlib", "pillow", "safetensors", "scikit-learn", "onnx", "onnxruntime", "openvino",
     "nncf", "torch",
 )  # fmt: skip
@@ -53,7 +56,7 @@ def cpu_features() -> list[str]:
 
 def diagnose() -> list[Finding]:
     """Check everything that this package needs or can use."""
-    return [_python(), *_required(), *_optional(), _shadowing()]
+    return [_python(), *_required(), *_training(), *_optional(), *_gpu(), _shadowing()]
 
 
 def _python() -> Finding:
@@ -61,19 +64,27 @@ def _python() -> Finding:
     return Finding(
         (3, 9) <= version <= (3, 12),
         f"Python {platform.python_version()}",
-        "MXNet 1.9.1 installs on Python 3.9 to 3.12",
+        "MXNet 1.9.1 installs on Python 3.9 to 3.12; prediction runs on newer ones, too",
+        needed=False,
     )
 
 
 def _required() -> list[Finding]:
-    libgl = "pip install --no-deps --force-reinstall opencv-python-headless==4.9.0.80"
+    version = _version("opencv-python-headless") or _version("opencv-python")
+    wheel = "opencv-python-headless" + (f"=={version}" if version else "")
+    libgl = f"pip install --no-deps --force-reinstall {wheel} (the plain wheel needs libGL)"
+    return [_import("numpy", "NumPy", "pip install numpy"), _import("cv2", "OpenCV", libgl)]
+
+
+def _training() -> list[Finding]:
+    extra = "pip install 'gluon_asymmnet[mxnet]'"
     tried = (
-        ("cv2", "OpenCV", libgl + " (the plain wheel needs libGL)"),
-        ("mxnet", "MXNet", "pip install mxnet==1.9.1 'numpy<2' 'setuptools<81'"),
-        ("gluoncv", "GluonCV", "pip install gluoncv==0.10.5.post0"),
-        ("tensorboardX", "tensorboardX", "pip install tensorboardX"),
+        ("mxnet", "MXNet", extra),
+        ("gluoncv", "GluonCV", extra),
+        ("tensorboardX", "tensorboardX", extra),
     )
-    return [_import(module, title, mend) for module, title, mend in tried]
+    wanted = installed("mxnet")  # this is not an installation for prediction alone
+    return [_import(*one)._replace(needed=wanted) for one in tried]
 
 
 def _optional() -> list[Finding]:
@@ -84,6 +95,40 @@ def _optional() -> list[Finding]:
         ("openvino", "OpenVINO (engine)", "pip install 'gluon_asymmnet[openvino]'"),
     )
     return [_import(*one)._replace(needed=False) for one in tried]
+
+
+def _gpu() -> list[Finding]:
+    """Check what an MXNet for GPUs loads; none is installed: nothing."""
+    builds = [
+        name for d in importlib.metadata.distributions()
+        if re.fullmatch(r"mxnet(-cu\d+)?", name := (d.metadata["Name"] or "").lower())
+    ]  # fmt: skip
+    if not any("-cu" in name for name in builds):
+        return []
+    gpu = next(name for name in builds if "-cu" in name)
+    single = Finding(
+        len(builds) == 1,
+        f"{gpu} is the only MXNet" if len(builds) == 1 else f"{' and '.join(builds)} overlap",
+        f"pip uninstall -y {' '.join(builds)} && pip install --no-deps {gpu}==1.9.1",
+    )
+    wanted = (
+        ("libcudart.so.11.0", "CUDA 11", "install the CUDA 11 runtime"),
+        (
+            "libcudnn.so.8",
+            "cuDNN 8",
+            "install cuDNN 8 for CUDA 11, or pip install nvidia-cudnn-cu11",
+        ),
+        ("libnccl.so.2", "NCCL 2", "install NCCL 2 for CUDA 11, or pip install nvidia-nccl-cu11"),
+    )
+    return [single, *(_library(*one) for one in wanted)]
+
+
+def _library(file: str, title: str, mend: str) -> Finding:
+    try:
+        ctypes.CDLL(file)
+    except OSError as error:
+        return Finding(False, f"{title}: {error}", f"{mend}, and add it to LD_LIBRARY_PATH")
+    return Finding(True, f"{title} ({file})")
 
 
 def _import(module: str, title: str, mend: str) -> Finding:

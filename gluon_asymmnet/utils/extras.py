@@ -7,7 +7,9 @@ from gluon_asymmnet.errors import InputError
 
 # library -> arguments of pip install
 _INSTALLS = {
-    "mxnet": "mxnet==1.9.1",
+    "mxnet": "'gluon_asymmnet[mxnet]' (Linux; docs/install.md has GPUs and other systems)",
+    "gluoncv": "'gluon_asymmnet[mxnet]'",
+    "safetensors": "'gluon_asymmnet[mxnet]'",
     "onnx": "'gluon_asymmnet[onnx]'",
     "onnxruntime": "'gluon_asymmnet[onnx]'",
     "openvino": "'gluon_asymmnet[openvino]'",

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.utils.extras import require
 
 _DTYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32",
            "uint16", "uint8", "bool")  # fmt: skip
@@ -22,6 +22,7 @@ def read_safetensors(path) -> dict[str, np.ndarray]:
     """
     # From bytes: the library maps the files it opens, and a mapped file may change.
     data = Path(path).read_bytes()
+    safetensors = _library()
     try:
         return dict(sorted(safetensors.numpy.load(data).items()))
     except KeyError as error:
@@ -41,4 +42,11 @@ def write_safetensors(path, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items()
     }
     # From bytes: files that the library writes are readable by their owner only.
-    Path(path).write_bytes(safetensors.numpy.save(native))
+    Path(path).write_bytes(_library().numpy.save(native))
+
+
+def _library():
+    require("safetensors")
+    import safetensors.numpy
+
+    return safetensors
