@@ -451,6 +451,8 @@ def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
     for arguments, message in (
         (["--score-threshold", "2"], "--score-threshold must be from 0 to 1, got 2.0"),
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--overlap", "0.1"], "--overlap and --tiles-only go with --tiles or --tile-size"),
+        (["--coco-ids", "x"], "--coco-ids goes with --coco"),
         (["--annotate", str(photos[0].parent)], "would write over"),
         (["--engine", "mxnet", "--precision", "bf16"], "bf16 is for openvino"),
     ):

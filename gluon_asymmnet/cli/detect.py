@@ -32,12 +32,12 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_image_flags(parser, batch_size=8)
-    parser.add_argument(
+    out = add_image_flags(parser, batch_size=8)
+    out.add_argument(
         "--coco", default="", metavar="FILE", help="write the results in COCO's format, boxes with "
         "their last row and column, as VOC's",
     )  # fmt: skip
-    parser.add_argument(
+    out.add_argument(
         "--coco-ids", default="", metavar="FILE", help="annotations of the set, whose ids --coco "
         "takes by file and class name (default: pictures and labels, counted from 1)",
     )  # fmt: skip
@@ -53,7 +53,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     tiles.add_argument("--tiles", type=int, default=0, metavar="N", help="N along the longer side")
     tiles.add_argument("--tile-size", type=int, default=0, metavar="PIXELS", help="of this size")
     tiles.add_argument(
-        "--overlap", type=float, default=Tiling().overlap, metavar="SHARE",
+        "--overlap", type=float, metavar="SHARE",
         help=f"of neighbours (default {Tiling().overlap}); objects should fit in it",
     )  # fmt: skip
     tiles.add_argument(
@@ -80,8 +80,11 @@ def run(args) -> int:
         raise InputError("--coco-ids goes with --coco")
     args.tiling = None
     if args.tiles or args.tile_size:
-        args.tiling = Tiling(args.tiles, args.tile_size, args.overlap, not args.tiles_only)
+        overlap = Tiling().overlap if args.overlap is None else args.overlap
+        args.tiling = Tiling(args.tiles, args.tile_size, overlap, not args.tiles_only)
         args.tiling.check()
+    elif args.overlap is not None or args.tiles_only:
+        raise InputError("--overlap and --tiles-only go with --tiles or --tile-size")
     return run_on_images(args, Task(_open, _detect, _rows, _draw, _content, _COLUMNS, _extra))
 
 

@@ -36,8 +36,8 @@ class Task(NamedTuple):
     extra: Callable = lambda args, predictor: []  # more outputs, as in ``cli.outputs``
 
 
-def add_image_flags(parser, *, batch_size: int) -> None:
-    """Add images, model, engine and output."""
+def add_image_flags(parser, *, batch_size: int):
+    """Add images, model, engine and output; return the group of the outputs."""
     parser.add_argument("images", nargs="+", metavar="INPUT")
     parser.add_argument("--model", required=True, help="exported folder or file, or run directory")
     add_import_flag(parser)
@@ -62,6 +62,7 @@ def add_image_flags(parser, *, batch_size: int) -> None:
         "--annotate", default="", metavar="DIR", help="write the pictures, and videos as MP4, with "
         "the result on them",
     )  # fmt: skip
+    return out
 
 
 def run_on_images(args, task: Task) -> int:

@@ -19,18 +19,20 @@ from gluon_asymmnet.data.class_names import load_class_names
 _MOST_LINES = 20  # of one kind
 
 _OUT = """\
-OUT is one folder like VOC2007, with classes.txt and the lists train, val and, on request, test.
---seed and the file names decide which image is in which list."""
+OUT is one folder like VOC2007, with classes.txt and the lists train, val and, on request, test;
+--seed and the file names decide which image is in which."""
 _FROM_LABELIMG = f"""\
-Takes the pictures that have an XML of the same name beside them, in subfolders too.  {_OUT}
-Subfolders train, val (or valid) and test are taken as the lists.
+Takes the pictures that have an XML of the same name beside them, in subfolders too.
+{_OUT}  Subfolders train, val (or
+valid) and test are taken as the lists.
 
 example:
   asymmnet voc from-labelimg labelled data/mine && asymmnet voc check data
 """
 _FROM_YOLO = f"""\
 Takes data.yaml, or a folder with classes.txt, and with label files beside the pictures or in labels
-for images.  Splits that the set has are kept.  {_OUT}
+for images.  Splits that the set has are kept.
+{_OUT}
 
 example:
   asymmnet voc from-yolo yolo/data.yaml data/mine && asymmnet voc check data
