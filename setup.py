@@ -83,6 +83,10 @@ setup(
         # on top of it what is large; `make test` does without
         "test-all": [
             *DEV,
+            "nbclient",
+            "ipykernel",
+            "timm",
+            "torchvision",
             "torch",
             "ncnn",
             "pnnx",

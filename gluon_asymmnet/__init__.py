@@ -12,6 +12,7 @@ _PUBLIC = {
     "get_model": "zoo",
     "list_models": "models.registry",
     "load_weights": "weights.load",
+    "evaluate": "predict.evaluate",
     "Predictor": "predict",
     "DetectorPredictor": "predict.detector",
     "register_model": "models.registry",
@@ -24,10 +25,13 @@ _PUBLIC = {
     "FormatError": "errors",
     "RunError": "errors",
 }
-__all__ = ["__version__", *_PUBLIC]
+_CALLABLE = ("train", "export")  # packages
+__all__ = ["__version__", *_PUBLIC, *_CALLABLE]
 
 
 def __getattr__(name: str):
+    if name in _CALLABLE:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
@@ -36,4 +40,4 @@ def __getattr__(name: str):
 
 
 def __dir__():
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *__all__})

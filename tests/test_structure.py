@@ -27,7 +27,7 @@ WITHOUT_MXNET = (
     "weights.state_dict_file", "distributed.group", "distributed.launch",
     "distributed.environment", "distributed.heartbeat", "distributed.workers", "train.config",
     "train.classifier_config", "train.detector_config", "train.losses", "train.optimizers",
-    "train.schedules", "train.recipes", "train.checkpoint_files",
+    "train.schedules", "train.session", "train.recipes", "train.checkpoint_files",
     "train.finetune", "train.mixing", "train.progress", "train.reporter", "train.run_directory",
     "compress.decomposition", "compress.moments", "compress.options", "compress.receptive_field",
     "compress.search", "export.parity", "export.int8.qdq", "export.int8.report",

@@ -41,11 +41,12 @@ _RESET = "--reset-output starts with a new classifier, for other classes"
 FP16_LOSS_SCALE = 128  # keeps small gradients above half precision's smallest number
 
 
-def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
+def train(config: ClassifierConfig, workers: Workers = ALONE, callbacks=()) -> Result:
     """Train with the settings of ``config``, or resume an interrupted run of the same settings.
 
     Args:
         workers: the processes that train together, from ``distributed.group``; each calls this.
+        callbacks: as in ``session.run``.
 
     Raises:
         InputError: for data, weights or settings that do not fit together.
@@ -57,6 +58,7 @@ def train(config: ClassifierConfig, workers: Workers = ALONE) -> Result:
     if config.dry_run:
         return _dry_run(task, config)
     task.synchronize_workers()
+    task.callbacks = callbacks
     return run_in(path, task)
 
 

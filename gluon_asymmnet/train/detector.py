@@ -37,8 +37,11 @@ from gluon_asymmnet.weights.load import find_weights
 from gluon_asymmnet.zoo import get_detector
 
 
-def train(config: DetectorConfig) -> Result:
+def train(config: DetectorConfig, callbacks=()) -> Result:
     """Train with the settings of ``config``, or resume an interrupted run of the same settings.
+
+    Args:
+        callbacks: as in ``session.run``.
 
     Raises:
         InputError: for data, weights or settings that do not fit together.
@@ -46,7 +49,9 @@ def train(config: DetectorConfig) -> Result:
     """
     path = Path(config.run_dir)
     config = settle(config, path)
-    return run_in(path, DetectorTask(config, training_devices(config.gpu_numbers), path))
+    task = DetectorTask(config, training_devices(config.gpu_numbers), path)
+    task.callbacks = callbacks
+    return run_in(path, task)
 
 
 class DetectorTask(Task):

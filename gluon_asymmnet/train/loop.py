@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -24,10 +25,11 @@ from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.train import checkpoint as checkpoints
 from gluon_asymmnet.train.checkpoint_files import add_validation, clean_up, latest
 from gluon_asymmnet.train.reporter import Reporter
-from gluon_asymmnet.train.run_directory import RunDirectory, logging_to, open_run
+from gluon_asymmnet.train.run_directory import METRICS, RunDirectory, logging_to, open_run
 from gluon_asymmnet.train.task import Task
 from gluon_asymmnet.utils.atomic import new_file
 from gluon_asymmnet.utils.doctor import environment
+from gluon_asymmnet.utils.json_objects import read_json_lines
 from gluon_asymmnet.weights.load import newest_weights
 from gluon_asymmnet.weights.params_file import write_params
 
@@ -44,6 +46,11 @@ class Result(NamedTuple):
     best_epoch: Optional[int]
     weights: str  # file of the best parameters, or of the last ones without a validation
     status: int = 0  # exit status of the process; of a stopped run 128 + signal, as of a shell
+
+    @property
+    def history(self) -> list[dict]:
+        """The rows of ``metrics.jsonl``: a dict per epoch, as ``pandas.DataFrame`` takes them."""
+        return read_json_lines(Path(self.run_dir) / METRICS)
 
 
 class _NotFiniteError(RunError):
@@ -145,7 +152,7 @@ class _Loop:
                 if self.step == (epoch + 1) * per_epoch:
                     self._finish_epoch(epoch)
                 if self._stop_requested() and self.step < self.last_step:
-                    self._event("stopped", f"by {self.signals.number.name} after step {self.step}")
+                    self._event("stopped", f"by {self.signals.cause} after step {self.step}")
                     return self._result(finished=False)
             self._write_weights("last")
             return self._result(finished=True)
@@ -213,6 +220,9 @@ class _Loop:
         row = self.reporter.end_epoch(
             epoch, self.step, self.sums.means(), validation, self.training, seconds
         )
+        # all of them are called
+        if any([call(dict(row)) is True for call in self.task.callbacks]):  # noqa: C419
+            self.signals.request("a callback")
         self.sums.restart()
         score = next(iter(validation.values()), None)
         if score is not None and (self.best is None or score > self.best):
@@ -367,7 +377,12 @@ class _Signals:
     def __init__(self):
         self.stop = False
         self.number = signal.SIGTERM  # the one received; of another worker's signal it is this
+        self.cause = self.number.name
         self._before = {}
+
+    def request(self, cause: str) -> None:
+        """Stop as a signal does."""
+        self.stop, self.cause = True, cause
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -382,4 +397,5 @@ class _Signals:
     def _handle(self, number, _frame):
         if self.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.stop, self.number = True, signal.Signals(number)
+        self.number = signal.Signals(number)
+        self.request(self.number.name)

@@ -1,14 +1,14 @@
 """Reports of a training run: log lines, progress bar and file, metrics, TensorBoard, curves."""
 
 import contextlib
-import sys
 import time
 from typing import Optional
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE
 from gluon_asymmnet.train.progress import TensorBoard, clock, draw_curves, time_left, write_progress
+from gluon_asymmnet.utils.bars import shows_bars
 
 
 class Reporter:
@@ -58,7 +58,7 @@ class Reporter:
         self._begun = self._last_log = time.time()
         self._bar = tqdm(
             total=self.task.steps_per_epoch, initial=done, desc=f"epoch {epoch}", unit="step",
-            leave=False, disable=not sys.stderr.isatty(),
+            leave=False, disable=not shows_bars(),
         )  # fmt: skip
 
     def count_step(self) -> None:

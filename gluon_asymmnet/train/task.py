@@ -35,12 +35,14 @@ class Task:
         ema: moving average of the weights, or None.
         data: the contents of the training set and of the validation set, by these names.
         start_line: what the weights of ``--finetune`` gave, for the log, or "".
+        callbacks: functions that take the row of each epoch, see ``session.run``.
         left_out: number of damaged images that the last validation left out, over all workers.
     """
 
     metric: str
     data: dict[str, Contents]
     left_out = 0
+    callbacks: Sequence = ()
     start_line = ""
 
     def __init__(self, config, devices, workers: Workers = ALONE):
