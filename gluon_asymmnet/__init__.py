@@ -6,6 +6,8 @@ import it.
 
 import importlib
 
+from gluon_asymmnet.utils.import_hook import when_imported
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -41,3 +43,10 @@ def __getattr__(name: str):
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+def _gluoncv_names():
+    return importlib.import_module(f"{__name__}.gluoncv_names")
+
+
+when_imported("gluoncv", lambda: _gluoncv_names().add(), lambda: _gluoncv_names().loadable())

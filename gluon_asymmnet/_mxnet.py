@@ -69,7 +69,7 @@ def _quiet_import(name: str):
 
 
 @contextlib.contextmanager
-def _without(name: str):
+def without(name: str):
     """Make ``import name`` fail for a while: GluonCV refuses to load beside PyTorch 2."""
     there = sys.modules.pop(name, None)
     sys.modules[name] = None
@@ -88,6 +88,5 @@ mx = _quiet_import("mxnet")
 
 def __getattr__(name: str):
     if name == "gluoncv":
-        with _without("torch"):
-            return _quiet_import("gluoncv")
+        return _quiet_import("gluoncv")  # ``gluoncv_names`` hides PyTorch from it
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
