@@ -14,8 +14,8 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # Rooms from the bottom up: a room imports only from rooms before it.
 LAYERS = (
     "errors", "utils", "_mxnet", "arch", "data", "nn", "models", "weights", "evaluation", "card",
-    "zoo", "gluoncv_names", "saved", "predict", "distributed", "train", "export", "compress", "report",
-    "torch", "cli", "__main__",
+    "zoo", "gluoncv_names", "saved", "predict", "distributed", "train", "export", "compress",
+    "report", "torch", "cli", "__main__",
 )  # fmt: skip
 
 # Rooms and modules that load without MXNet.
