@@ -449,8 +449,11 @@ def test_what_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match=r"b\.idx would be written twice; name different files"):
         RecordWriter(tmp_path / "b.idx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.idx", "a.rec"]
-    with pytest.raises(FileNotFoundError, match="none: no such folder; create it first"):
-        RecordWriter(tmp_path / "none" / "a.rec")
+    with pytest.raises(InputError, match=r"a\.rec is a file; expected a folder to write to"):
+        RecordWriter(tmp_path / "a.rec" / "a.rec")
+    with RecordWriter(tmp_path / "none" / "a.rec") as writer:
+        writer.write(0, 0, b"x")
+    assert (tmp_path / "none" / "a.rec").exists()
 
 
 # --- Images ----------------------------------------------------------------------------------

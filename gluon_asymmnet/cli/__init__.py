@@ -11,7 +11,9 @@ import difflib
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from gluon_asymmnet import __version__
@@ -53,6 +55,7 @@ COMMANDS = {
     "decompose": Command("decompose", "make regular convolutions depthwise and pointwise"),
     "search": Command("search", "search for a better network within budgets"),
 }
+PRINT_JSON = ("doctor", "summary", "status", "search")  # whose --json takes no file
 ALIASES = {"optimize": "search"}  # earlier names
 
 
@@ -63,19 +66,45 @@ def main(argv: Optional[Sequence[str]] = None, prog: str = "") -> int:
         argv: the command and its arguments; by default those of this process.
         prog: program name for help and messages; by default ``asymmnet COMMAND``.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        from gluon_asymmnet.cli.completion import complete
+
+        complete(COMMANDS, ALIASES)
     argv = list(sys.argv[1:] if argv is None else argv)
     name = _parser().parse_args(argv[:1]).command
     prog = prog or f"asymmnet {name}"
 
     def run() -> int:
         module = importlib.import_module(f"{__name__}.{COMMANDS[name].module}")
-        args = getattr(module, COMMANDS[name].function)(prog).parse_args(argv[1:])
+        parser = getattr(module, COMMANDS[name].function)(prog)
+        args = parser.parse_args(_flag_alone(name, argv[1:]))
         if getattr(args, "imports", None):
             set_threads(getattr(args, "threads", 0))  # before own parts load MXNet
             import_modules(args.imports)
-        return args.run(args)
+        return _run(args)
 
     return guarded(run, prog)
+
+
+def _flag_alone(name: str, arguments: list[str]) -> list[str]:
+    """Drop the dash of ``--json -`` where the flag alone prints."""
+    pairs = zip(["", *arguments], arguments)
+    dash = name in PRINT_JSON and ("--json", "-")
+    return [argument for before, argument in pairs if (before, argument) != dash]
+
+
+def _run(args) -> int:
+    """Run a command; with ``--json -``, standard output has the JSON alone."""
+    if getattr(args, "json", None) != "-":
+        return args.run(args)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        args.json = str(file)
+        with contextlib.redirect_stdout(sys.stderr):
+            status = args.run(args)
+        if file.exists():
+            print(file.read_text(encoding="utf-8"), end="")
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

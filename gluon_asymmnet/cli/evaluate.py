@@ -62,7 +62,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     add_bad_records_flag(data)
     add_threads_flag(imagenet)
     out = imagenet.add_argument_group("output")
-    out.add_argument("--json", default="", metavar="FILE", help="write the result")
+    out.add_argument("--json", default="", metavar="FILE", help="write the result; -: print it")
     out.add_argument("--per-class", action="store_true", help="print a table by class")
     out.add_argument("--predictions", default="", metavar="FILE", help="one CSV line per image")
     out.add_argument("--confusion", default="", metavar="PNG", help="draw the confusion matrix")

@@ -81,7 +81,7 @@ def add_task(tasks) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--per-class", action="store_true", help="print a table by class")
     out.add_argument("--coco", action="store_true", help="print COCO's AP, too; needs pycocotools")
-    out.add_argument("--json", default="", metavar="FILE", help="write the result")
+    out.add_argument("--json", default="", metavar="FILE", help="write the result; -: print it")
     out.add_argument(
         "--curves", default="", metavar="DIR", help="draw precision over recall, in a new folder"
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+from pathlib import Path
 
 from gluon_asymmnet.cli.options import add_command, progress_bar
 from gluon_asymmnet.data import digits, fashion
@@ -119,11 +121,12 @@ def _add_build(commands) -> None:
 def _add_verify(commands) -> None:
     summary = "find records that cannot be used"
     parser = add_command(commands, "verify", _verify, summary, _VERIFY)
-    _add_rec(parser)
+    parser.add_argument("rec", help="record file, or a folder: all that are in it")
+    parser.add_argument("--idx", metavar="FILE", help="its index (default: the .idx beside it)")
     parser.add_argument(
         "--classes", type=int, metavar="N", help="labels must be below N (default: .classes.txt)"
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON; -: print it")
     _add_threads(parser)
 
 
@@ -133,7 +136,7 @@ def _add_repair(commands) -> None:
     parser.add_argument("src", help="record file")
     parser.add_argument("dst", help="record file to write")
     parser.add_argument("--idx", metavar="FILE", help="SRC's index (default: the .idx beside it)")
-    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON; -: print it")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files of DST")
     _add_threads(parser)
 
@@ -142,7 +145,7 @@ def _add_stats(commands) -> None:
     summary = "count records, classes and image sizes"
     parser = add_command(commands, "stats", _stats, summary, _STATS)
     _add_rec(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON; -: print it")
 
 
 def _add_split(commands) -> None:
@@ -224,6 +227,7 @@ def _build(args: argparse.Namespace) -> int:
             skip_bad=args.skip_bad,
             overwrite=args.overwrite,
             progress=progress,
+            announce=functools.partial(print, flush=True),
         )
     print(f"{args.prefix}.rec: {report.records} records, {len(report.classes)} classes")
     for path, reason in report.skipped:
@@ -234,23 +238,39 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    results = [_verify_file(rec, args) for rec in _record_files(args.rec, args.idx)]
+    if args.json:
+        _write_json(args.json, {"files": results} if Path(args.rec).is_dir() else results[0])
+    return 1 if any(result["bad"] for result in results) else 0
+
+
+def _record_files(path: str, idx: str | None) -> list[str]:
+    """Return the record file, or those of a folder and of the folders in it."""
+    if not Path(path).is_dir():
+        return [path]
+    if idx:
+        raise InputError(f"--idx is of one record file, and {path} is a folder")
+    found = sorted(map(str, Path(path).rglob("*.rec")))
+    if not found:
+        raise InputError(f"{path}: no record file (.rec) in this folder")
+    return found
+
+
+def _verify_file(rec: str, args: argparse.Namespace) -> dict:
     with progress_bar("verifying", scaled=False) as progress:
         report = verify(
-            args.rec, args.idx, classes=args.classes, threads=args.threads, progress=progress
+            rec, args.idx, classes=args.classes, threads=args.threads, progress=progress
         )
     for position, key, reason in report.bad:
         print(reason if position is None else f"record {position} (key {key}): {reason}")
-    print(f"{args.rec}: {report.records} records, {len(report.bad)} bad")
+    print(f"{rec}: {report.records} records, {len(report.bad)} bad")
     if report.rotated:
         print(
             f"{report.rotated} images have an EXIF rotation: they are turned when they are read, "
             f"but MXNet's ImageRecordIter does not turn them"
         )
-    if args.json:
-        bad = [entry._asdict() for entry in report.bad]
-        counts = {"records": report.records, "rotated": report.rotated}
-        _write_json(args.json, {"file": args.rec, **counts, "bad": bad})
-    return 1 if report.bad else 0
+    bad = [entry._asdict() for entry in report.bad]
+    return {"file": rec, "records": report.records, "rotated": report.rotated, "bad": bad}
 
 
 def _repair(args: argparse.Namespace) -> int:

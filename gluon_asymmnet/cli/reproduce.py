@@ -43,7 +43,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         help="decoding threads (default 2)",
     )  # fmt: skip
     add_threads_flag(parser)
-    parser.add_argument("--json", default="", metavar="FILE", help="write the result")
+    parser.add_argument("--json", default="", metavar="FILE", help="write the result; -: print it")
     parser.set_defaults(run=run)
     return parser
 

@@ -71,7 +71,7 @@ def _add_check(commands) -> None:
         "--headers-only", action="store_true", help="do not decode the images: faster"
     )
     parser.add_argument("--threads", type=positive_int, metavar="N", help="(default: all)")
-    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON; -: print it")
 
 
 def _add_download(commands) -> None:

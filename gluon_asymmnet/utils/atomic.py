@@ -28,10 +28,9 @@ class NewFiles:
         self._open: list[tuple[Path, BinaryIO]] = []
 
     def add(self, path) -> Path:
-        """Add a file; return its scratch path, an empty file.  Its folder must exist."""
+        """Add a file; return its scratch path, an empty file.  Its folder is made."""
         final = Path(path)
-        if not final.parent.is_dir():
-            raise FileNotFoundError(f"{final.parent}: no such folder; create it first")
+        _make_parent(final)
         self._refuse_existing(final)
         if final in self._scratch:
             raise InputError(f"{final} would be written twice; name different files")

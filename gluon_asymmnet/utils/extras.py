@@ -17,6 +17,7 @@ _INSTALLS = {
     "pnnx": "'gluon_asymmnet[ncnn]' (with PyTorch; `pip install --no-deps pnnx` is enough)",
     "nncf": "'gluon_asymmnet[int8]' (it needs Python 3.10 and NumPy 1.24)",
     "yaml": "pyyaml",
+    "argcomplete": "'gluon_asymmnet[completion]'",
     "horovod": "'gluon_asymmnet[horovod]', after tools/build_horovod.sh",
 }
 

@@ -11,7 +11,8 @@ A data set ``train`` consists of up to four files:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ def build(
     skip_bad: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    announce: Callable[[str], object] | None = None,
 ) -> BuildReport:
     """Pack a tree of ``<class>/<image>`` into ``<prefix>.rec`` and its companions.
 
@@ -72,6 +74,7 @@ def build(
         shuffle_seed: shuffle the records; default: ordered by class.
         skip_bad: leave out and report images that cannot be read, instead of raising FormatError.
         progress: called with (done, total) after each image.
+        announce: called with one line about the data before the first image is read.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -81,6 +84,10 @@ def build(
     _check_build(resize, quality, encoding)
     root, threads, progress = Path(folder), threads_or_default(threads), progress or silent
     names, images, remarks = list_class_folders(root, classes)
+    if announce:
+        counts = Counter(label for label, _ in images).values()
+        line = f"{root}: {len(images)} images, {len(names)} classes"
+        announce("; ".join([f"{line}, {min(counts)} to {max(counts)} images each", *remarks]))
     if shuffle_seed is not None:
         images = [images[i] for i in permutation(len(images), shuffle_seed)]
 
