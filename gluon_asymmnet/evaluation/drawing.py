@@ -109,11 +109,11 @@ def _draw(canvas: np.ndarray, items: Sequence[_Item]) -> None:
     style = _style(canvas.shape[1], canvas.shape[0])
     for item in reversed(items):  # the important ones on top
         cv2.rectangle(canvas, item.box[:2], item.box[2:], item.colour, style.line)
-    taken: list[tuple[int, int, int, int]] = []
+    taken = np.zeros((len(items), 4), int)
     placed = []
-    for item in items:
-        place, scale = _place(item, canvas.shape[1::-1], style, taken)
-        taken.append(place)
+    for number, item in enumerate(items):
+        place, scale = _place(item, canvas.shape[1::-1], style, taken[:number])
+        taken[number] = place
         placed.append((item, place, scale))
     for item, place, scale in reversed(placed):
         _draw_label(canvas, item, place, scale, style)
@@ -136,17 +136,11 @@ def _place(item: _Item, size, style: _Style, taken) -> tuple[tuple[int, int, int
     scale = style.font * min(1, max(width - 2 * style.margin - 2, 1) / max(text_width, 1))
     text_width, text_height = _text_size(item.text, scale, style.stroke)
     wide, high = text_width + 2 * style.margin, text_height + 2 * style.margin
-    best, least = None, None
-    for left, top in _candidates(item, wide, high):
-        left = min(max(left, 0), max(width - wide, 0))
-        top = min(max(top, 0), max(height - high, 0))
-        place = (left, top, left + wide, top + high)
-        covered = sum(_common(place, other) for other in taken)
-        if least is None or covered < least:
-            best, least = place, covered
-        if not covered:
-            break
-    return best, scale
+    corners = np.array(list(_candidates(item, wide, high)))
+    corners = np.clip(corners, 0, [max(width - wide, 0), max(height - high, 0)])
+    places = np.concatenate([corners, corners + np.array([wide, high])], axis=1)
+    covered = _common_pixels(places, taken).sum(axis=1)
+    return tuple(places[covered.argmin()].tolist()), scale  # of equal ones, the first
 
 
 def _candidates(item: _Item, wide: int, high: int) -> Iterator[tuple[int, int]]:
@@ -154,22 +148,21 @@ def _candidates(item: _Item, wide: int, high: int) -> Iterator[tuple[int, int]]:
     left, top, right, bottom = item.box
     outside = [(left, top - high), (left, bottom)]
     yield from reversed(outside) if item.below else outside
-    yield from (
-        (left, top),
-        (left, bottom - high),
-        (right - wide, top - high),
-        (right - wide, bottom),
-    )
-    yield from ((right - wide, top), (right - wide, bottom - high))
-    for step in range(1, 9):
+    start = right - wide
+    yield from ((left, top), (left, bottom - high), (start, top - high), (start, bottom))
+    yield from ((start, top), (start, bottom - high))
+    for step in range(1, min(9, max(2, (bottom - top) // high))):
         yield left, top + step * high
-        yield left, top - (step + 1) * high
+        yield start, top + step * high
         yield right, top + (step - 1) * high
+    yield left, top - 2 * high
+    yield left, bottom + high
 
 
-def _common(a, b) -> int:
-    """Return the pixels that two rectangles have in common."""
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+def _common_pixels(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return how many pixels rectangles ``(n, 4)`` and ``(m, 4)`` have in common, ``(n, m)``."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    return np.prod(np.maximum(np.minimum(a[:, None, 2:], b[None, :, 2:]) - low, 0), axis=-1)
 
 
 def _draw_label(canvas, item: _Item, place, scale: float, style: _Style) -> None:

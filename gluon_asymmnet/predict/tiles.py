@@ -97,16 +97,27 @@ def merge(
     boxes = np.concatenate([one.boxes + origin for one, origin in zip(found, origins)])
     tiles = np.repeat(np.arange(len(areas)), [len(one.labels) for one in found])
     cut = np.concatenate([_is_cut(one.boxes, area, size) for one, area in zip(found, areas)])
-    suppress = 0 < overlap_thresh < 1
     kept = np.zeros(len(labels), bool)
-    for i in np.lexsort((-scores, cut)):  # whole ones first, then by falling score
-        rivals = boxes[kept & (labels == labels[i]) & (tiles != tiles[i])]
-        above = suppress and (box_iou(boxes[i : i + 1], rivals) > overlap_thresh).any()
-        part = cut[i] and (_share_inside(boxes[i], rivals) > _INSIDE).any()
-        kept[i] = not (above or part)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        mine = mine[np.lexsort((-scores[mine], cut[mine]))]  # whole ones first, by falling score
+        stays = _suppressed(boxes[mine], tiles[mine], cut[mine], overlap_thresh)
+        kept[mine[stays]] = True
     order = np.flatnonzero(kept)
     order = order[np.argsort(-scores[order], kind="stable")]
     return Detections(labels[order], scores[order], boxes[order])
+
+
+def _suppressed(boxes, tiles, cut, overlap_thresh: float) -> np.ndarray:
+    """Return which boxes of one class, the best ones first, stay."""
+    suppress = 0 < overlap_thresh < 1
+    stays = np.zeros(len(boxes), bool)
+    for i in range(len(boxes)):
+        rivals = boxes[:i][stays[:i] & (tiles[:i] != tiles[i])]
+        above = suppress and (box_iou(boxes[i : i + 1], rivals) > overlap_thresh).any()
+        part = cut[i] and (_share_inside(boxes[i], rivals) > _INSIDE).any()
+        stays[i] = not (above or part)
+    return stays
 
 
 def _is_cut(boxes: np.ndarray, area: Area, size: tuple[int, int]) -> np.ndarray:
