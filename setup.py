@@ -71,6 +71,7 @@ setup(
             "numpy>=1.24,<2; python_version >= '3.10'",
         ],
         "torch": ["torch", "safetensors"],
+        "timm": ["torch", "timm"],
         # pnnx wants PyTorch, of which the CPU build is enough
         "ncnn": ["onnx==1.16.2", "ncnn", "pnnx"],
         "coco": ["pycocotools"],

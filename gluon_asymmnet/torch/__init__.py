@@ -7,6 +7,7 @@ torch-ours`` writes such a file, and :func:`load_weights` reads every format.
 
 # ruff: noqa: D102 - forward is documented in its class
 
+import importlib
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Optional
@@ -24,6 +25,7 @@ from gluon_asymmnet.arch import BlockPlan, NetPlan, feature_info
 from gluon_asymmnet.arch import FeatureInfo as MapInfo
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import ModelSpec
+from gluon_asymmnet.utils.import_hook import when_imported
 from gluon_asymmnet.weights.convert import arrays_of, classes_of, find_layout, read_arrays
 from gluon_asymmnet.weights.layouts import entries
 
@@ -306,3 +308,7 @@ def _initialize(module: nn.Module) -> None:
         nn.init.xavier_normal_(module.weight, _MSRA_PRELU_GAIN)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+# where timm is used, before or after: a plain import would cost seconds and need it installed
+when_imported("timm", lambda: importlib.import_module(f"{__name__}.timm_models"))
