@@ -311,4 +311,4 @@ def _initialize(module: nn.Module) -> None:
 
 
 # where timm is used, before or after: a plain import would cost seconds and need it installed
-when_imported("timm", lambda: importlib.import_module(f"{__name__}.timm_models"))
+when_imported("timm", lambda: importlib.import_module(f"{__name__}.timm_models").register())

@@ -10,8 +10,6 @@ pretrained_cfg_overlay={"file": "asymmnet_large.params"}``.
 import sys
 from collections.abc import Sequence
 
-import timm
-from timm.models import FeatureInfo, build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from gluon_asymmnet.arch import plan_net
@@ -102,6 +100,8 @@ class TimmFeatures(nn.Module):
     """The maps of a ``TimmAsymmNet``, for ``features_only=True``."""
 
     def __init__(self, net: TimmAsymmNet, out_indices: Sequence[int] = (0, 1, 2, 3, 4), **_):
+        from timm.models import FeatureInfo
+
         super().__init__()
         self.feature_info = FeatureInfo(net.feature_info, out_indices)
         chosen = AsymmNetFeatures(net.plan, self.feature_info.out_indices)
@@ -115,7 +115,17 @@ class TimmFeatures(nn.Module):
         return feature_maps(self.features, self.places, x)
 
 
+def register() -> None:
+    """Add the names to timm's registry."""
+    for name in ("asymmnet_large", "asymmnet_small"):
+        for percent in WIDTHS:
+            _register(name, percent)
+
+
 def _register(name: str, percent: int) -> None:
+    import timm
+    from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
     full = f"{name}_{percent:03d}"
 
     def build(pretrained=False, **settings):
@@ -135,8 +145,3 @@ def _register(name: str, percent: int) -> None:
         "first_conv": "features.stem.conv", "classifier": "output", "license": "apache-2.0",
     }}))  # fmt: skip
     setattr(sys.modules[__name__], full, register_model(build))
-
-
-for _name in ("asymmnet_large", "asymmnet_small"):
-    for _percent in WIDTHS:
-        _register(_name, _percent)
