@@ -15,7 +15,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).parent.parent
 
 if not importlib.util.find_spec("torch"):  # make test does without
-    collect_ignore = ["test_convert.py", "test_torch.py", "test_weight_files.py"]
+    collect_ignore = [
+        f"test_{name}.py"
+        for name in ("convert", "litert", "torch", "torch_detector", "weight_files")
+    ]
 
 
 def run_python(*arguments, cwd=None, timeout=300, **environment):

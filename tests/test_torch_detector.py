@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-all installs it")
-
-from gluon_asymmnet._mxnet import mx  # noqa: E402
-from gluon_asymmnet.errors import FormatError, InputError  # noqa: E402
-from gluon_asymmnet.export.parity import compare, sample_images  # noqa: E402
-from gluon_asymmnet.torch.detector import load_detector, ssd  # noqa: E402
-from gluon_asymmnet.zoo import get_model  # noqa: E402
+from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.export.parity import compare, sample_images
+from gluon_asymmnet.torch.detector import load_detector, ssd
+from gluon_asymmnet.zoo import get_model
 
 pytestmark = pytest.mark.thorough
 

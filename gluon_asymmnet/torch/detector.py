@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from gluon_asymmnet.data.boxes.voc import VOC_CLASSES
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.models.ssd_spec import (
     MAX_LOG_SCALE,
@@ -39,9 +38,13 @@ def ssd(name: str, *, classes: Optional[Sequence[str]] = None) -> "SSD":
     Raises: InputError for an unknown name, or missing classes.
     """
     spec, dataset = parse_detector(name)
-    if classes is None and dataset != "voc":
+    if dataset == "voc":
+        from gluon_asymmnet.data.boxes.voc import VOC_CLASSES  # this needs OpenCV
+
+        classes = VOC_CLASSES
+    elif classes is None:
         raise InputError(f"{name} needs the names of its classes: classes=['cat', 'dog']")
-    return SSD(spec, len(VOC_CLASSES if dataset == "voc" else classes))
+    return SSD(spec, len(classes))
 
 
 def load_detector(net: "SSD", path) -> None:
