@@ -42,6 +42,8 @@ COMMANDS = {
     "train-ssd": Command("train", "train a detector", "detector_parser"),
     "launch": Command("launch", "train with several processes or machines"),
     "status": Command("status", "print the progress of a training run"),
+    "runs": Command("runs", "print a table of training runs"),
+    "sweep": Command("runs", "train with every combination of some settings", "sweep_parser"),
     "checkpoints": Command("checkpoints", "list, verify and prune the checkpoints of a run"),
     "report": Command("report", "write an HTML report about training runs"),
     "eval": Command("evaluate", "evaluate a classifier or a detector"),
