@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_the_folder_and_its_engine(exported):
     assert (predictor.engine, predictor.weights.name) == ("ncnn", f"{STEM}.ncnn.param")
     (best,) = predictor.classify(odd_pictures()["jpeg-exif-6.jpg"], top=10)
     assert sorted(one.name for one in best) == list("0123456789")
+
+
+def test_threads_share_a_predictor(exported):
+    predictor = Predictor(exported, "ncnn", threads=1)
+    batches = [sample_images(2, 48, seed=seed) for seed in range(12)]
+    alone = [predictor.predict(batch) for batch in batches]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(predictor.predict, batches))
+    np.testing.assert_array_equal(alone, together)
+    assert len({logits.tobytes() for logits in alone}) == 12
 
 
 def test_the_command(teacher_run, tmp_path, capsys):
