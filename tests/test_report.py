@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,16 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.classification import Evaluation
 from gluon_asymmnet.report import charts, classes, predictions
 from gluon_asymmnet.report.charts import Chart, Line
 from gluon_asymmnet.report.curves import throughput
+from gluon_asymmnet.report.facts import headline
 from gluon_asymmnet.report.formatting import duration, moment
 from gluon_asymmnet.report.markup import element, escape
 from gluon_asymmnet.report.page import page
+from gluon_asymmnet.report.predictions import _source
 from gluon_asymmnet.report.published import deviations, is_published, published_curve
-from gluon_asymmnet.report.run_files import read_run
+from gluon_asymmnet.report.run_files import _name, read_run
 from gluon_asymmnet.report.status import lines, status
 from tests.conftest import run_python
 from tests.report_runs import (
@@ -435,3 +438,45 @@ def test_durations_and_moments():
     assert moment(1) == "1970-01-01 00:00:01 UTC"
     assert moment("2026-11-21T10:00:00+01:00") == "2026-11-21 09:00:00 UTC"
     assert (moment("noon"), moment(None), moment(1e30)) == ("noon", "\N{EM DASH}", "1e+30")
+
+
+def test_why_a_run_ended_and_which_was_best(tmp_path):
+    endings = {
+        "a": ([], "killed, or the machine went down"),
+        "b": (
+            [("started", "x"), ("stopped", "by SIGTERM after step 9")],
+            "by SIGTERM after step 9",
+        ),
+        "c": ([("ended", "no better validation for 3 epochs")], "no better validation for 3"),
+        "d": ([("stopped", "by SIGINT"), ("resumed", "x")], "killed, or the machine went down"),
+    }
+    for name, (events, message) in endings.items():
+        rows = classifier_run(tmp_path / name, epochs=2 + (name == "b"))
+        assert rows
+        write_lines(tmp_path / name / "events.jsonl",
+                    [{"kind": kind, "message": text} for kind, text in events])  # fmt: skip
+        run = read_run(tmp_path / name)
+        assert message in run.ending
+        assert run.state == ("finished" if name == "c" else "stopped")
+    runs = [read_run(tmp_path / name) for name in endings]
+    page = str(headline(runs, None))
+    assert page.count("the best") == 1
+    assert page.index("the best") > page.index("\N{BLACK STAR} 24")
+    width = {"width": 0.35}
+    assert _name("net_demo", width) == "net_demo, width 0.35"
+    assert (
+        _name("net_0.35_demo", width) == _name("net_0.35_demo", {"width": 1.0}) == "net_0.35_demo"
+    )
+
+
+def test_the_validation_set_is_found_from_where_the_run_was_started(digits, tmp_path, monkeypatch):
+    classifier_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    relative = os.path.relpath(digits.val, digits.val.parent.parent)
+    config = {**run.config, "data_dir": "", "rec_val": relative}
+    config["rec_val_idx"] = "./dataset/imagenet/rec/val.idx"  # the default, which is not there
+    monkeypatch.chdir(tmp_path)
+    there = {"directory": str(digits.val.parent.parent)}
+    assert len(_source(run._replace(config=config, environment=there))) == 449
+    with pytest.raises(FormatError, match="does not exist; write the report in the folder"):
+        _source(run._replace(config=config, environment={}))

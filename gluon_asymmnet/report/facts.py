@@ -25,6 +25,8 @@ _LARGE = (
 def headline(runs: Sequence[Run], published: Optional[Published]) -> Markup:
     """Return the headline figures: a column per run, or tiles and a list for one run."""
     columns = [_figures(run, published) for run in runs]
+    if len(runs) > 1:
+        _mark_best(runs, columns)
     if len(runs) == 1:
         return _tiles(columns[0])
     rows = [
@@ -97,6 +99,8 @@ def _figures(run: Run, published: Optional[Published]) -> dict[str, Any]:
     last = run.metrics[-1] if run.metrics else {}
     best = run.best or {}
     found: dict[str, Any] = {"state": element("span", run.state, class_=f"state {run.state}")}
+    if run.ending:
+        found["ended"] = run.ending
     found["epochs"] = f"{last['epoch'] + 1 if last else 0} of {run.epochs or '?'}"
     if best:
         score = "mAP" if run.task == DETECTOR else "top-1"
@@ -125,6 +129,20 @@ def _figures(run: Run, published: Optional[Published]) -> dict[str, Any]:
     found["model"] = run.card.get("model") or run.config.get("model") or NONE
     found["directory"] = element("span", breakable(run.path), class_="path")
     return found
+
+
+def _mark_best(runs: Sequence[Run], columns: list[dict[str, Any]]) -> None:
+    """Mark the highest score, of runs that have the same one; several where they are equal."""
+    scores = [run.best[run.score] if run.best else None for run in runs]
+    known = [score for score in scores if score is not None]
+    if len({run.score for run in runs}) > 1 or len(known) < 2:
+        return
+    name = "best mAP" if runs[0].task == DETECTOR else "best top-1"
+    for column, score in zip(columns, scores):
+        if score == max(known):
+            column[name] = element(
+                "span", "\N{BLACK STAR} ", column[name], " \N{EN DASH} the best", class_="best"
+            )
 
 
 def _against(last: dict, published: Published) -> str:

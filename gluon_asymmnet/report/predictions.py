@@ -134,19 +134,23 @@ def thumbnail(image: bytes, side: int = _SIDE) -> tuple[bytes, int, int]:
 def _source(run: Run):
     """Open the validation set that the run's configuration names."""
     config = run.config
-    if config.get("data_dir") and not config.get("use_rec"):
-        found, place = {"folder": str(Path(config["data_dir"]) / "val")}, config["data_dir"]
-    else:
-        place = config.get("rec_val") or ""
-        found = {"rec": place, "idx": config.get("rec_val_idx") or ""}
+    folders = bool(config.get("data_dir")) and not config.get("use_rec")
+    place = config.get("data_dir" if folders else "rec_val") or ""
     if not place:
         raise InputError("the run has no validation set")
-    if not Path(place).exists():
+    # a relative path: from here, or from where the run was started
+    starts = [Path(), Path(str(run.environment.get("directory") or ""))]
+    start = next((folder for folder in starts if (folder / place).exists()), None)
+    if start is None:
         raise FormatError(
             f"the validation set {place} does not exist; write the report in the folder where "
             f"the run was started"
         )
-    return open_source(**found)
+    if folders:
+        return open_source(folder=str(start / place / "val"))
+    index = config.get("rec_val_idx") or ""
+    there = index and (start / index).exists()  # else the one beside the records
+    return open_source(rec=str(start / place), idx=str(start / index) if there else "")
 
 
 def _sample(evaluation: Evaluation, source, position: int) -> Sample:

@@ -15,6 +15,7 @@ from gluon_asymmnet.utils.json_objects import parse_object, read_json_lines
 
 CLASSIFIER, DETECTOR = "classifier", "detector"
 _MOST_EPOCHS = 10**6
+_ENDINGS = ("stopped", "ended", "not_finite", "fault")  # kinds of events that end a process
 
 
 class Run(NamedTuple):
@@ -50,8 +51,24 @@ class Run(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is done."""
-        return bool(self.epochs and self.metrics and self.metrics[-1]["epoch"] + 1 >= self.epochs)
+        """Whether the last epoch is done, or no better validation ended the run."""
+        done = bool(self.epochs and self.metrics and self.metrics[-1]["epoch"] + 1 >= self.epochs)
+        return done or self._last_event.get("kind") == "ended"
+
+    @property
+    def ending(self) -> str:
+        """Why no process works in it any more; "" while one does."""
+        event = self._last_event
+        if self.running:
+            return ""
+        if event.get("kind") in _ENDINGS:
+            return str(event.get("message", ""))
+        return "after its last epoch" if self.finished else "killed, or the machine went down"
+
+    @property
+    def _last_event(self) -> dict:
+        kinds = ("started", "resumed", *_ENDINGS)
+        return next((e for e in reversed(self.events) if e.get("kind") in kinds), {})
 
     @property
     def state(self) -> str:
@@ -75,7 +92,7 @@ def read_run(path) -> Run:
     config = _object(config_file, problems)
     return Run(
         path=path,
-        name=path.resolve().name,
+        name=_name(path.resolve().name, config),
         task=DETECTOR if "network" in config else CLASSIFIER,
         config=config,
         card=_object(path / "card.json", problems),
@@ -156,6 +173,14 @@ def _metrics(path: Path, problems: list[str]) -> list[dict]:
         shown = repr(", ".join(odd))[1:-1][:200]  # out of a file: no line ends, not a page
         problems.append(f"{path.name}: values that are not finite are not drawn: {shown}")
     return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _name(folder: str, config: dict) -> str:
+    """Return the name of a run, with its width unless that is 1 or in the folder's name."""
+    width = config.get("width")
+    if not finite(width) or width == 1 or f"{width:g}" in folder:
+        return folder
+    return f"{folder}, width {width:g}"
 
 
 def _runs_below(path: Path) -> str:

@@ -39,6 +39,7 @@ def environment() -> dict:
         "gluon_asymmnet": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "directory": os.getcwd(),  # to which relative paths of the settings belong
         "packages": {name: v for name in _PACKAGES if (v := _version(name))},
         "cpu": _cpu_model(),
         "cpu_features": cpu_features(),
