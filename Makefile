@@ -23,12 +23,12 @@ demo-ssd: $(VENV)/demo-ssd.stamp
 demo-decomposition: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.decomposition $(DEMO)
 
-# What matters most, in some minutes. Downloads 320 MB, once.
+# What matters most, in some minutes. Downloads 340 MB, once.
 test: $(VENV)/dev.stamp
 	$(PYTEST) -m "not thorough and not ($(CAMPAIGNS))"
 
 # Everything else but the campaigns: more networks, commands, workers, and what needs PyTorch.
-# Downloads 190 MB more with a CPU build of PyTorch; several gigabytes where pip takes the one for CUDA:
+# Downloads 270 MB more with a CPU build of PyTorch; several gigabytes where pip takes the one for CUDA:
 # TORCH_INDEX=URL names PyTorch's index of CPU builds (see PyTorch's installation page).
 test-all: $(VENV)/test-all.stamp
 	$(PYTEST) -m "thorough and not ($(CAMPAIGNS))"
