@@ -23,7 +23,7 @@ demo-ssd: $(VENV)/demo-ssd.stamp
 demo-decomposition: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.decomposition $(DEMO)
 
-# What matters most, in some minutes. Downloads 340 MB, once.
+# What matters most, in some minutes. Downloads 390 MB, once.
 test: $(VENV)/dev.stamp
 	$(PYTEST) -m "not thorough and not ($(CAMPAIGNS))"
 
