@@ -27,6 +27,13 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation import classification_report as report
 from gluon_asymmnet.evaluation import published
 from gluon_asymmnet.evaluation.classification import evaluate
+from gluon_asymmnet.evaluation.label_maps import (
+    map_source,
+    read_label_map,
+    restricted,
+    results_row,
+    score,
+)
 from gluon_asymmnet.predict import Predictor, choose_engine
 from gluon_asymmnet.utils.threads import set_threads
 
@@ -53,6 +60,11 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     data.add_argument("--rec-val", default="", help="records")
     data.add_argument("--rec-val-idx", default="", help="their index (default: the .idx beside)")
     data.add_argument("--data-dir", default="", help="tree of one folder per class, instead")
+    data.add_argument(
+        "--label-map", default="", metavar="JSON", help="for sets with some of the classes or "
+        "several right labels per image (ImageNet-A, -R, -V2, ReaL), see docs/python.md; prints a "
+        "row as timm's results have",
+    )  # fmt: skip
     data.add_argument("--dataset", default="", metavar="NAME", help="your own, its split val")
     data.add_argument("--batch-size", type=int, default=64, help="(default 64)")
     data.add_argument(
@@ -107,13 +119,13 @@ def run(args) -> int:
     source = _open_source(args)
     check_published_flags(args, len(source))  # before the work, not after
     model = _open(args)
-    source = match_source(source, model.card.class_names, model.card.classes, "the model")
+    source, predict, label_map = _with_label_map(args, source, model)
     contents = check_labels(source, model.card.classes, allowed=allowed)
     print(contents.line("data"), file=sys.stderr)
     print(f"engine: {getattr(model, 'engine', 'mxnet')}, {model.weights}", file=sys.stderr)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
         result = evaluate(
-            model.predict, source, classes=model.card.classes,
+            predict, source, classes=model.card.classes,
             preprocessing=model.card.preprocessing, batch_size=min(args.batch_size, _MAX_BATCH),
             threads=args.num_workers, left_out=left_out,
             progress=lambda done, _: bar.update(done - bar.n),
@@ -121,6 +133,15 @@ def run(args) -> int:
     print_left_out(left_out, len(source))
     names = source.class_names or model.card.class_names
     print(report.summary_line(result))
+    if label_map:
+        scored = score(result, label_map) if label_map.labels else result
+        if label_map.labels:
+            print(
+                f"by {label_map.path}: top-1 {100 * scored.top1:.2f} %, top-5 "
+                f"{100 * scored.top5:.2f} %, {scored.images} images, {scored.unlabelled} without "
+                f"labels"
+            )
+        print(results_row(model.card, scored))
     text, walk = report_published(result, args) if args.walk else ("", None)
     print(text, end="\n" if text else "")
     if args.per_class:
@@ -146,6 +167,21 @@ def _open_source(args):
     if source is None:
         raise InputError(f"--dataset {args.dataset} has no split val")
     return source
+
+
+def _with_label_map(args, source, model):
+    """Return the source with the model's labels, its ``predict``, and the label map or None."""
+    card, predict = model.card, model.predict
+    label_map = read_label_map(args.label_map) if args.label_map else None
+    if label_map and label_map.labels is not None and len(label_map.labels) != len(source):
+        raise InputError(
+            f"{label_map.path} has labels of {len(label_map.labels)} images, {source.path} has "
+            f"{len(source)}"
+        )
+    if label_map and label_map.classes is not None:
+        source, classes = map_source(source, label_map, card)
+        return source, restricted(predict, classes), label_map
+    return match_source(source, card.class_names, card.classes, "the model"), predict, label_map
 
 
 def _open(args):
