@@ -253,7 +253,7 @@ def test_a_run_says_what_its_data_are(finished):
 def test_a_run_does_not_go_on_with_other_data(root, change, message):
     before = (run_dir(root) / "card.json").read_bytes()
     change(root / "data")
-    with pytest.raises(InputError, match=f"holds a run on other data .*{message}.*--resume-params"):
+    with pytest.raises(InputError, match=f"a run on other data .*{message}.*--finetune runs/"):
         train(config(root))
     assert (run_dir(root) / "card.json").read_bytes() == before
 

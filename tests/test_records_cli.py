@@ -41,6 +41,7 @@ def test_from_a_folder_to_a_split(tree, tmp_path, capfd):
     size = (tmp_path / "all.rec").stat().st_size
     out, err = capfd.readouterr()
     assert out.splitlines() == [
+        f"{tree}: 8 images, 2 classes, 4 to 4 images each",
         f"{prefix}.rec: 8 records, 2 classes",
         f"{prefix}.rec: 8 records, 0 bad",
         f"{prefix}.rec: 8 records, {size:,} bytes",
@@ -66,16 +67,18 @@ def test_build_options(tree, tmp_path, capsys):
     names.write_text("bee\nant\n")
     with pytest.raises(FormatError, match=r"bee/0\.jpg: no picture"):
         run("build", tree, tmp_path / "x")
+    capsys.readouterr()
     status = run(
         "build", tree, tmp_path / "x", "--skip-bad", "--classes", names, "--resize", 4,
         "--quality", 80, "--encoding", ".png", "--shuffle-seed", 1, "--overwrite",
     )  # fmt: skip
     assert status == 0
     assert capsys.readouterr().out.splitlines() == [
+        f"{tree}: 8 images, 2 classes, 4 to 4 images each; ignored 1 files that are no pictures: "
+        "'bee/readme.txt'",
         f"{tmp_path}/x.rec: 7 records, 2 classes",
         "skipped bee/0.jpg: no picture: it starts with 64616d61676564; expected JPEG, PNG, BMP, "
         "WebP, TIFF, JPEG 2000, PNM or Sun raster",
-        "ignored 1 files that are no pictures: 'bee/readme.txt'",
     ]
     found = stats.stats(tmp_path / "x.rec")
     assert found.classes == [(0, "bee", 3), (1, "ant", 4)]

@@ -16,7 +16,7 @@ def when_imported(
     Args:
         around: a context in which the package is executed.
     """
-    if name in sys.modules:
+    if sys.modules.get(name) is not None:  # None: it must not be imported
         function()
     elif not any(isinstance(f, _Finder) and f.name == name for f in sys.meta_path):
         sys.meta_path.insert(0, _Finder(name, function, around))

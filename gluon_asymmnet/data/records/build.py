@@ -88,6 +88,7 @@ def build(
         counts = Counter(label for label, _ in images).values()
         line = f"{root}: {len(images)} images, {len(names)} classes"
         announce("; ".join([f"{line}, {min(counts)} to {max(counts)} images each", *remarks]))
+        remarks = []  # the report has what is not said yet
     if shuffle_seed is not None:
         images = [images[i] for i in permutation(len(images), shuffle_seed)]
 
