@@ -363,7 +363,8 @@ def equal_weights(a, b):
     return x.keys() == y.keys() and all(np.array_equal(x[n], y[n]) for n in x)
 
 
-@pytest.mark.parametrize("delay", [1.7])  # more of it: test_faults.py
+@pytest.mark.thorough  # more of it: test_faults.py
+@pytest.mark.parametrize("delay", [1.7])
 def test_killed_and_resumed_ends_bit_for_bit_as_undisturbed(digits, undisturbed, tmp_path, delay):
     folder = run_dir(tmp_path)
     line = command(digits, tmp_path, checkpoint_steps=7)
