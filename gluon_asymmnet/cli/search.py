@@ -32,7 +32,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
             flag, type=_number, metavar="N",
             help=f"largest number of {what}, e.g. 300000, 300k or 1.5M (default: those of MODEL)",
         )  # fmt: skip
-    parser.add_argument("--width", type=float, default=1.0, help="of MODEL (default 1.0)")
+    parser.add_argument("--width", type=float, help="of MODEL (default: the name's, or 1)")
     parser.add_argument("--classes", type=int, default=10, help="(default 10)")
     parser.add_argument("--input-size", type=int, default=32, help="pixels (default 32)")
     parser.add_argument("--out", required=True, metavar="SPEC.json", help="the spec to write")
