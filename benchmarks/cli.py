@@ -6,6 +6,7 @@ import json
 from benchmarks import deploy, int8, nets, report, scaling, suite
 from gluon_asymmnet.cli import guarded
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.models.registry import ModelSpec
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.doctor import environment
 
@@ -52,7 +53,7 @@ def _add_flags(parser) -> None:
         help="comma-separated, e.g. asymmnet_large,asymmnet_small,asymmnet_large_0.35 "
         "(default asymmnet_large)",
     )  # fmt: skip
-    parser.add_argument("--widths", default="1.0", help="of models that name none (default 1.0)")
+    parser.add_argument("--widths", default="", help="(default: the names', or 1)")
     parser.add_argument("--batches", default="", help="(default 1,32; training 32)")
     parser.add_argument("--sizes", default="224", help="pixels (default 224)")
     parser.add_argument("--threads", default="1,2", help="(default 1,2)")
@@ -90,7 +91,7 @@ def _run_parts(args) -> str:
     for part in _ALL if args.what == "all" else (args.what,):
         batches = args.batches or _BATCHES.get(part, "1,32")
         plan = suite.Plan(
-            models=args.models.split(","), widths=_numbers("--widths", args.widths, float),
+            models=args.models.split(","), widths=_widths(args),
             batches=_numbers("--batches", batches, int), sizes=_numbers("--sizes", args.sizes, int),
             threads=_numbers("--threads", args.threads, int), rounds=args.rounds,
             only=[name for name in args.only.split(",") if name],
@@ -119,8 +120,9 @@ def _run_deploy(args) -> str:
 
 
 def _run_scaling(args) -> str:
+    spec = ModelSpec.parse(args.models, width=_widths(args)[0])
     case = scaling.Case(
-        args.models, _numbers("--widths", args.widths, float)[0],
+        spec.name, spec.width,
         _numbers("--batches", args.batches or "32", int)[0],
         _numbers("--sizes", args.sizes, int)[0], args.engine, args.rounds,
     )  # fmt: skip
@@ -141,6 +143,10 @@ def _write(rows: list, out: str) -> None:
     if out:
         measured = {"machine": environment(), "rows": rows}
         write_text(f"{out}.json", json.dumps(measured, indent=1) + "\n")
+
+
+def _widths(args) -> list:
+    return _numbers("--widths", args.widths, float) if args.widths else [None]
 
 
 def _numbers(flag: str, text: str, kind) -> list:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Plan:
     """Cases to measure; the defaults are those of the committed results."""
 
     models: Sequence[str] = ("asymmnet_large",)
-    widths: Sequence[float] = (1.0,)
+    widths: Sequence[Optional[float]] = (None,)  # None: that of the name, or 1
     batches: Sequence[int] = (1, 32)
     sizes: Sequence[int] = (224,)
     threads: Sequence[int] = (1, 2)
