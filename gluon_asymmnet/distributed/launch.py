@@ -110,7 +110,9 @@ class _Worker:
                 self._remote = line[len(_PID) :].strip()
                 continue
             with contextlib.suppress(OSError, ValueError):  # a closed pipe must not end the run
-                print(f"[{self.rank}] {line.rstrip()}", file=target, flush=True)
+                # One call: print writes the end of a line apart, and other workers between.
+                target.write(f"[{self.rank}] {line.rstrip()}\n")
+                target.flush()
 
     def send(self, number: int) -> None:
         """Send a signal to the worker."""
@@ -240,4 +242,5 @@ def _signal_handler(function):
 
 
 def _print(text: str) -> None:
-    print(f"asymmnet launch: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"asymmnet launch: {text}\n")
+    sys.stderr.flush()

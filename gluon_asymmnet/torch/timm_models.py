@@ -74,10 +74,12 @@ class TimmAsymmNet(AsymmNet):
         assert not enable, "gradient checkpointing not supported"
 
     def forward_features(self, x):
+        """Return the map before the pooling, ``(n, num_features, h, w)``."""
         features = self.features
         return features.squeeze(features.blocks(features.stem(x)))
 
     def forward_head(self, x, pre_logits: bool = False):
+        """Return the logits of such a map; with ``pre_logits``, the classifier's input."""
         features = self.features
         if self.global_pool:
             x = x.mean((2, 3), keepdim=True)
