@@ -430,19 +430,24 @@ def test_refusals(run, arguments, message):
 
 
 def test_a_removal_that_is_killed_leaves_no_half_checkpoint(run):
-    """A child that is killed at the moment the folder vanishes: the rest is hidden, and goes."""
+    """A child that is killed while it removes the third file: the rest is hidden, and goes."""
     victim = files.list_checkpoints(run / "checkpoints")[0]
-    for number in range(2000):
+    for number in range(9):
         (victim.path / f"{number}.txt").touch()
-    pid = os.fork()
+    whole, pid = len(list(victim.path.iterdir())), os.fork()
     if not pid:
+        more = iter(range(2))
+
+        def kill_at_the_third(event, _):  # an audit hook is called before each removal
+            if event == "os.remove" and next(more, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill_at_the_third)
         files.remove(victim)
         os._exit(0)
-    while victim.path.exists():
-        pass
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert steps(run) == [20, 30, 40]
-    assert len(list((run / "checkpoints").glob(".step-000000010.*.tmp"))) == 1
+    (rest,) = (run / "checkpoints").glob(".step-000000010.*.tmp")
+    assert len(list(rest.iterdir())) == whole - 2
     RunDirectory(run, config(), {}).close()
     assert not list((run / "checkpoints").glob(".*"))
