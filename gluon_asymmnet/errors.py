@@ -4,6 +4,9 @@ The command line turns them into one line and an exit status; anything else that
 escapes is a bug and keeps its traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """What the user gave is wrong: the message says what, the value, and what would be right.
@@ -18,6 +21,12 @@ class FormatError(InputError):
 
 class RunError(RuntimeError):
     """The input was fine and the work failed, e.g. a loss that is not finite.  Exit status 1."""
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return the end of a message about an unknown name: the nearest one, or ``otherwise``."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else otherwise
 
 
 def reason_of(error: Exception) -> str:

@@ -7,7 +7,6 @@ loads it at the top: ``run`` calls ``set_threads`` and then imports the modules 
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import os
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from gluon_asymmnet import __version__
-from gluon_asymmnet.errors import InputError, RunError
+from gluon_asymmnet.errors import InputError, RunError, did_you_mean
 from gluon_asymmnet.utils.registry import import_modules
 from gluon_asymmnet.utils.threads import set_threads
 
@@ -128,9 +127,8 @@ def _command(name: str) -> str:
     name = ALIASES.get(name, name)
     if name in COMMANDS:
         return name
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "asymmnet --help lists all"
-    raise argparse.ArgumentTypeError(f"unknown command {name!r}; {hint}")
+    hint = did_you_mean(name, COMMANDS, "; asymmnet --help lists all")
+    raise argparse.ArgumentTypeError(f"unknown command {name!r}{hint}")
 
 
 def guarded(function: Callable[[], int], prog: str) -> int:

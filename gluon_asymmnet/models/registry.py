@@ -4,14 +4,13 @@ To add a model, add a row to ``SPECS`` or ``FAMILY_MODELS``: tests, golden symbo
 iterate over them.  No other module holds a list of models.
 """
 
-import difflib
 import re
 import reprlib
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from gluon_asymmnet.arch import LARGE, SMALL, NetPlan, NetSpec, plan_net
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.errors import FormatError, InputError, did_you_mean
 from gluon_asymmnet.utils.json_objects import parse_object
 from gluon_asymmnet.utils.registry import Registry
 
@@ -229,11 +228,10 @@ def _net_spec(name: str) -> NetSpec:
     """Return the table of AsymmNet or MobileNetV3; InputError for a name that is in no table."""
     if name in SPECS:
         return SPECS[name]
-    close = difflib.get_close_matches(name, list_models(), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     raise InputError(
         f"unknown model {name!r}: expected one of {', '.join(list_models())}, "
-        f"with a width as suffix if wanted (asymmnet_large_0.5), or a spec file (.json){hint}"
+        f"with a width as suffix if wanted (asymmnet_large_0.5), or a spec file (.json)"
+        f"{did_you_mean(name, list_models())}"
     )
 
 

@@ -7,13 +7,12 @@ anchors from both.  GluonCV specifies the steps separately; where they contradic
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from gluon_asymmnet.arch import feature_info
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import InputError, did_you_mean
 from gluon_asymmnet.models.registry import SPECS, ModelSpec
 
 if TYPE_CHECKING:
@@ -118,8 +117,7 @@ def parse_detector(name: str) -> DetectorName:
             return DetectorName(found._replace(width=model.width, rate=model.rate), dataset)
         except (InputError, KeyError):
             pass  # the message below names the nearest detector
-    close = difflib.get_close_matches(str(name).lower(), list_detectors(), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(str(name).lower(), list_detectors())
     raise InputError(
         f"unknown detector {name!r}: expected HEAD_SIZE_BACKBONE_DATASET with {', '.join(HEADS)}; "
         f"{', '.join(map(str, SIZES))}; {', '.join(sorted(SPECS))}, optionally with a "

@@ -1,11 +1,10 @@
 """Training from Python: ``gluon_asymmnet.train``."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable
 
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import InputError, did_you_mean
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
 from gluon_asymmnet.train.detector_config import DetectorConfig
@@ -31,9 +30,7 @@ def run(*, callbacks: Sequence[Callable] = (), **settings) -> "Result":
     names = [field.name for field in dataclasses.fields(config_class)]
     for name in settings:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"train has no setting {name!r}{hint}")
+            raise InputError(f"train has no setting {name!r}{did_you_mean(name, names)}")
     config = resolve(config_class, settings)
     set_threads(config.threads)
     if config_class is DetectorConfig:

@@ -1,6 +1,5 @@
 """Tables of parts by name, to which users add their own, and the import of users' modules."""
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import InputError, did_you_mean
 
 
 class Registry(dict):
@@ -43,11 +42,9 @@ class Registry(dict):
     def find(self, name: str):
         """Return the part of this name; InputError with the known names."""
         if name not in self:
-            close = difflib.get_close_matches(name, self, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise InputError(
                 f"unknown {self.kind} {name!r}: one of {', '.join(self)}, or your own with "
-                f"--import MODULE{hint}"
+                f"--import MODULE{did_you_mean(name, self)}"
             )
         return self[name]
 

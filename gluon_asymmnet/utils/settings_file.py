@@ -1,14 +1,13 @@
 """Settings from a file, JSON or YAML, for ``--config``."""
 
 import dataclasses
-import difflib
 import json
 import reprlib
 import typing
 from pathlib import Path
 from typing import Any
 
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.errors import FormatError, InputError, did_you_mean
 from gluon_asymmnet.utils.extras import load_extra
 from gluon_asymmnet.utils.json_objects import parse_object
 from gluon_asymmnet.utils.settings import flag_of
@@ -38,9 +37,8 @@ def read_settings(path, config_class) -> dict[str, Any]:
         if name is None and _key(key) in declined and not value:
             continue
         if name is None:
-            close = difflib.get_close_matches(_key(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see --help"
-            raise InputError(f"{path}: unknown setting {key!r}; {hint}")
+            hint = did_you_mean(_key(key), known, "; see --help")
+            raise InputError(f"{path}: unknown setting {key!r}{hint}")
         if name in found:
             raise InputError(f"{path}: {key!r} is given twice, under two names")
         if value is not None:
