@@ -10,10 +10,10 @@ from gluon_asymmnet.data.boxes.findings import REPAIRED
 from gluon_asymmnet.data.boxes.rotation import is_in_stored_frame, turn_boxes
 from gluon_asymmnet.data.boxes.voc import header_info_of
 from gluon_asymmnet.data.boxes.voc_write import (
-    USUAL_SPLITS,
     ConversionReport,
     Faults,
     FoundImage,
+    folder_splits,
     split_by_name,
     unique_stems,
     write_voc,
@@ -84,13 +84,6 @@ def labelimg_to_voc(
     if not of_folders:
         splits = split_by_name([image.stem for image in found], shares, "train", seed)
     return write_voc(out, found, names, splits, report, faults, progress)
-
-
-def folder_splits(paths: Sequence[PurePosixPath]) -> dict[str, str]:
-    """Return the split of each top folder if all of them are named like splits; else {}."""
-    tops = {path.parts[0] if len(path.parts) > 1 else "" for path in paths}
-    splits = {top: USUAL_SPLITS.get(top.lower(), "") for top in tops}
-    return splits if splits and all(splits.values()) else {}
 
 
 def _pairs(folder: Path, faults: Faults, report) -> tuple[dict[Path, AnnotationFile], list[Path]]:

@@ -119,6 +119,13 @@ def _jpeg(path: Path) -> bytes:
         raise FormatError(f"{path}: {reason_of(error)}") from None
 
 
+def folder_splits(paths: Sequence[PurePosixPath]) -> dict[str, str]:
+    """Return the split of each top folder if all of them are named like splits; else {}."""
+    tops = {path.parts[0] if len(path.parts) > 1 else "" for path in paths}
+    splits = {top: USUAL_SPLITS.get(top.lower(), "") for top in tops}
+    return splits if splits and all(splits.values()) else {}
+
+
 def split_by_name(
     names: Iterable[str], shares: Mapping[str, float], rest: str, seed: int = 0
 ) -> dict[str, list[str]]:

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gluon_asymmnet.data.boxes.labelimg import folder_splits
 from gluon_asymmnet.data.boxes.voc import header_info_of
 from gluon_asymmnet.data.boxes.voc_write import (
     USUAL_SPLITS,
     ConversionReport,
     Faults,
     FoundImage,
+    folder_splits,
     split_by_name,
     unique_stems,
     write_voc,
