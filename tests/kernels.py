@@ -12,8 +12,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 
 # name: most of oneDNN's instruction sets, OpenBLAS' processor, the kernel that a convolution takes.
-# Not SSE4.1: with it OpenVINO 2026.4 has no interpolation, and computes softsign wrongly; all else
-# passed.
+# Not SSE4.1: with it OpenVINO 2026.4 has no interpolation, and computes softsign wrongly.
 SETTINGS = {
     "AVX2": ("AVX2", "Haswell", "jit:avx2"),
     "AVX-512": ("AVX512_CORE", "SkylakeX", "avx512_core"),
