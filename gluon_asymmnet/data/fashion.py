@@ -19,6 +19,7 @@ from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.atomic import new_folder
 from gluon_asymmnet.utils.download import cache_folder, download, md5
+from gluon_asymmnet.utils.parallel import silent
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
@@ -139,6 +140,7 @@ def write_fashion(
     """
     if not 10 <= held_out <= 50_000:
         raise InputError(f"held_out must be 10 to 50000 images, got {held_out}")
+    progress = progress or silent
     folder = Path(source) if source is not None else _download(mirror)
     parts = {part: read_fashion(folder, part) for part in IMAGES}
     labels = parts["train"][1]
@@ -157,8 +159,7 @@ def write_fashion(
                 for i in positions:
                     writer.write(int(i), int(labels[i]), encode(_rgb(images[i]), ".png"))
                     done += 1
-                    if progress:
-                        progress(done, total)
+                    progress(done, total)
     return {name: len(positions) for name, (_, _, positions) in chosen.items()}
 
 

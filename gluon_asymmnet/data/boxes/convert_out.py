@@ -20,6 +20,7 @@ from gluon_asymmnet.data.images import decode, encode
 from gluon_asymmnet.data.records.recordio import PathLike
 from gluon_asymmnet.errors import FormatError, InputError, reason_of
 from gluon_asymmnet.utils.atomic import new_folder
+from gluon_asymmnet.utils.parallel import silent
 
 Progress = Callable[[int, int], None]
 
@@ -177,7 +178,7 @@ class _Counts:
 
     def __init__(self, sources: Mapping[str, object], progress: Progress | None):
         self._total = sum(len(source) for source in sources.values())
-        self._progress = progress
+        self._progress = progress or silent
         self._images = dict.fromkeys(sources, 0)
         self._objects = self._difficult = 0
 
@@ -185,8 +186,7 @@ class _Counts:
         self._images[split] += 1
         self._objects += len(item.labels)
         self._difficult += int(item.difficult.sum())
-        if self._progress is not None:
-            self._progress(sum(self._images.values()), self._total)
+        self._progress(sum(self._images.values()), self._total)
 
     def result(self) -> Written:
         return Written(self._images, self._objects, self._difficult)

@@ -14,7 +14,7 @@ from gluon_asymmnet.data.boxes.voc_xml import VOCObject, annotation_xml
 from gluon_asymmnet.data.class_names import name_lines
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.records.recordio import PathLike
-from gluon_asymmnet.data.records.stats import allocate
+from gluon_asymmnet.data.records.stats import allocate, check_seed
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.utils.atomic import new_folder
 
@@ -102,8 +102,7 @@ def _check(images, size, digit, seed: int) -> None:
             f"digit must be 12 to {largest} pixels (two thirds of the smallest size), the smaller "
             f"number first, got {digit}"
         )
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
+    check_seed(seed)
 
 
 def _write(folder: Path, stem: str, image: np.ndarray, objects: list[VOCObject]) -> None:

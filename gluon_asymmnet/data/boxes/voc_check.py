@@ -27,6 +27,7 @@ from gluon_asymmnet.data.image_headers import ImageInfo, image_info
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.recordio import PathLike
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.utils.parallel import silent
 
 _USUAL_SPLITS = ("train", "val", "trainval", "test")
 
@@ -93,6 +94,7 @@ def check(
     matcher = ClassNames(folder_classes(folders) if classes is None else classes)
     images, found = _list_unique(folders)
     counts, difficult, empty = np.zeros(len(matcher), int), 0, 0
+    progress = progress or silent
 
     pictures, read_info = PictureIndex(), _decoded_info_of if decode_images else header_info_of
 
@@ -107,8 +109,7 @@ def check(
                 counts += np.bincount(parsed.labels, minlength=len(matcher))
                 difficult += int(parsed.difficult.sum())
                 empty += len(parsed.labels) == 0
-            if progress is not None:
-                progress(done, len(images))
+            progress(done, len(images))
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for 10,000 images
     return VOCReport(

@@ -16,6 +16,7 @@ from gluon_asymmnet.data.images import fit_image
 from gluon_asymmnet.data.records.recordio import PathLike
 from gluon_asymmnet.errors import FormatError, InputError, reason_of
 from gluon_asymmnet.utils.atomic import new_folder
+from gluon_asymmnet.utils.parallel import silent
 
 QUALITY = 95  # of the JPEGs that pictures of other formats, or with an EXIF rotation, become
 USUAL_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -82,7 +83,7 @@ def write_voc(
         FormatError: a picture is damaged; see ``Faults``.
         InputError: ``out`` exists, a class name cannot be written, or no image is usable.
     """
-    out, objects = Path(out), {}
+    out, objects, progress = Path(out), {}, progress or silent
     with new_folder(out) as scratch:
         for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
             (scratch / folder).mkdir(parents=True)
@@ -95,8 +96,7 @@ def write_voc(
                 (scratch / "JPEGImages" / file).write_bytes(jpeg)
                 (scratch / "Annotations" / f"{image.stem}.xml").write_text(xml, encoding="utf-8")
                 objects[image.stem] = len(image.objects)
-            if progress is not None:
-                progress(done, len(images))
+            progress(done, len(images))
         if not objects:
             why = f": {report.skipped[0]}" if report.skipped else ""
             raise InputError(f"no image is usable{why}")

@@ -39,7 +39,7 @@ class BuildReport(NamedTuple):
     records: int
     classes: list[str]
     skipped: list[Skipped]
-    remarks: list[str]  # ignored files and missing classes, with counts
+    remarks: list[str]  # ignored files and missing classes, with counts; not what was announced
 
 
 def build(

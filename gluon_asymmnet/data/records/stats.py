@@ -90,13 +90,18 @@ def _spread(values: list[int]) -> Spread:
     return Spread(min(values), float(np.median(values)), max(values))
 
 
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that NumPy does not take."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
+
+
 def permutation(count: int, seed: int) -> np.ndarray:
     """Return ``0 ... count - 1`` in an order that only the seed decides.
 
     Raises: InputError for a seed that NumPy does not take.
     """
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
+    check_seed(seed)
     # RandomState, not Generator: NumPy guarantees that its numbers never change.
     return np.random.RandomState(seed).permutation(count)
 
