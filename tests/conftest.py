@@ -40,6 +40,14 @@ def thorough_but(cases, *quick):
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory):
+    """Where the browser's screenshots go: $SCREENSHOTS, or a scratch folder."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def pytest_terminal_summary(terminalreporter, config):
     if config.option.markexpr.startswith("not thorough"):
         terminalreporter.line(

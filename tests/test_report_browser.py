@@ -1,8 +1,6 @@
 """The report in a headless Chromium, from file://, at the width of a desk and of a phone."""
 
-import os
 import urllib.parse
-from pathlib import Path
 
 import cv2
 import pytest
@@ -44,21 +42,13 @@ def browser(tmp_path_factory):
         yield opened
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Where screenshots go: $SCREENSHOTS, or a scratch folder."""
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("place", WIDTHS)
 @pytest.mark.parametrize("name", ["trained", "compared", "detector"])
-def test_a_page(browser, pages, pictures, name, place, dark):
+def test_a_page(browser, pages, screenshots, name, place, dark):
     width = WIDTHS[place]
     browser.open(pages / f"{name}.html", width, dark=dark)
-    file = pictures / f"{name}-{place}-{'dark' if dark else 'light'}.png"
+    file = screenshots / f"{name}-{place}-{'dark' if dark else 'light'}.png"
     browser.screenshot(file)
 
     assert loaded(browser) == [(pages / f"{name}.html").name]

@@ -4,7 +4,6 @@ import base64
 import functools
 import http.server
 import json
-import os
 import threading
 import time
 from pathlib import Path
@@ -78,13 +77,6 @@ def browser(tmp_path_factory):
     flags = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
     with Browser(tmp_path_factory.mktemp("profile"), *flags) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def screenshots(tmp_path_factory):
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def opened(browser, origin, kind, width=1280, **how):
