@@ -167,7 +167,8 @@ async function open(engine, model) {
 }
 
 async function get(url) {
-  const response = await fetch(url);
+  // Asks the server whether the file has changed: parts of two exports must not mix.
+  const response = await fetch(url, { cache: "no-cache" });
   if (!response.ok) throw new Error(`${url.pathname} cannot be loaded: ${response.status}`);
   return response;
 }
