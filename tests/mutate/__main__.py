@@ -10,18 +10,16 @@ import argparse
 import json
 import os
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from pathlib import Path
-from threading import Lock, local
 
 from tests.conftest import ROOT
 from tests.mutate.mutations import mutants
+from tests.mutate.runner import Workplace
 
 # module: its tests, the fastest first
 MODULES = {
@@ -48,36 +46,6 @@ MODULES = {
 }
 PER_MODULE = 40  # drawn from all, with a fixed seed
 SEED = 1
-COPIED = ("gluon_asymmnet", "tests", "symbols", "benchmarks", "examples", "tools", "docs")
-
-
-class Workplace:
-    """A copy of the project in which one mutant at a time replaces its module."""
-
-    def __init__(self, folder: Path):
-        self.root = Path(tempfile.mkdtemp(dir=folder))
-        hidden = shutil.ignore_patterns("__pycache__")
-        for name in COPIED:
-            shutil.copytree(ROOT / name, self.root / name, ignore=hidden)
-        for pattern in ("*.py", "*.md", "*.toml", "*.txt"):
-            for path in ROOT.glob(pattern):
-                shutil.copy(path, self.root)
-
-    def run(self, tests: list[str], timeout: float) -> str:
-        """Run tests; return ``survived``, the name of the test that failed, or ``timeout``."""
-        line = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--durations=0",
-                "-p", "no:cacheprovider", "-p", "no:xdist",
-                "-m", "not slow and not browser and not horovod", *tests]  # fmt: skip
-        environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        try:
-            done = subprocess.run(line, cwd=self.root, env=environment, capture_output=True,
-                                  text=True, timeout=timeout)  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return "timeout"
-        if done.returncode == 0:
-            return "survived"
-        failed = [x for x in done.stdout.splitlines() if x.startswith(("FAILED ", "ERROR "))]
-        return failed[0].split(" ")[1] if failed else f"pytest ended with {done.returncode}"
 
 
 class Campaign:
@@ -86,47 +54,50 @@ class Campaign:
     def __init__(self, report: Path):
         self.json, self.page = report.with_suffix(".json"), report.with_suffix(".md")
         self.rows = json.loads(self.json.read_text())["mutants"] if self.json.exists() else []
-        self.lock, self.local = Lock(), local()
 
-    def module(self, name: str, count: int, pool, folder: Path) -> None:
+    def module(self, name: str, count: int, places: list[Workplace]) -> None:
         path = f"gluon_asymmnet/{name}.py"
         source = (ROOT / path).read_text()
         version = zlib.crc32(source.encode())
         self.rows = [r for r in self.rows if r["module"] != name or r["version"] == version]
-        known = {r["start"]: r for r in self.rows if r["module"] == name}
+        known = {(r["start"], r["after"]): r for r in self.rows if r["module"] == name}
         found = list(mutants(source))
         chosen = random.Random(SEED).sample(found, min(count, len(found)))
+        left = [m for m in sorted(chosen) if (m.start, m.after) not in known]
         tests = [f"tests/test_{test}.py" for test in MODULES[name].split()]
-        left = [m for m in sorted(chosen) if (m.start, m.after) not in
-                {(r["start"], r["after"]) for r in known.values()}]  # fmt: skip
         if not left:
             return
-        begun = time.monotonic()
-        sound = self._workplace(folder).run(tests, 1800)
-        if sound != "survived":
-            raise SystemExit(f"{name}: the tests fail without a mutant: {sound}")
-        limit = 60 + 5 * (time.monotonic() - begun)
+        sound = self._run(places[0], tests, {}, {}, 1800)
+        if sound["failed"]:
+            raise SystemExit(f"{name}: without a mutant, this test fails: {sound['failed']}")
+        seconds = sound["seconds"]
+        limit = 60 + 5 * sum(seconds.values())
+        failures = Counter(r["result"] for r in known.values())
+        running = {}
+        while left or running:
+            for place in places:
+                if left and place not in running:
+                    mutant = running[place] = left.pop(0)
+                    place.replace(path, mutant.apply(source.encode()))
+                    place.start(tests, failures, seconds, limit)
+                elif place in running and (ended := place.ended()):
+                    place.replace(path, source.encode())
+                    mutant, result = running.pop(place), ended["failed"] or "survived"
+                    failures[result] += 1
+                    self.rows.append(
+                        {"module": name, "version": version, **mutant._asdict(), "result": result}
+                    )
+                    self.write()
+                    change = f"{mutant.before} -> {mutant.after}"
+                    print(f"{path}:{mutant.line}: {change}: {result}", flush=True)
+            time.sleep(0.1)
 
-        def judge(mutant):
-            place = self._workplace(folder)
-            file = place.root / path
-            file.write_bytes(mutant.apply(source.encode()))
-            try:
-                result = place.run(tests, limit)
-            finally:
-                file.write_text(source)
-            row = {"module": name, "version": version, **mutant._asdict(), "result": result}
-            with self.lock:
-                self.rows.append(row)
-                self.write()
-            print(f"{path}:{mutant.line}: {mutant.before} -> {mutant.after}: {result}", flush=True)
-
-        list(pool.map(judge, left))
-
-    def _workplace(self, folder: Path) -> Workplace:
-        if not hasattr(self.local, "place"):
-            self.local.place = Workplace(folder)
-        return self.local.place
+    @staticmethod
+    def _run(place: Workplace, *arguments) -> dict:
+        place.start(*arguments)
+        while not (ended := place.ended()):
+            time.sleep(0.1)
+        return ended
 
     def write(self) -> None:
         self.rows.sort(key=lambda r: (r["module"], r["start"], r["after"]))
@@ -165,9 +136,16 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
     campaign = Campaign(options.report)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.workers) as pool:
-        for name in options.modules:
-            campaign.module(name, options.per_module, pool, Path(folder))
+    places = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for i in range(options.workers):
+                places.append(Workplace(Path(folder, str(i))))
+            for name in options.modules:
+                campaign.module(name, options.per_module, places)
+        finally:
+            for place in places:
+                place.stop()
     campaign.write()
     print(campaign.markdown().split("\n")[2])
     return 0
