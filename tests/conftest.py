@@ -95,3 +95,15 @@ def teacher_run(tmp_path_factory):
         input_size=48, rgb_mean=GREY[0], rgb_std=GREY[1],
     ).save(folder / "card.json")  # fmt: skip
     return folder
+
+
+@pytest.fixture
+def rec(tmp_path):
+    """Six JPEGs, keys 10 to 15, labels 0 1 2 0 1 2."""
+    from gluon_asymmnet.data.records.writer import RecordWriter
+    from tests.record_files import jpeg
+
+    with RecordWriter(tmp_path / "six.rec") as writer:
+        for i in range(6):
+            writer.write(10 + i, i % 3, jpeg(i))
+    return tmp_path / "six.rec"
