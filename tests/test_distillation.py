@@ -19,8 +19,8 @@ from gluon_asymmnet.train.distillation import Distillation, Teacher
 from gluon_asymmnet.weights.params_file import read_params, write_params
 from gluon_asymmnet.zoo import get_model
 from tests.conftest import GREY
+from tests.digits_runs import config, one_batch
 from tests.floats import NET, assert_close
-from tests.test_train import config, one_batch
 
 TEACHERS = Normalization(*GREY)
 DIGITS = list("0123456789")

@@ -22,7 +22,7 @@ from gluon_asymmnet.evaluation.classification import evaluate_distributed
 from gluon_asymmnet.train.checkpoint_files import write_manifest
 from gluon_asymmnet.train.classifier import ClassifierTask, train
 from tests.conftest import free_port
-from tests.test_train import config
+from tests.digits_runs import config
 
 # --- Rank and world size ---------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ import pytest
 from gluon_asymmnet.distributed.heartbeat import LOST
 from gluon_asymmnet.weights.params_file import read_params
 from tests.conftest import ROOT, free_port
+from tests.digits_runs import command, paths, run_dir
 from tests.floats import NET, assert_close
-from tests.test_train import command, paths, run_dir
 
 pytestmark = pytest.mark.thorough
 

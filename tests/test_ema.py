@@ -9,8 +9,8 @@ from gluon_asymmnet.train.checkpoint import net_arrays
 from gluon_asymmnet.train.classifier import ClassifierTask
 from gluon_asymmnet.train.ema import AveragedWeights, decay_of
 from gluon_asymmnet.weights.params_file import write_params
+from tests.digits_runs import config, one_batch
 from tests.floats import assert_close
-from tests.test_train import config, one_batch
 
 
 @pytest.mark.parametrize(

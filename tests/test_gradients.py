@@ -10,8 +10,8 @@ from gluon_asymmnet.train.classifier import ClassifierTask
 from gluon_asymmnet.train.optimization import clip_norm, freeze_norms
 from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.zoo import get_model
+from tests.digits_runs import config, one_batch
 from tests.floats import NET, assert_close, bound
-from tests.test_train import config, one_batch
 
 PLAIN = {"batch_size": 8, "dropout": 0.0}
 

@@ -17,7 +17,7 @@ from gluon_asymmnet.train.progress import PROGRESS_FILE
 from gluon_asymmnet.train.reporter import Reporter
 from gluon_asymmnet.train.run_directory import RunDirectory
 from gluon_asymmnet.weights.params_file import read_params, write_params
-from tests.test_train import config, run_dir
+from tests.digits_runs import config, run_dir
 
 STEPS = 2  # of an epoch
 

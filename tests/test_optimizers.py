@@ -15,7 +15,7 @@ LR, WD, STEPS, SCALE = 0.05, 0.01, 5, 4  # SCALE: the batch, which divides the g
 
 
 def nag(c, w, g, s, t):
-    """MXNet 1.9.1 adds the decay of the new weight to the momentum, see ``test_train.py``."""
+    """MXNet 1.9.1 adds the decay of the new weight to the momentum, see ``test_train_step.py``."""
     step = LR * (g + WD * w)
     new = w - c.momentum * (c.momentum * s.get("m", 0) + step) - step
     s["m"] = c.momentum * s.get("m", 0) + LR * (g + WD * new)

@@ -22,7 +22,7 @@ from gluon_asymmnet.utils.settings import from_json
 from gluon_asymmnet.weights.params_file import read_params, write_params
 from gluon_asymmnet.zoo import get_model
 from tests.conftest import ROOT, run_python
-from tests.test_train import command, config, read_metrics, run_dir
+from tests.digits_runs import command, config, read_metrics, run_dir
 
 pytestmark = pytest.mark.thorough
 

@@ -25,10 +25,10 @@ from tests.mutate.runner import Workplace
 MODULES = {
     "arch": "arch models complexity mobilenetv2 convert",
     "models/complexity": "complexity graph_complexity arch",
-    "train/optimization": "train gradients",
+    "train/optimization": "train_step gradients",
     "train/optimizers": "optimizers",
-    "train/schedules": "schedule train",
-    "train/mixing": "mixing train",
+    "train/schedules": "schedule train_step loop",
+    "train/mixing": "mixing train_step",
     "train/ema": "ema loop",
     "train/distillation": "distillation",
     "data/transforms": "augment image_changes",

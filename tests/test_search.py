@@ -1,3 +1,5 @@
+"""Architecture search by receptive fields, and its command."""
+
 import json
 import math
 import re
