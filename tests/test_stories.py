@@ -1,4 +1,4 @@
-"""The stories of the app developer and of the operator, in a fresh folder."""
+"""The stories of the app developer, the operator and the researcher, in a fresh folder."""
 
 import json
 import os
@@ -55,3 +55,19 @@ def test_the_operator(tmp_path):
     assert (work / "report.html").read_text().startswith("<!")
     assert "2 workers of 1 cpu(s)" in out
     assert (work / "runs of mine/custom/asymmnet_small_two/best.params").exists()
+
+
+def test_the_researcher(tmp_path):
+    work, out = run_story("researcher.sh", tmp_path, EPOCHS="1")
+    assert "killed: status 137" in out
+    assert "resumed from study/digits/plain_net_lr=0.004/checkpoints/step-" in out
+    rows = json.loads((work / "runs.json").read_text())
+    assert sorted((row["state"], row["settings"]["lr"]) for row in rows) == [
+        ("finished", 0.001), ("finished", 0.004)
+    ]  # fmt: skip
+    result = json.loads((work / "two.json").read_text())
+    assert (result["images"], result["top1"] > 0.3) == (92, True)  # one of two classes
+    pictures = json.loads((work / "answers.json").read_text())["pictures"]
+    assert len(pictures) == len(list((work / "two/3").iterdir()))
+    assert "from GluonCV: AsymmNet" in out
+    assert "from timm: TimmAsymmNet" in out or "timm is not installed, or cannot" in out
