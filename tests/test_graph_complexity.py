@@ -45,6 +45,18 @@ def test_a_block_called_twice_costs_twice():
     assert cost.parameters == 3 * 3 * 9
 
 
+def test_a_matrix_product_is_counted_at_every_position():
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.HybridLambda(lambda F, x: F.reshape(x, (0, 0, -1))),
+            mx.gluon.nn.Dense(5, flatten=False, in_units=16))  # fmt: skip
+    assert count_graph(net, 4).macs == 3 * 16 * 5  # 3 channels of 16 pixels
+
+
+def test_a_model_is_counted_on_imagenet_unless_told():
+    spec = ModelSpec.parse("asymmnet_large")
+    assert count_model(spec) == count_model(spec, classes=1000, input_size=224)
+
+
 @pytest.mark.parametrize(
     "row", thorough_but(COUNTS, 0, -1), ids=lambda row: f"{row['model']}-{row['width']}"
 )
