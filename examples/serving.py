@@ -6,7 +6,7 @@
 
 Requests that wait while the engine computes are computed together, as the next batch.  Memory is
 bounded: at most ``--waiting`` requests of at most ``--max-bytes`` each are held, and one image is
-decoded at a time.  More requests get status 503, larger ones 413, bytes that are no image 400.
+decoded at a time.  More requests get status 503, larger ones 413, bytes that are not an image 400.
 """
 
 import argparse

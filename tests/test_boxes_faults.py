@@ -143,7 +143,7 @@ def test_underscores_in_names_of_splits(tmp_path):
     assert parse_splits("my_set_train") == [("my_set", "train")]
     make(tmp_path, {"1": xml()}, "dog_train", "my_set")
     assert parse_splits("my_set_dog_train", tmp_path) == [("my_set", "dog_train")]
-    with pytest.raises(InputError, match="'_train' is no split"):
+    with pytest.raises(InputError, match="'_train' is not a split"):
         parse_splits("_train")
 
 

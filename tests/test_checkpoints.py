@@ -112,10 +112,13 @@ def test_a_flipped_bit_of_the_manifest_is_found_or_means_nothing(run):
     [
         ("{", "manifest.json is damaged"),
         ("[" * 100_000, "manifest.json is damaged"),
-        ("[]", "holds a list, no object"),
+        ("[]", "holds a list, not an object"),
         ("{}", "lacks step or files"),
-        ('{"step": 40, "files": {"../../x": {}}}', r"names '\.\./\.\./x', which is no file of its"),
-        ('{"step": 40, "files": {"/etc/passwd": {}}}', "which is no file of its folder"),
+        (
+            '{"step": 40, "files": {"../../x": {}}}',
+            r"names '\.\./\.\./x', which is not a file of its",
+        ),
+        ('{"step": 40, "files": {"/etc/passwd": {}}}', "which is not a file of its folder"),
         ('{"step": 40, "files": {"net.params": {"bytes": "1"}}}', "no size and digest of net.par"),
         ('{"step": 40, "files": {}}', "does not name net.params"),
     ],
@@ -165,7 +168,7 @@ def test_set_aside_twice_keeps_both(run):
     assert names == ["damaged-step-000000040", "damaged-step-000000040-2"]
 
 
-def test_odd_names_are_no_checkpoints(run):
+def test_odd_names_are_not_checkpoints(run):
     for name in ("step-latest", "step-1", "step-000000050.bak", ".step-000000060"):
         (run / "checkpoints" / name).mkdir()
     assert steps(run) == [10, 20, 30, 40]
@@ -225,7 +228,7 @@ def test_a_damaged_config_without_a_checkpoint_is_refused(tmp_path):
     assert (tmp_path / "config.json").read_text() == '{"hidden_size": 768}'
 
 
-def test_a_start_that_was_killed_early_is_no_foreign_folder(tmp_path):
+def test_a_start_that_was_killed_early_is_not_a_foreign_folder(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / ".config.json.0123456789abcdef.tmp").touch()
     RunDirectory(tmp_path, config(), {}).close()

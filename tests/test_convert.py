@@ -327,7 +327,7 @@ def test_other_networks(tmp_path):
     )
 
 
-def test_whole_numbers_are_no_weights(tmp_path):
+def test_whole_numbers_are_not_weights(tmp_path):
     plan = ModelSpec("asymmnet_small", 0.35).plan()
     arrays = random_arrays(entries(plan, 7))
     arrays["output.bias"] = np.zeros(7, np.int64)
@@ -376,7 +376,7 @@ def test_npz_that_promises_more_than_it_holds(tmp_path):
     ({"a": torch.ones(2, 2).to_sparse()}, "torch.sparse_coo, which NumPy does not have"),
     (torch.nn.Linear(2, 2), "nothing else is loaded: it names torch.nn.modules.linear.Linear"),
 ])  # fmt: skip
-def test_pt_files_that_are_no_state_dict(tmp_path, saved, message):
+def test_pt_files_that_are_not_state_dicts(tmp_path, saved, message):
     torch.save(saved, tmp_path / "net.pt")
     refused(tmp_path / "net.pt", message)
 

@@ -134,7 +134,7 @@ def test_folders_say_what_is_left_out(tmp_path):
     line = check_labels(FolderTree(root)).line("training set")
     assert line == (
         "training set: 3 images, 2 classes; ignored 3 hidden files or folders: '.DS_Store', "
-        "'__MACOSX', 'red/._0.png'; ignored 2 files that are no pictures: 'readme.md', "
+        "'__MACOSX', 'red/._0.png'; ignored 2 files that are not pictures: 'readme.md', "
         "'red/notes.txt'; 1 to 2 images per class"
     )
     (root / "empty").mkdir()

@@ -85,7 +85,7 @@ def test_dimension_bombs():
             decode(bytes_)
 
 
-def test_the_flattest_images_are_no_bombs():
+def test_the_flattest_images_are_not_bombs():
     """As few bytes per pixel as the encoders can make them."""
     flat = np.zeros((2000, 3000), np.uint8)
     options = [cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
@@ -106,7 +106,7 @@ def test_the_flattest_images_are_no_bombs():
         (bomb(5, 5), "does not decode"),
     ],
 )
-def test_what_is_no_image(image, message):
+def test_what_is_not_an_image(image, message):
     with pytest.raises(FormatError, match=message):
         decode(image)
 

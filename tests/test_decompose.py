@@ -303,7 +303,7 @@ BASE = {"family": "shufflenetv2", "settings": {"regular": "both"}, "width": 0.5}
         ({"layers": {}}, "base must be .* got None"),
         ({"base": {"family": "shufflenetv2"}, "layers": {}}, "base must be .*family.*settings"),
         ({"base": {**BASE, "family": "x"}, "layers": {}}, "unknown family 'x'"),
-        ({"base": BASE, "layers": {"features.9": {"multiplier": 1}}}, "features.9 is no regular"),
+        ({"base": BASE, "layers": {"features.9": {"multiplier": 1}}}, "features.9 is not"),
         ({"base": BASE, "layers": {SPATIAL: {}}}, "needs a multiplier or a rank, one of them"),
         ({"base": BASE, "layers": {SPATIAL: {"multiplier": 1, "rank": 1}}}, "one of them"),
         ({"base": BASE, "layers": {SPATIAL: {"multiplier": 10}}}, "from 1 to 9, got 10"),
@@ -315,7 +315,7 @@ BASE = {"family": "shufflenetv2", "settings": {"regular": "both"}, "width": 0.5}
         (
             {"base": BASE, "layers": {
                 SPATIAL: {"multiplier": 1, "norm": "output", "pointwise": "output"}}},
-            "output is no BatchNorm of 24 channels",
+            "output is not a BatchNorm of 24 channels",
         ),
         ({"base": BASE, "layers": {SPATIAL: 1}}, "layers must map paths"),
     ],
@@ -336,7 +336,7 @@ def test_a_width_is_given_once(tmp_path):
 
 
 def test_place_refuses_a_path_into_nothing(shuffle):
-    with pytest.raises(InputError, match=r"features\.0\.norm is no regular k x k convolution"):
+    with pytest.raises(InputError, match=r"features\.0\.norm is not a regular k x k convolution"):
         place(shuffle, "features.0.norm", {"multiplier": 1})
 
 

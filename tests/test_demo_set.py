@@ -79,7 +79,7 @@ def test_existing_folder(digits, tmp_path):
     with pytest.raises(InputError, match="made with size 32 and seed 0, not 64 and 0; remove it"):
         demo.write_digits(digits.root, size=64, exist_ok=True)
     (tmp_path / "precious.txt").touch()
-    with pytest.raises(InputError, match="exists and is no complete demo set"):
+    with pytest.raises(InputError, match="exists and is not a complete demo set"):
         demo.write_digits(tmp_path, exist_ok=True)
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
@@ -87,7 +87,7 @@ def test_existing_folder(digits, tmp_path):
 def test_damaged_set_is_not_reused(tmp_path):
     made = demo.write_digits(tmp_path / "a", size=8)
     made.val.write_bytes(made.val.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"is no complete demo set .*val\.rec"):
+    with pytest.raises(InputError, match=r"is not a complete demo set .*val\.rec"):
         demo.write_digits(tmp_path / "a", size=8, exist_ok=True)
 
 

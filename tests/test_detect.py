@@ -332,7 +332,7 @@ def test_a_card_may_name_the_classes_otherwise(copied, photos):
 
 
 @pytest.mark.thorough
-def test_a_classifier_is_no_detector(first, tmp_path, capsys):
+def test_a_classifier_is_not_a_detector(first, tmp_path, capsys):
     run, out = first
     classifier = random_model(tmp_path)
     classifier.net.save_parameters(str(classifier.weights))
@@ -363,7 +363,7 @@ def test_a_classifier_is_no_detector(first, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_files_that_are_no_detector(copied, engine):
+def test_files_that_are_not_detectors(copied, engine):
     helper, f32 = onnx.helper, onnx.TensorProto.FLOAT
     path = only(copied, "*.onnx")
 

@@ -146,7 +146,7 @@ def test_classes_must_be_known(tmp_path, kind):
 def test_lists_that_leave_the_folder(tmp_path, path):
     lst = write_lst(tmp_path, LABEL)
     lst.write_text(lst.read_text() + f"1\t2\t5\t{path}\n")
-    with pytest.raises(FormatError, match=r"train.lst: line 2: '.*x.jpg' is no path below"):
+    with pytest.raises(FormatError, match=r"train.lst: line 2: '.*x.jpg' is not a path below"):
         DetectionList(lst, tmp_path)
 
 
@@ -229,8 +229,8 @@ def test_coco_becomes_voc(photos):
         ("images", 0, {"id": True}, "image 0: id is True, expected a whole number"),
         ("images", 1, {"id": 7}, "image 1: id 7 is used twice"),
         ("images", 0, {"file_name": None}, "file_name is None, expected a text"),
-        ("images", 0, {"file_name": "../a.jpg"}, "'../a.jpg' is no path below"),
-        ("images", 0, {"file_name": "/a.jpg"}, "'/a.jpg' is no path below"),
+        ("images", 0, {"file_name": "../a.jpg"}, "'../a.jpg' is not a path below"),
+        ("images", 0, {"file_name": "/a.jpg"}, "'/a.jpg' is not a path below"),
         ("images", 0, {"file_name": "c.jpg"}, "image 0: .*c.jpg: no such file"),
         ("images", 0, {"file_name": "more/b.png"}, "would get the same name"),
         ("images", 0, {"width": 41}, "a.jpg: the image has 40 x 30 pixels, .* 41 x 30"),
@@ -264,13 +264,13 @@ def test_malformed_coco(photos, part, n, change, message):
     [
         ("", "not COCO annotations: Expecting value"),
         ("[" * 100_000, "not COCO annotations: maximum recursion"),
-        ("[]", "not COCO annotations: it holds a list, no object"),
+        ("[]", "not COCO annotations: it holds a list, not an object"),
         ('{"images": [], "annotations": [], "categories": []}', "it lists no image"),
         ('{"images": [1], "annotations": [], "categories": []}', "a list 'images' of objects"),
         ('{"images": [{}], "annotations": 5, "categories": []}', "a list 'annotations' of obj"),
     ],
 )
-def test_json_that_is_no_coco(photos, content, message):
+def test_json_that_is_not_coco(photos, content, message):
     with pytest.raises(FormatError, match=f"coco.json: .*{message}"):
         convert(photos, content)
 

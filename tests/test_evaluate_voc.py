@@ -308,7 +308,7 @@ def test_gluoncvs_records_give_the_figure_of_the_folder(boxes, fitted, tmp_path)
         (["--iou", 1.5], "--iou must be above 0 and at most 1, got 1.5"),
         (["--curves", "."], "--curves . exists already; remove it or name a new folder"),
         (["--predictions", "p", "--val-splits", "2007_test,2012_test"], "takes one split"),
-        (["--val-splits", "test"], "'test' is no split"),
+        (["--val-splits", "test"], "'test' is not a split"),
         (["--val-splits", "2012_test"], "VOC2012.*test.txt: no such list of images"),
         (["--val-splits", "a.rec"], "a.rec"),
         (["--dataset-root", "/nowhere"], "/nowhere"),
@@ -335,7 +335,7 @@ def test_every_engine_gives_the_figures(boxes, fitted, tmp_path):
     assert np.ptp(figures) < 0.01
 
 
-def test_models_that_are_no_detector(boxes, fitted, tmp_path):
+def test_models_that_are_not_detectors(boxes, fitted, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"net.params: no such file or folder"):
         run(tmp_path / "net.params", "--dataset-root", boxes)
     (tmp_path / "net.params").write_bytes(fitted.read_bytes())

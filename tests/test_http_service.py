@@ -82,7 +82,7 @@ def test_eight_clients_at_once_get_their_own_answers_in_common_batches(exported,
     assert health["waiting"] == 0
 
 
-def test_what_is_no_image_is_refused_and_the_others_of_the_batch_are_answered(port):
+def test_what_is_not_an_image_is_refused_and_the_others_of_the_batch_are_answered(port):
     files = [*pictures(3), b"no image", b"", pictures(1)[0][:60]]
     with ThreadPoolExecutor(len(files)) as pool:
         answers = list(pool.map(lambda file: ask(port, "POST", "/classify", file), files))

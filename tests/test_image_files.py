@@ -57,7 +57,7 @@ def test_photographs_are_turned_upright(tmp_path, suffix, orientation, upright):
     assert np.abs(found - expected).mean() < 2
 
 
-def test_what_is_no_picture(tmp_path):
+def test_what_is_not_a_picture(tmp_path):
     whole = encode(picture())
     bad = {
         "empty.jpg": (b"", "no image: 0 bytes"),

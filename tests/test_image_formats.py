@@ -97,7 +97,7 @@ def test_formats_refused_by_name(start, name):
         decode(start + bytes(40))
 
 
-def test_pixels_that_are_no_colours_are_refused():
+def test_pixels_that_are_not_colours_are_refused():
     with pytest.raises(FormatError, match="TIFF of floating or 32-bit numbers"):
         decode(saved(picture()[:, :, 0].astype(np.float32), "TIFF"))
     frames = [Image.fromarray(picture()), Image.fromarray(picture()[::-1])]

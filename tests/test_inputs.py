@@ -184,7 +184,7 @@ def test_standard_input(tmp_path, monkeypatch):
     assert [place_of(frame.rgb) for frame in read("-")] == list(range(10))
     give(b"")
     assert problem("-") == "-: nothing came; expected a picture or a video"
-    give(b"some text that is no picture")
+    give(b"some text that is not a picture")
     assert "cannot be opened as a video" in problem("-")
     give(encode(shade(3))[:400])
     assert "-: truncated or damaged JPEG" in problem("-")

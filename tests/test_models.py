@@ -56,7 +56,7 @@ TRAINED = [(*net, True) for net in BUILDABLE] + [(*BUILDABLE[i], False) for i in
 
 @pytest.mark.parametrize(("name", "width", "rate", "hybrid"), thorough_but(TRAINED, 1, -1))
 def test_training_step_reaches_every_parameter(name, width, rate, hybrid):
-    """With oneDNN on: the released concat dies here wherever channels are no multiple of 16."""
+    """With oneDNN on: the released concat dies here wherever channels are not a multiple of 16."""
     net = initialized(name, width=width, rate=rate, classes=5)
     if hybrid:
         net.hybridize(static_alloc=True, static_shape=True)

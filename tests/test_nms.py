@@ -107,7 +107,7 @@ def test_agreement_by_hand():
     assert compare_detections([far], side=1e6)[1] == 0
 
 
-def test_boxes_without_an_area_are_no_results():
+def test_boxes_without_an_area_are_not_results():
     """A box beyond the border is a line or a point after clipping."""
     boxes = np.float32([[0, 0, 9, 9], [9, 0, 9, 9], [0, 9, 9, 9], [5, 5, 3, 9], [2, 2, 3, 3]])
     scores = np.float32([0.9, 0.8, 0.7, 0.6, 0.05])

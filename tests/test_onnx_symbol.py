@@ -479,7 +479,7 @@ def test_what_onnx_cannot_say(case):
     assert "\n" not in str(error.value)
 
 
-def test_networks_that_are_no_classifiers():
+def test_networks_that_are_not_classifiers():
     card, form = ClassifierCard(classes=5, input_size=SIDE), OnnxForm()
     with pytest.raises(InputError, match=r"gives \(None, 3, 6, 6\), expected logits \(batch, 5\)"):
         build_model(Alone(call("exp")), [LOGITS], card)

@@ -159,6 +159,7 @@ def test_three_augment_is_one_of_three():
 
 def test_an_optimizer_a_schedule_and_a_loss():
     register_optimizer("mine", lambda config: mx.optimizer.Signum(momentum=config.momentum))
+    assert register_schedule("rise", len) is len  # so that it decorates, too
     register_schedule("flat", lambda schedule, passed: schedule.peak / 2)
     register_loss("squares", lambda logits, target: ((logits - target) ** 2).sum(axis=1))
     config = resolve(ClassifierConfig, {

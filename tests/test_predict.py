@@ -263,7 +263,7 @@ def test_a_foreign_onnx_file(copied):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_files_that_are_no_classifier(tmp_path, engine):
+def test_files_that_are_not_classifiers(tmp_path, engine):
     def written(shape_in, shapes_out):
         helper, f32 = onnx.helper, onnx.TensorProto.FLOAT
         outs = [helper.make_tensor_value_info(f"y{i}", f32, s) for i, s in enumerate(shapes_out)]

@@ -43,7 +43,7 @@ def test_build(tree, tmp_path):
     seen = []
     report = build.build(tree, tmp_path / "t", progress=lambda *done: seen.append(done))
     remarks = ["ignored 1 hidden files or folders: 'cat/.hidden.jpg'",
-               "ignored 1 files that are no pictures: 'cat/notes.txt'"]  # fmt: skip
+               "ignored 1 files that are not pictures: 'cat/notes.txt'"]  # fmt: skip
     assert report == (5, ["ant", "bee", "cat"], [], remarks)
     assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
     found = read_all(tmp_path / "t")

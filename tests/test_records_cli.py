@@ -74,7 +74,7 @@ def test_build_options(tree, tmp_path, capsys):
     )  # fmt: skip
     assert status == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"{tree}: 8 images, 2 classes, 4 to 4 images each; ignored 1 files that are no pictures: "
+        f"{tree}: 8 images, 2 classes, 4 to 4 images each; ignored 1 files that are not pictures: "
         "'bee/readme.txt'",
         f"{tmp_path}/x.rec: 7 records, 2 classes",
         "skipped bee/0.jpg: no picture: it starts with 64616d61676564; expected JPEG, PNG, BMP, "

@@ -125,7 +125,7 @@ def test_escaping():
     assert (
         element("p", element("b", "<"), "<", title='"') == '<p title="&quot;"><b>&lt;</b>&lt;</p>'
     )
-    assert escape("\udcff\0") == "?\N{REPLACEMENT CHARACTER}"  # a file name that is no Unicode
+    assert escape("\udcff\0") == "?\N{REPLACEMENT CHARACTER}"  # a file name that is not Unicode
     assert element("path", stroke_width=1, class_=None) == '<path stroke-width="1"></path>'
 
 
@@ -320,7 +320,7 @@ def test_several_runs_are_compared(tmp_path):
 # --- Damaged and unfinished runs -------------------------------------------------------------
 
 
-def test_a_directory_that_is_no_run(tmp_path):
+def test_a_directory_that_is_not_a_run(tmp_path):
     with pytest.raises(InputError, match="no such directory"):
         read_run(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"holds no run \(no config.json\); expected"):

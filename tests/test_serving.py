@@ -231,7 +231,7 @@ def test_a_pillow_image_is_turned():
         (Image.new("F", (9, 9)), "8 bits per channel, got the mode F"),
     ],
 )
-def test_what_is_no_image(exported, detector, images, message):
+def test_what_is_not_an_image(exported, detector, images, message):
     classifier, finder = both(exported, detector)
     for call in (classifier.classify, finder.detect):
         with pytest.raises(InputError, match=message):
@@ -255,7 +255,7 @@ BATCH = sample_images(2, 32)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_is_no_batch(exported, engine):
+def test_what_is_not_a_batch(exported, engine):
     predictor = Predictor(exported, engine)
     for images, message in (
         (None, "float32, preprocessed, got NoneType"),
@@ -272,7 +272,7 @@ def test_what_is_no_batch(exported, engine):
     assert_close(predictor.predict(BATCH.astype(np.float64)), predictor.predict(BATCH), terms=NET)
 
 
-def test_settings_that_are_no_numbers(exported, detector):
+def test_settings_that_are_not_numbers(exported, detector):
     classifier, finder = both(exported, detector)
     for call, settings, message in (
         (classifier.classify, dict(top=1.5), "top must be a whole number, got 1.5"),

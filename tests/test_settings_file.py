@@ -57,7 +57,7 @@ def test_what_is_printed_can_be_read(tmp_path, capsys, command):
         ("rgb_mean: 3", "rgb_mean is 3, expected a list of numbers"),
         ("model: [a]", r"model is \['a'\], expected a text"),
         ("num_epochs: 1\nnum-epochs: 2", "given twice, under two names"),
-        ("[1, 2]", "holds a list, no mapping"),
+        ("[1, 2]", "holds a list, not a mapping"),
         ("a: b: c", "not settings of a training"),
     ],
 )

@@ -112,6 +112,13 @@ def test_matching_by_hand():
     # object 0 takes anchor 0; object 1, which wanted it, too, takes anchor 2; anchor 1 is over 0.5
     assert match(overlaps).tolist() == [0, 0, 1, -1]
     assert match(overlaps * 0.5).tolist() == [0, -1, 1, -1]  # each object keeps its best
+    assert match(np.array([[0.9], [0.5], [0.49]])).tolist() == [0, 0, -1]  # 0.5 is enough
+
+
+def test_half_a_difficult_object_is_enough_to_ignore_an_anchor():
+    generate = TargetGenerator(np.array([[5.0, 5, 10, 10], [5, 5, 10, 9]]))  # centre, size
+    found = generate(np.array([[0.0, 0, 10, 5]]), np.array([0]), np.array([True]))
+    assert found.classes.tolist() == [-1, 0]  # overlaps 1/2 and 45/95
 
 
 def test_decoding_undoes_coding(few_anchors):
@@ -175,9 +182,11 @@ def slow_loss(logits, offsets, targets, box_targets, ratio, least):
 
 
 @pytest.mark.parametrize("hybrid", [False, True])
+@pytest.mark.parametrize("confidence", [0, 6])
 @pytest.mark.parametrize(("ratio", "least"), [(3, 0), (1, 7)])
-def test_loss_against_slow_loops(ratio, least, hybrid):
+def test_loss_against_slow_loops(ratio, least, confidence, hybrid):
     arrays = batch_of_targets(np.random.default_rng(ratio))
+    arrays[0][..., 0] += confidence  # a trained net is sure of the background: losses below 1
     loss = MultiBoxLoss(ratio, least)
     if hybrid:
         loss.hybridize()

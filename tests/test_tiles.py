@@ -100,7 +100,7 @@ def test_a_part_gives_way_to_the_whole_object():
     parts = [found((0, 0.9, (80, 20, 100, 60))), found((0, 0.6, (20, 20, 80, 60)))]
     merged = merge(parts, areas, (160, 100), 0.45)
     assert merged.boxes.tolist() == [[80, 20, 140, 60]]
-    # a box at the picture's own border is no part
+    # a box at the picture's own border is not a part
     at_edge = [found((0, 0.9, (0, 20, 20, 60)), (0, 0.5, (0, 20, 60, 60)))]
     assert len(merge(at_edge, areas[:1], (100, 100), 0.45).labels) == 2
     # nothing holds the whole object: the part stays

@@ -118,7 +118,7 @@ def test_gluoncvs_flags_do_what_they_say(tmp_path):
         ("--samples 3 --val-splits=", "--samples 3 needs --val-splits"),
         ("--max-expansion nan", r"--max-expansion must be in \[1, 16\], got nan"),
         ("--classes a,b", "--classes a,b needs --dataset custom"),
-        ("--train-splits trainval", "'trainval' is no split"),
+        ("--train-splits trainval", "'trainval' is not a split"),
         ("--multi-scale 256,x", "--multi-scale takes sizes in pixels, with commas, got '256,x'"),
         ("--multi-scale 256", "two or more different sizes from 150 to 600 pixels .*, got '256'"),
         ("--multi-scale 256,300,256", "two or more different sizes"),

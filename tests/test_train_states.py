@@ -138,7 +138,7 @@ def test_states_are_unpickled_only_with_trust(tmp_path):
     assert touched.exists()
 
 
-def test_files_that_are_no_states(tmp_path):
+def test_files_that_are_not_states(tmp_path):
     path = tmp_path / "net.states"
     path.write_text("<html>")
     with pytest.raises(FormatError, match=r"not a pickle .* but HTML or XML text"):

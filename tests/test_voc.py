@@ -176,7 +176,7 @@ def test_boxes_are_cut_at_the_border(tmp_path):
     assert source.issues == {"clipped": 2}
 
 
-def test_parts_of_a_person_are_no_objects(tmp_path):
+def test_parts_of_a_person_are_not_objects(tmp_path):
     """VOC's layout annotations put a <part> with a name and a box inside the object."""
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     item = thing("person").replace("<name>", part + "<name>", 1)

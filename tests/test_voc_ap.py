@@ -11,6 +11,7 @@ from gluon_asymmnet.data.boxes.geometry import box_iou
 from gluon_asymmnet.data.image_headers import image_info
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.evaluation.coco_ap import COCOEvaluator
 from gluon_asymmnet.evaluation.detection_report import draw_precision_recall, write_json
 from gluon_asymmnet.evaluation.voc_ap import VOCEvaluator, ap_11_point, ap_area
 from tests.conftest import ROOT
@@ -310,6 +311,11 @@ def test_picture(tmp_path, classes):
 def test_picture_of_nothing(tmp_path):
     draw_precision_recall(evaluated(), tmp_path / "pr.png")
     assert (tmp_path / "pr.png").stat().st_size > 1000
+
+
+def test_boxes_include_their_last_pixels_unless_told():
+    for evaluator in (VOCEvaluator(["a"]), COCOEvaluator(["a"])):
+        assert evaluator.plus_one is True
 
 
 def test_coco_without_pycocotools():

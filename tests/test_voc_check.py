@@ -115,7 +115,7 @@ def test_check_command_with_splits_and_classes(root, tmp_path, capsys):
     assert "object 2 ('person'): unknown class; expected one of dog;" in capsys.readouterr().out
     make(root, {"1": xml()}, "train", "my_set")
     assert run("check", root, "--splits", "my_set_train,VOC2007_test") == 0
-    with pytest.raises(InputError, match="'2007' is no split: expected YEAR_NAME"):
+    with pytest.raises(InputError, match="'2007' is not a split: expected YEAR_NAME"):
         run("check", root, "--splits", "2007")
 
 

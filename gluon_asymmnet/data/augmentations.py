@@ -40,7 +40,7 @@ def register_augmentation(name: str, function=None) -> Callable:
 
 
 def augment(rgb: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
-    """Apply an augmentation.  Raises: InputError if its result is no image of the same size."""
+    """Apply an augmentation.  Raises: InputError if its result is not an image of the same size."""
     changed = AUGMENTATIONS.find(name)(rgb, rng)
     if not isinstance(changed, np.ndarray) or changed.shape != rgb.shape or changed.dtype != "u1":
         found = f"{getattr(changed, 'shape', '')} {getattr(changed, 'dtype', type(changed))}"

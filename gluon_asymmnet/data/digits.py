@@ -136,7 +136,8 @@ def _existing(out: Path, size: int, seed: int) -> DigitSet:
                     raise FormatError(f"{file.path}: {len(file)} records")
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{out} exists and is no complete demo set ({error}); remove it or name another folder"
+            f"{out} exists and is not a complete demo set ({error}); "
+            "remove it or name another folder"
         ) from None
     if was != (size, seed):
         raise InputError(

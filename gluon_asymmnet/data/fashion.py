@@ -48,7 +48,7 @@ def read_idx(path: PathLike) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        FormatError: it is no IDX file, damaged, or has other than 1 to 4 dimensions.
+        FormatError: it is not an IDX file, damaged, or has other than 1 to 4 dimensions.
 
     Source: http://yann.lecun.com/exdb/mnist, "the IDX file format".
     """

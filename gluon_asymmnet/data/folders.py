@@ -27,7 +27,7 @@ class ClassFolders(NamedTuple):
 def list_class_folders(root: PathLike, classes: Sequence[str] | None = None) -> ClassFolders:
     """List the images of a folder of class folders.
 
-    Hidden files, those of operating systems, and files that are no pictures are ignored, and named
+    Hidden files, those of operating systems, and files that are not pictures are ignored, and named
     in the remarks.
 
     Args:
@@ -73,7 +73,7 @@ def list_class_folders(root: PathLike, classes: Sequence[str] | None = None) -> 
         f"{text}: {quote_names(found)}"
         for text, found in (
             (f"ignored {len(hidden)} hidden files or folders", hidden),
-            (f"ignored {len(others)} files that are no pictures", others),
+            (f"ignored {len(others)} files that are not pictures", others),
             (f"no folder for {len(missing)} of {len(names)} classes", missing),
         )
         if found

@@ -21,7 +21,7 @@ def read_lines(path: PathLike, kind: str) -> list[tuple[int, str]]:
     Args:
         kind: name of the file's kind for the message, e.g. "list of images".
 
-    Raises: FileNotFoundError; FormatError if the file is no such text.
+    Raises: FileNotFoundError; FormatError if the file is not such a text.
     """
     path = Path(path)
     require_file(path, kind)

@@ -115,8 +115,8 @@ class VOCEvaluator:
             true_boxes, true_labels: ``(m, 4)`` and ``(m,)`` or ``(m, 1)``, as above.
             difficult:   ``(m,)`` or ``(m, 1)`` bool; default: none.
 
-        Raises: InputError if the image was added before, shapes do not fit, a label is no class, or
-            a number is not finite.  Nothing is added then.
+        Raises: InputError if the image was added before, shapes do not fit, a label is not a class,
+            or a number is not finite.  Nothing is added then.
         """
         if image_id in self._ids:
             raise InputError(f"image {image_id!r} was added before")

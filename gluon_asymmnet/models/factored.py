@@ -178,7 +178,9 @@ def place(net, path: str, form: Mapping) -> None:
     conv = block_at(net, path)
     if not _is_regular(conv):
         known = ", ".join(layer.path for layer in find_layers(net)) or "none"
-        raise InputError(f"{path} is no regular k x k convolution; those of the net are: {known}")
+        raise InputError(
+            f"{path} is not a regular k x k convolution; those of the net are: {known}"
+        )
     _check_form(net, path, form, conv)
     channels = conv.weight.shape[1]
     maps, groups = (

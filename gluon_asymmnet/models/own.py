@@ -53,7 +53,7 @@ def build_own(
 
 
 def _infer_shapes(net, spec: ModelSpec, classes: int, side: int) -> None:
-    """Set the shapes of all parameters; raise InputError if the net is no classifier."""
+    """Set the shapes of all parameters; raise InputError if the net is not a classifier."""
     try:
         output = net(mx.sym.var("data"))
         arguments, shapes, states = output.infer_shape(data=(1, 3, side, side))

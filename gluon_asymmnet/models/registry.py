@@ -203,7 +203,7 @@ class ModelSpec(NamedTuple):
         """
         if self.family_model is not None:
             raise InputError(
-                f"{self.name} is no AsymmNet: expected one of {', '.join(sorted(SPECS))}"
+                f"{self.name} is not an AsymmNet: expected one of {', '.join(sorted(SPECS))}"
             )
         return plan_net(
             _net_spec(self.name),

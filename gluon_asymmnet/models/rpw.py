@@ -37,7 +37,7 @@ class RPW(mx.gluon.HybridBlock):
     ordered by window, which is the order of the outputs with the rule ``pytorch``.  With ``cuda``
     the D windows alternate: row ``d * q + i`` computes output ``i * D + d``.
 
-    If ``(1 - overlap) * w`` is no whole number with ``cuda``, or the number of windows does not
+    If ``(1 - overlap) * w`` is not a whole number with ``cuda``, or the number of windows does not
     divide the outputs, the window of every output is gathered separately: exact, but it needs
     memory for ``channels * w`` maps.  With 1 group this is an ordinary convolution.
 

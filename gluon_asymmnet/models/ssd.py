@@ -248,7 +248,7 @@ class SSD(mx.gluon.HybridBlock):
         if not own_size:
             anchors = self._anchors_for(F, maps, anchors)
         if training:
-            # stop_gradient: the anchors are no function of the maps, of which they read the shape
+            # stop_gradient: the anchors depend on the shape of the maps only
             return [logits, offsets, F.stop_gradient(anchors)]
         return self._suppress(F, *scores_and_corners(F, logits, offsets, anchors))
 

@@ -51,7 +51,7 @@ def to_plain_layout_with_grad(F, x):
 def concat_channels(F, maps, mode: str):
     """Concatenate maps ``(N, C_i, H, W)`` along the channels.
 
-    oneDNN's backward pass of the concatenation fails in MXNet 1.9.1 where channel counts are no
+    oneDNN's backward pass of the concatenation fails in MXNet 1.9.1 where channel counts are not
     multiples of 16.  A negative axis takes another code path, which works.
     """
     return F.concat(*maps, dim=1 if mode == INFERENCE else -3)

@@ -101,7 +101,7 @@ class Predictor(EnginePredictor):
         Returns: a list per image, also for one image.
 
         Raises:
-            FormatError: a file is no image; the message names it.
+            FormatError: a file is not an image; the message names it.
             InputError: an image has another type, shape or dtype.
         """
         check_counts(top=top, batch_size=batch_size)

@@ -149,7 +149,7 @@ class EnginePredictor:
 
 
 def check_counts(**counts) -> None:
-    """Raise InputError for a setting that is no whole number from 1 on."""
+    """Raise InputError for a setting that is not a whole number from 1 on."""
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise InputError(f"{name} must be a whole number, got {value!r}")

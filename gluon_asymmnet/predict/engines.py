@@ -1,9 +1,9 @@
 """The engines that run exported models: one class per library, all with the same interface.
 
 An engine has ``run``, which maps ``(n, 3, H, W)`` float32 to the model's outputs; ``inputs`` and
-``outputs``, their shapes, where a dimension that is no whole number is free; and ``card_text``, the
-card inside the file or None.  A file that the library cannot read raises a one-line FormatError.
-Any number of threads may call ``run`` at the same time.
+``outputs``, their shapes, where a dimension that is not a whole number is free; and
+``card_text``, the card inside the file or None.  A file that the library cannot read raises a
+one-line FormatError.  Any number of threads may call ``run`` at the same time.
 """
 
 import threading

@@ -57,7 +57,7 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
 
     An argument is a file, a folder (its pictures and videos, sorted by path), a pattern such as
     ``photos/**/*.jpg`` (sorted), a URL, the number of a camera, or ``-``.  An existing file comes
-    first: a file called ``0`` is no camera.
+    first: a file called ``0`` is not a camera.
 
     Raises: FileNotFoundError for a missing path, InputError for a folder without pictures.
     """

@@ -40,21 +40,21 @@ def _port(part: memoryview) -> tuple[str, list[Optional[int]]]:
     dims = [dict(_fields(dim)) for number, dim in _fields(tensor.get(2, b"")) if number == 1]
     shape = [dim.get(1) for dim in dims]
     if any(isinstance(side, memoryview) for side in shape):
-        raise ValueError("it is no ONNX file, or damaged: a dimension is no number")
+        raise ValueError("it is not an ONNX file, or damaged: a dimension is not a number")
     return _text(found, 1), shape
 
 
 def _text(message: dict, number: int) -> str:
     value = message.get(number, b"")
     if isinstance(value, int):
-        raise ValueError(f"it is no ONNX file, or damaged: field {number} is no text")
+        raise ValueError(f"it is not an ONNX file, or damaged: field {number} is not text")
     return bytes(value).decode()
 
 
 def _fields(data: Union[int, memoryview]) -> Iterator[tuple[int, Union[int, memoryview]]]:
     """Yield number and value of each field of a message; those of fixed size are skipped."""
     if isinstance(data, int):
-        raise ValueError("it is no ONNX file, or damaged: a number in place of a message")
+        raise ValueError("it is not an ONNX file, or damaged: a number in place of a message")
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -67,7 +67,7 @@ def _fields(data: Union[int, memoryview]) -> Iterator[tuple[int, Union[int, memo
         if wire == _BYTES:
             size, at = _varint(data, at)
         if size is None or at + size > len(data):
-            raise ValueError(f"it is no ONNX file, or damaged at byte {at} of {len(data)}")
+            raise ValueError(f"it is not an ONNX file, or damaged at byte {at} of {len(data)}")
         if wire == _BYTES:
             yield number, data[at : at + size]
         at += size
@@ -81,4 +81,4 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
         if byte < 128:
             return value, at
-    raise ValueError(f"it is no ONNX file, or damaged at byte {at} of {len(data)}")
+    raise ValueError(f"it is not an ONNX file, or damaged at byte {at} of {len(data)}")

@@ -16,7 +16,7 @@ from gluon_asymmnet.utils.opencv import set_log_level
 
 TIMEOUT_S = 10  # for a stream to open, and for its next frame
 _USUAL_RATE = 25.0  # frames per second, of cameras and streams that give none
-_RATES = (0.1, 1000)  # per second; others are no rate, e.g. the time base of a stream
+_RATES = (0.1, 1000)  # per second; others are not a rate, e.g. the time base of a stream
 _MISSING = 0.02  # share of a file's frames that may be missing: some containers only estimate them
 
 

@@ -19,7 +19,7 @@ def status(path) -> dict[str, Any]:
     ``images_per_s``, ``epoch_ends_in`` and ``run_ends_in`` (seconds; None unless it runs),
     ``checkpoint``, ``events`` (the last ones) and ``problems``.  None: not known (yet).
 
-    Raises: InputError if it is no run directory.
+    Raises: InputError if it is not a run directory.
     """
     run = read_run(path)
     checkpoint = newest_checkpoint(run.path)

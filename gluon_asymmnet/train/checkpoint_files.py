@@ -106,12 +106,12 @@ def read_manifest(path: Path) -> dict[str, dict]:
     manifest = _read_json(path)
     files = manifest.get("files")
     if not isinstance(manifest.get("step"), int) or not isinstance(files, dict):
-        raise FormatError(f"{path.name} is no manifest: it lacks step or files")
+        raise FormatError(f"{path.name} is not a manifest: it lacks step or files")
     for name, entry in files.items():
         bare = name == Path(name).name and name not in ("", ".", "..")
         if not bare or not name.isprintable() or len(name) > 255:
             raise FormatError(
-                f"{path.name} names {reprlib.repr(name)}, which is no file of its folder"
+                f"{path.name} names {reprlib.repr(name)}, which is not a file of its folder"
             )
         if not (
             isinstance(entry, dict)

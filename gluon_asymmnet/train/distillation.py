@@ -178,7 +178,7 @@ def _classes(net, name: str, size: int, device) -> int:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--teacher {name} takes no images of {size} pixels: {reason}") from None
     if not isinstance(logits, mx.nd.NDArray) or logits.ndim != 2:
-        raise InputError(f"--teacher {name} is no classifier of images")
+        raise InputError(f"--teacher {name} is not a classifier of images")
     return logits.shape[1]
 
 

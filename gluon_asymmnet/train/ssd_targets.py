@@ -12,7 +12,7 @@ import numpy as np
 from gluon_asymmnet.data.boxes.geometry import box_iou
 from gluon_asymmnet.models.ssd_box_coder import encode, to_corners
 
-BACKGROUND, IGNORED = 0, -1
+IGNORED = -1
 
 
 MATCHING_IOU = 0.5  # arXiv:1512.02325, section 2.2
@@ -21,7 +21,7 @@ MATCHING_IOU = 0.5  # arXiv:1512.02325, section 2.2
 class Targets(NamedTuple):
     """One picture's targets."""
 
-    classes: np.ndarray  # (A,) float32: label + 1, BACKGROUND or IGNORED
+    classes: np.ndarray  # (A,) float32: label + 1, 0 for the background, or IGNORED
     boxes: np.ndarray  # (A, 4) float32: coded offsets; 0 where nothing is matched
 
 

@@ -30,7 +30,7 @@ def parse_object(data, where, what: str) -> dict:
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise FormatError(f"{where}: not {what}: {error}") from None
     if not isinstance(found, dict):
-        raise FormatError(f"{where}: not {what}: it holds a {type(found).__name__}, no object")
+        raise FormatError(f"{where}: not {what}: it holds a {type(found).__name__}, not an object")
     return found
 
 

@@ -58,7 +58,7 @@ def _parse(path: Path) -> dict:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise FormatError(f"{path}: not {_WHAT}: it holds a {type(found).__name__}, no mapping")
+        raise FormatError(f"{path}: not {_WHAT}: it holds a {type(found).__name__}, not a mapping")
     return found
 
 

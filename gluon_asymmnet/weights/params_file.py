@@ -256,7 +256,7 @@ def _read_shape(cursor: _Cursor, what: str) -> tuple:
     if version in (_V2, _V3):
         _read_storage(cursor, what)
     elif version != _V1 and version > _MAX_NDIM:
-        raise cursor.error(f"{what} starts with {version:#x}, which is no array version")
+        raise cursor.error(f"{what} starts with {version:#x}, which is not an array version")
     if version in (_V1, _V2, _V3):
         (ndim,) = cursor.numbers("i", f"the number of dimensions of {what}")
         size_type = "q"

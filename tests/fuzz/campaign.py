@@ -40,7 +40,7 @@ def run(name: str, inputs: int, seed: int = 0, first: int = 0) -> dict:
             counts = progress.read()
             at = counts["index"]
             if status == -signal.SIGALRM and waited != at:
-                waited = at  # once more: a machine that stood still for a minute is no hang
+                waited = at  # once more: a machine that stood still for a minute is not a hang
             elif status < 0:
                 deaths.append({"index": at, "kind": f"killed by signal {-status}"})
                 at += 1

@@ -117,7 +117,7 @@ def _prefix_errors(path: Path) -> Iterator[None]:
 def load_coco(path: PathLike) -> dict[str, list[dict]]:
     """Return the content of a COCO file: lists of images, annotations and categories, all objects.
 
-    Raises: FileNotFoundError; FormatError if it is no such file or lists no image.
+    Raises: FileNotFoundError; FormatError if it is not such a file or lists no image.
     """
     path = Path(path)
     require_file(path, "COCO file")

@@ -245,12 +245,12 @@ def relative_path(text: str, where: str) -> str:
     # a name that no file system accepts would raise OSError later
     longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
     if not text or outside or "\0" in text or longest > 255 or len(text) > 1000:
-        raise FormatError(f"{where}: {text[:60]!r} is no path below the folder of the images")
+        raise FormatError(f"{where}: {text[:60]!r} is not a path below the folder of the images")
     return text
 
 
 def _floats(fields: Sequence[str]) -> np.ndarray:
-    """Return the fields as float64, or nan if one is no number, which ``_parse_label`` rejects."""
+    """Return the fields as float64; nan, which ``_parse_label`` rejects, if one is not a number."""
     try:
         return np.array(fields, float)
     except ValueError:
@@ -261,7 +261,7 @@ def _parse_label(label, classes: int) -> _Label:
     """Split a label into objects; rows with a negative id are padding.  Raises FormatError."""
     label = np.asarray(label, float).ravel()
     if label.size < 2 or not np.isfinite(label).all():
-        raise FormatError("the label is no row of numbers that starts with A, B")
+        raise FormatError("the label is not a row of numbers that starts with A, B")
     header, width = label[:2]
     if header != int(header) or not 2 <= header <= label.size:
         raise FormatError(f"the header has {header:g} numbers; expected 2 to {label.size}")

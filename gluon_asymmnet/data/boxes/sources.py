@@ -75,7 +75,9 @@ def parse_splits(text: str, root: PathLike | None = None) -> list[Split]:
         choices = [("_".join(parts[:n]), "_".join(parts[n:])) for n in range(len(parts) - 1, 0, -1)]
         choices = [(folder, name) for folder, name in choices if folder and name]
         if not choices:
-            raise InputError(f"{item!r} is no split: expected YEAR_NAME or FOLDER_NAME: 2007_test")
+            raise InputError(
+                f"{item!r} is not a split: expected YEAR_NAME or FOLDER_NAME: 2007_test"
+            )
         splits = [(int(f) if f.isascii() and f.isdigit() else f, name) for f, name in choices]
         usual = splits[-1] if isinstance(splits[-1][0], int) else splits[0]
         existing = [

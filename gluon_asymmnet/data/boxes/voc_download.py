@@ -119,7 +119,7 @@ def unpack(tar: PathLike, folder: str, out: Path) -> None:
     names or ``..``.  Permissions, owners and times are not restored.  Existing files are
     replaced.
 
-    Raises: FormatError if it is no uncompressed tar file, is damaged, or contains anything else.
+    Raises: FormatError if it is damaged, not an uncompressed tar file, or contains anything else.
     """
     top = PurePosixPath(_TOP, folder)
     try:

@@ -159,7 +159,7 @@ def split_by_name(
 def unique_stems(paths: Sequence[PurePosixPath]) -> list[str]:
     """Return an id for each relative path: its stem, or all its parts where two have it.
 
-    Raises: FormatError if two paths still have the same id, or one is no bare name.
+    Raises: FormatError if two paths still have the same id, or one is not a bare name.
     """
     uses = Counter(path.stem.casefold() for path in paths)  # some file systems ignore case
     found: dict[str, str] = {}

@@ -110,7 +110,7 @@ def parse_file(data: bytes) -> AnnotationFile:
     """Parse one annotation as far as its size and file name.
 
     Raises: FormatError if the file as a whole is unusable: no XML, larger than ``MAX_BYTES``, with
-        a document type (against XML entity bombs), or with a size that is no number.
+        a document type (against XML entity bombs), or with a size that is not a number.
     """
     root = _parse_xml(data)
     if root.tag != "annotation":

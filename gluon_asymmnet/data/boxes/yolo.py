@@ -113,7 +113,7 @@ def _open(path: Path, classes: Sequence[str] | None) -> _Set:
         path = (named or sheets)[0]
     elif path.suffix not in (".yaml", ".yml"):
         if path.exists():
-            raise InputError(f"{path} is no folder and no .yaml file")
+            raise InputError(f"{path} is neither a folder nor a .yaml file")
         raise FileNotFoundError(f"{path}: no such file or folder")
     return _open_yaml(path, classes)
 
@@ -190,7 +190,7 @@ def _images_of(place: str, root: Path, sheet: Path) -> list[Path]:
     paths = [at.parent / line if line.startswith("./") else root / line for line in lines]
     missing = [path for path in paths if not (path.is_file() and is_image_file(path.name))]
     if missing:
-        raise FormatError(f"{at}: {missing[0]} is no picture, but it is listed")
+        raise FormatError(f"{at}: {missing[0]} is not a picture, but it is listed")
     return paths
 
 
@@ -232,7 +232,7 @@ def parse_line(line: str, names: ClassNames, info: ImageInfo, where: str) -> VOC
     if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
         raise FormatError(f"{where} has {len(fields)} numbers; expected 5: class x y w h")
     if not all(len(field) < 40 and _NUMBER.fullmatch(field) for field in fields):
-        raise FormatError(f"{where}: {line[:60]!r} are no numbers; expected class x y w h")
+        raise FormatError(f"{where}: {line[:60]!r} are not numbers; expected class x y w h")
     label, *values = map(float, fields)
     if not (label == int(label) and 0 <= label < len(names)):
         raise FormatError(f"{where}: class {fields[0]} is not one of the {len(names)} from 0")

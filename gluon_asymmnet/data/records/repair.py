@@ -59,7 +59,7 @@ class _Segment(NamedTuple):
 
     offset: int
     end: int
-    payload: bytes | None  # None: the segment is no record
+    payload: bytes | None  # None: the segment is not a record
     reason: str
 
 

@@ -46,7 +46,7 @@ def copy_runtime(folder: Path, source=None) -> None:
                 shutil.copyfile(place / name, folder / name)
             return
     missing = [name for name in FILES if not (source / name).is_file()]
-    raise InputError(f"{source} is no folder of onnxruntime-web: it lacks {', '.join(missing)}")
+    raise InputError(f"{source} is not a folder of onnxruntime-web: it lacks {', '.join(missing)}")
 
 
 def is_cached() -> bool:
