@@ -112,7 +112,7 @@ def test_gluoncv_reads_the_same(tmp_path):
         ([2, 5, 2, 0, 0, 1, 1], "object 1: id 2 is not one of the 2 classes"),
         ([2, 5, 0.5, 0, 0, 1, 1], "object 1: id 0.5 is not one of the 2 classes"),
         ([2, 5, 0, 0.5, 0, 0.25, 1], r"object 1: the box \(0.5, 0, 0.25, 1\) is empty or inverted"),
-        ([2, 5, 0, np.nan, 0, 0.25, 1], "no row of numbers that starts with A, B"),
+        ([2, 5, 0, np.nan, 0, 0.25, 1], "not a row of numbers that starts with A, B"),
     ],
 )
 def test_malformed_labels(tmp_path, kind, label, message):
@@ -128,7 +128,7 @@ def test_box_outside_the_image(tmp_path, kind):
 
 
 def test_classification_record(tmp_path):
-    with pytest.raises(FormatError, match=r"record 0 .* no row of numbers"):
+    with pytest.raises(FormatError, match=r"record 0 .* not a row of numbers"):
         DetectionRecords(write_rec(tmp_path, 3.0))
 
 
@@ -159,7 +159,7 @@ def test_lists_that_are_none(tmp_path):
         b"": "lists no image",
         b"0 2 5 a.jpg\n": "line 1 has 1 fields; expected number, label, path",
         b"\xff\n": "byte 0 is not UTF-8",
-        b"0\t2\tfive\ta.jpg\n": "no row of numbers",
+        b"0\t2\tfive\ta.jpg\n": "not a row of numbers",
     }.items():
         lst.write_bytes(content)
         with pytest.raises(FormatError, match=message):

@@ -318,6 +318,14 @@ def test_boxes_include_their_last_pixels_unless_told():
         assert evaluator.plus_one is True
 
 
+def test_coco_tells_zero_from_nothing_to_find():
+    evaluator = COCOEvaluator(["a"])
+    evaluator.add(0, np.array([[50.0, 50, 60, 60]]), [0], [0.9], np.array([[0.0, 0, 9, 9]]), [0])
+    found = evaluator.result()  # a small object is missed; there is no large one
+    assert found["AP"] == found["AP_small"] == 0
+    assert np.isnan(found["AP_large"])
+
+
 def test_coco_without_pycocotools():
     """In a process of its own, where it cannot be imported whether it is installed or not."""
     code = (
