@@ -1,7 +1,7 @@
 """Activations of the mobile networks."""
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.nn.onednn import GraphModeMixin, to_plain_layout
+from gluon_asymmnet.nn.onednn import TRAINING, GraphModeMixin, to_plain_layout
 
 nn = mx.gluon.nn
 
@@ -28,10 +28,12 @@ class HardSwish(GraphModeMixin, mx.gluon.HybridBlock):
         return x * _hard_sigmoid(F, x, self.tuned_for_onednn)
 
 
-class ReLU6(mx.gluon.HybridBlock):
+class ReLU6(GraphModeMixin, mx.gluon.HybridBlock):
     """``clip(x, 0, 6)``.  Any shape.  Source: arXiv:1801.04381, section 3."""
 
     def hybrid_forward(self, F, x):
+        if self.graph_mode == TRAINING:  # MXNet's clip is slow, and its backward pass, too
+            return F.minimum(F.relu(x), 6)
         return F.clip(x, 0, 6)
 
 
