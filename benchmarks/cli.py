@@ -2,8 +2,10 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from benchmarks import deploy, int8, nets, report, scaling, suite
+from benchmarks.evidence import harness
 from gluon_asymmnet.cli import guarded
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import ModelSpec
@@ -25,6 +27,8 @@ it, ours in each layout, engine and precision, GluonCV's MobileNetV3, PyTorch.
   scaling  training with several processes on this machine (--workers, --engine)
   nets     AsymmNet beside the related nets: size, speed per engine, accuracy on the digits after
            --epochs: about half an hour
+  evidence rate 0, 1 and 2 side by side on Fashion-MNIST: many hours; goes on where it stopped, and
+           several may run at once.  --only takes part of a run's name
   all      infer, train, input and startup; about half an hour on two idle processors
 
 Needs the extras onnx, openvino, torch, int8 and demo; a candidate that cannot be built is left out,
@@ -47,7 +51,9 @@ def main(argv=None) -> int:
 
 
 def _add_flags(parser) -> None:
-    parser.add_argument("what", choices=(*_PARTS, "int8", "deploy", "scaling", "nets", "all"))
+    parser.add_argument(
+        "what", choices=(*_PARTS, "int8", "deploy", "scaling", "nets", "evidence", "all")
+    )
     parser.add_argument(
         "--models", default="asymmnet_large",
         help="comma-separated, e.g. asymmnet_large,asymmnet_small,asymmnet_large_0.35 "
@@ -72,6 +78,14 @@ def _add_flags(parser) -> None:
     demo.add_argument("--speed", action="store_true", help="compare times, too (deploy)")
     compared = parser.add_argument_group("nets")
     compared.add_argument("--epochs", type=int, default=15, help="on the digits (default 15)")
+    evidence = parser.add_argument_group("evidence")
+    evidence.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
+    evidence.add_argument("--max-minutes", type=float, default=0, metavar="N",
+                          help="stop after N minutes, to go on later")  # fmt: skip
+    evidence.add_argument("--repeat", default="", metavar="RUN",
+                          help="do a finished run again and compare bit for bit")  # fmt: skip
+    evidence.add_argument("--from", dest="source", metavar="FOLDER",
+                          help="with Fashion-MNIST's files (default: download)")  # fmt: skip
     workers = parser.add_argument_group("scaling")
     workers.add_argument("--workers", default="1,2", help="numbers of processes (default 1,2)")
     workers.add_argument("--engine", choices=("kvstore", "horovod"), default="kvstore",
@@ -81,7 +95,8 @@ def _add_flags(parser) -> None:
 def _run(args) -> int:
     if args.rounds < 1:
         raise InputError(f"--rounds must be at least 1, got {args.rounds}")
-    others = {"int8": _run_int8, "deploy": _run_deploy, "scaling": _run_scaling, "nets": _run_nets}
+    others = {"int8": _run_int8, "deploy": _run_deploy, "scaling": _run_scaling, "nets": _run_nets,
+              "evidence": _run_evidence}  # fmt: skip
     print(others.get(args.what, _run_parts)(args))
     return 0
 
@@ -136,6 +151,15 @@ def _run_nets(args) -> str:
     for rows in nets.compare_nets(threads=threads, rounds=args.rounds, epochs=args.epochs):
         _write(rows, args.out)
     return nets.table(rows)
+
+
+def _run_evidence(args) -> str:
+    results = Path(f"{args.out}.json") if args.out else harness.RESULTS
+    runner = harness.Harness(results, Path("build") / results.stem, args.source)
+    if args.repeat:
+        return runner.repeat(args.repeat)
+    added = runner.run(only=args.only, jobs=args.jobs, max_minutes=args.max_minutes)
+    return f"{added} runs added to {results}"
 
 
 def _write(rows: list, out: str) -> None:
