@@ -15,6 +15,7 @@ GPU = [
     "opencv-python>=4.9,<4.12",  # GluonCV asks for it; later ones want NumPy 2
     "opencv-python-headless>=4.9,<4.12",
     "safetensors",
+    "simplejpeg",
     "setuptools<81",  # MXNet and GluonCV import distutils, which Python 3.12 left to setuptools
     "matplotlib",
     "pillow>=9.1",
@@ -74,6 +75,7 @@ setup(
         "timm": ["torch", "timm"],
         # pnnx wants PyTorch, of which the CPU build is enough
         "ncnn": ["onnx==1.16.2", "ncnn", "pnnx"],
+        "jpeg": ["simplejpeg"],  # decodes JPEGs twice as fast as OpenCV 4.9, to the same pixels
         "coco": ["pycocotools"],
         "serving": ["fastapi", "uvicorn"],
         "completion": ["argcomplete"],

@@ -30,7 +30,7 @@ from gluon_asymmnet.export.onnx.operators import OPERATORS
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.predict.images import read_image
-from gluon_asymmnet.predict.inputs import find_inputs, read_frames
+from gluon_asymmnet.predict.inputs import Reading, find_inputs, read_frames
 from gluon_asymmnet.predict.tiles import Tiling
 from gluon_asymmnet.predict.video import Video
 from gluon_asymmnet.saved import open_saved
@@ -549,7 +549,7 @@ def test_the_command_on_a_video(first, tmp_path, capsys):
     assert [(row["path"], row["frame"], row["seconds"]) for row in rows] == [
         (str(clip), 0, 0.0), (str(clip), 2, 0.4), (str(clip), 4, 0.8), (str(clip), 6, 1.2),
     ]  # fmt: skip
-    frames = [frame.rgb for frame in read_frames(find_inputs([str(clip)]), every=2)]
+    frames = [frame.rgb for frame in read_frames(find_inputs([str(clip)]), Reading(every=2))]
     predictor = DetectorPredictor(first[1], "opencv")
     expected = predictor.detect(frames, 0.2, class_thresholds={"fish": 0.9})
     for row, found in zip(rows, expected):

@@ -15,14 +15,21 @@ from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.predict import inputs, web
 from gluon_asymmnet.predict.images import read_image
-from gluon_asymmnet.predict.inputs import Frame, Input, count_frames, find_inputs, read_frames
+from gluon_asymmnet.predict.inputs import (
+    Frame,
+    Input,
+    Reading,
+    count_frames,
+    find_inputs,
+    read_frames,
+)
 from gluon_asymmnet.predict.video import Video
 from gluon_asymmnet.predict.web import fetch_picture
 from tests.videos import photo, place_of, serve, shade, write_video
 
 
 def read(*arguments, **options):
-    return list(read_frames(find_inputs(arguments), **options))
+    return list(read_frames(find_inputs(arguments), Reading(**options)))
 
 
 def problem(*arguments):
@@ -81,7 +88,7 @@ def test_few_pictures_are_decoded_ahead(tmp_path, monkeypatch):
         paths.append(tmp_path / f"{number:02}.png")
         paths[-1].write_bytes(b"")
     started = itertools.count()
-    monkeypatch.setattr(inputs, "read_image", lambda path: next(started))
+    monkeypatch.setattr(inputs, "read_image", lambda path, shorter: next(started))
     frames = read_frames(find_inputs(paths))
     for taken in range(1, 20):
         next(frames)

@@ -346,6 +346,29 @@ def test_the_command(exported, photos, tmp_path, capsys):
     assert read_image(tmp_path / "marked/photos/a.jpg").shape == (100, 120, 3)
 
 
+def test_the_command_without_drawing_prepares_on_threads(exported, photos, tmp_path, capsys):
+    """Same lines and results as with ``--annotate``, which keeps the pictures."""
+    for number in range(9):
+        (photos / f"n{number}.jpg").write_bytes(encode(picture(number, 300, 200)))
+    command = ["predict", str(photos), "--model", str(exported[0]), "--engine", "onnxruntime",
+               "--batch-size", "4"]  # fmt: skip
+    said, results = [], []
+    for further in (["--annotate", str(tmp_path / "marked")], [], ["--scaled-decoding"]):
+        assert main([*command, "--json", str(tmp_path / "r.json"), *further]) == 1
+        said.append(capsys.readouterr())
+        results.append(json.loads((tmp_path / "r.json").read_text()))
+    assert said[0] == said[1] and results[0] == results[1]
+    assert said[2].err == said[0].err
+    predictor = Predictor(exported[0], "onnxruntime")
+    files = [one["path"] for one in results[2]["pictures"]]
+    expected = predictor.classify(files, scaled_decoding=True, batch_size=4)
+    found = [[c["probability"] for c in one["classes"]] for one in results[2]["pictures"]]
+    assert found == [[score.probability for score in scores] for scores in expected]
+    assert results[2]["pictures"] != results[1]["pictures"]
+    assert main([*command, "--scaled-decoding", "--annotate", str(tmp_path / "m")]) == 2
+    assert "--scaled-decoding goes without --annotate" in capsys.readouterr().err
+
+
 def test_the_command_on_a_video(exported, tmp_path, capsys):
     clip = write_video(tmp_path / "clip.mkv", 5)
     status = main([

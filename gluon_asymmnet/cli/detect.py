@@ -96,9 +96,9 @@ def _open(args):
     return predictor
 
 
-def _detect(predictor, images, args):
+def _detect(predictor, frames, args):
     return predictor.detect(
-        images, args.score_threshold, args.batch_size,
+        [frame.rgb for frame in frames], args.score_threshold, args.batch_size,
         class_thresholds=dict(args.score), tiling=args.tiling,
     )  # fmt: skip
 

@@ -16,7 +16,15 @@ from gluon_asymmnet.cli.options import (
 )
 from gluon_asymmnet.cli.outputs import Annotated, CsvFile, JsonFile, check_targets
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.predict.inputs import CAMERA, URL, Frame, count_frames, find_inputs, read_frames
+from gluon_asymmnet.predict.inputs import (
+    CAMERA,
+    URL,
+    Frame,
+    Reading,
+    count_frames,
+    find_inputs,
+    read_frames,
+)
 
 INPUTS = """\
 INPUT is a picture, a video, a folder, a quoted pattern ('photos/**/*.jpg'), a URL of a picture,
@@ -28,12 +36,13 @@ class Task(NamedTuple):
     """The steps that differ between the commands; there is one result per picture or frame."""
 
     open: Callable  # args -> predictor
-    predict: Callable  # predictor, images, args -> results
+    predict: Callable  # predictor, frames, args -> results
     rows: Callable  # name of the picture, result, width of the longest name -> text
     draw: Callable  # image, result -> the image with the result drawn on it
     content: Callable  # result -> dict for JSON; its one value is a list of dicts, the rows of CSV
     columns: tuple[str, ...]  # of CSV, the keys in these dicts
     extra: Callable = lambda args, predictor: []  # more outputs, as in ``cli.outputs``
+    reading: Callable = lambda args, predictor: Reading(every=args.every)
 
 
 def add_image_flags(parser, *, batch_size: int):
@@ -77,7 +86,7 @@ def run_on_images(args, task: Task) -> int:
     print(f"engine: {predictor.engine}, {predictor.weights}", file=sys.stderr)
     quiet = not sys.stderr.isatty()
     total = None if quiet else count_frames(inputs, args.every)
-    frames = read_frames(inputs, every=args.every)
+    frames = read_frames(inputs, task.reading(args, predictor))
     if args.frames > 0:
         frames, total = itertools.islice(frames, args.frames), min(total or 1 << 60, args.frames)
     width, skipped = max(len(one.shown) for one in inputs), []
@@ -88,9 +97,9 @@ def run_on_images(args, task: Task) -> int:
         bar = stack.enter_context(tqdm(total=total, disable=quiet or total == 1, unit="image"))
         try:
             for batch in batches(frames, args.batch_size):
-                good = [frame for frame in batch if frame.rgb is not None]
-                skipped += [frame for frame in batch if frame.rgb is None]
-                results = task.predict(predictor, [frame.rgb for frame in good], args)
+                good = [frame for frame in batch if not frame.problem]
+                skipped += [frame for frame in batch if frame.problem]
+                results = task.predict(predictor, good, args)
                 for frame, result in zip(good, results):
                     tqdm.write(task.rows(_name(frame), result, width))  # above the bar
                     for output in outputs:

@@ -2,10 +2,14 @@
 
 import argparse
 
+import numpy as np
+
 from gluon_asymmnet.cli.images import INPUTS, Task, add_image_flags, run_on_images
 from gluon_asymmnet.cli.options import require_positive
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.drawing import draw_caption
 from gluon_asymmnet.predict import ClassScore, Predictor
+from gluon_asymmnet.predict.inputs import AHEAD, Reading
 
 _DESCRIPTION = f"""\
 Classify pictures and frames of videos. Prints the most probable classes of each.
@@ -30,6 +34,10 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     )
     add_image_flags(parser, batch_size=32)
     parser.add_argument("--top", type=int, default=5, help="classes per image (default 5)")
+    parser.add_argument(
+        "--scaled-decoding", action="store_true", help="decode large JPEGs at 1/2, 1/4 or 1/8 of "
+        "their size: faster, with slightly other results",
+    )  # fmt: skip
     parser.set_defaults(run=run)
     return parser
 
@@ -37,15 +45,30 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 def run(args) -> int:
     """Classify and print; 1 if something could not be read."""
     require_positive(args, "top")
-    return run_on_images(args, Task(_open, _classify, _rows, _draw, _content, ClassScore._fields))
+    if args.scaled_decoding and args.annotate:
+        raise InputError("--scaled-decoding goes without --annotate, which draws on whole pictures")
+    return run_on_images(
+        args, Task(_open, _classify, _rows, _draw, _content, ClassScore._fields, reading=_reading)
+    )
 
 
 def _open(args):
     return Predictor(args.model, args.engine, threads=args.threads, precision=args.precision)
 
 
-def _classify(predictor, images, args):
-    return predictor.classify(images, args.top, args.batch_size)
+def _reading(args, predictor) -> Reading:
+    """Prepare pictures where they are decoded, a batch ahead; keep them only to draw on them."""
+    if args.annotate:
+        return Reading(args.every)
+    preprocess = predictor.card.preprocessing
+    shorter = preprocess.resized if args.scaled_decoding else 0
+    return Reading(args.every, preprocess, shorter, ahead=max(args.batch_size, AHEAD))
+
+
+def _classify(predictor, frames, args):
+    if args.annotate:
+        return predictor.classify([frame.rgb for frame in frames], args.top, args.batch_size)
+    return predictor.rank(np.stack([frame.ready for frame in frames]), args.top) if frames else []
 
 
 def _rows(name, best, width: int) -> str:

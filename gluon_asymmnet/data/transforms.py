@@ -187,6 +187,11 @@ class Preprocessing(NamedTuple):
     crop_ratio: float = 0.875
     normalization: Normalization = Normalization()
 
+    @property
+    def resized(self) -> int:
+        """The shorter side before the crop, pixels."""
+        return validation_resize(self.input_size, self.crop_ratio)
+
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Convert ``(H, W, 3)`` uint8 RGB to ``(3, size, size)`` float32."""
         return self.normalization(validation_crop(rgb, self.input_size, self.crop_ratio))

@@ -4,6 +4,7 @@
 not networks; only the MXNet engine imports MXNet.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import NamedTuple, Union
 
@@ -12,7 +13,8 @@ import numpy as np
 from gluon_asymmnet.card import CLASSIFIER
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.predict.base import EnginePredictor, check_counts, choose_engine
-from gluon_asymmnet.predict.images import Image, image_batches, read_image
+from gluon_asymmnet.predict.images import Image, prepared_batches, read_image
+from gluon_asymmnet.utils.threads import available
 
 __all__ = ["ClassScore", "Predictor", "choose_engine"]
 
@@ -88,7 +90,12 @@ class Predictor(EnginePredictor):
         return self._run(images)[0]
 
     def classify(
-        self, images: Union[Image, Iterable[Image]], top: int = 5, batch_size: int = 32
+        self,
+        images: Union[Image, Iterable[Image]],
+        top: int = 5,
+        batch_size: int = 32,
+        *,
+        scaled_decoding: bool = False,
     ) -> list[list[ClassScore]]:
         """Return the ``top`` most probable classes of each image, best first.
 
@@ -96,7 +103,8 @@ class Predictor(EnginePredictor):
             images: any iterable of images, or one image; an image is a path, the bytes of a
                 picture file, a binary file object, a ``PIL.Image``, or an array ``(H, W, 3)`` uint8
                 RGB.
-            batch_size: images that are in memory and computed together.
+            batch_size: images that are computed together; while they are, threads read the next.
+            scaled_decoding: as in ``prepare``.
 
         Returns: a list per image, also for one image.
 
@@ -105,11 +113,26 @@ class Predictor(EnginePredictor):
             InputError: an image has another type, shape or dtype.
         """
         check_counts(top=top, batch_size=batch_size)
-        results, preprocess = [], self.card.preprocessing
-        for batch in image_batches(images, batch_size):
-            ready = np.stack([preprocess(read_image(image)) for image in batch])
-            results += [self._top_classes(row, top) for row in self.predict(ready)]
-        return results
+        prepare = functools.partial(self.prepare, scaled_decoding=scaled_decoding)
+        batches = prepared_batches(images, prepare, batch_size, available())
+        return [scores for batch in batches for scores in self.rank(batch, top)]
+
+    def prepare(self, image: Image, *, scaled_decoding: bool = False) -> np.ndarray:
+        """Return an image as ``predict`` takes it, ``(3, S, S)`` float32.
+
+        Args:
+            scaled_decoding: decode a JPEG file at 1/2, 1/4 or 1/8 of its size if no side gets
+                smaller than the resize before the crop wants it: several times faster for large
+                photographs.  The pixels are other ones: their averages, not samples of them.
+
+        Raises: as ``classify``.
+        """
+        preprocess = self.card.preprocessing
+        return preprocess(read_image(image, preprocess.resized if scaled_decoding else 0))
+
+    def rank(self, images: np.ndarray, top: int = 5) -> list[list[ClassScore]]:
+        """Return the ``top`` most probable classes of each image as ``predict`` takes them."""
+        return [self._top_classes(logits, top) for logits in self.predict(images)]
 
     def _top_classes(self, logits: np.ndarray, top: int) -> list[ClassScore]:
         exponentials = np.exp(logits.astype(np.float64) - logits.max())

@@ -3,7 +3,7 @@
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import BinaryIO, Union
 
@@ -12,6 +12,7 @@ import numpy as np
 from gluon_asymmnet.data.image_files import IMAGE_SUFFIXES, is_image_file, list_images_below
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.utils.parallel import map_in_order
 
 Image = Union[str, Path, bytes, BinaryIO, "PIL.Image.Image", np.ndarray]  # noqa: F821
 _IMAGES = (
@@ -28,19 +29,42 @@ def image_batches(images: Union[Image, Iterable[Image]], batch_size: int) -> Ite
 
     Raises: InputError if it is neither.
     """
+    return in_batches(_each(images), batch_size)
+
+
+def prepared_batches(
+    images: Union[Image, Iterable[Image]], prepare: Callable, batch_size: int, threads: int
+) -> Iterator[np.ndarray]:
+    """Yield ``prepare(image)`` of each image, stacked, at most ``batch_size`` of them.
+
+    While the caller uses a batch, threads prepare the next one; no more images than that are taken
+    from ``images``.  Raises: as ``image_batches`` and ``prepare``, in the images' order.
+    """
+    rest = _each(images)
+    alone = _is_image(images) or (isinstance(images, Sized) and len(images) == 1)
+    ready = map(prepare, rest) if alone else map_in_order(prepare, rest, threads, ahead=batch_size)
+    return map(np.stack, in_batches(ready, batch_size))
+
+
+def _each(images) -> Iterator[Image]:
     if _is_image(images):
-        rest = iter([images])
-    elif isinstance(images, Iterable):
-        rest = iter(images)
-    else:
-        raise InputError(f"images must be {_IMAGES}, or several, got {_type_name(images)}")
-    return iter(lambda: list(itertools.islice(rest, batch_size)), [])
+        return iter([images])
+    if isinstance(images, Iterable):
+        return iter(images)
+    raise InputError(f"images must be {_IMAGES}, or several, got {_type_name(images)}")
 
 
-def read_image(image: Image) -> np.ndarray:
+def in_batches(items: Iterator, size: int) -> Iterator[list]:
+    """Yield lists of ``size`` items; the last one may be shorter."""
+    return iter(lambda: list(itertools.islice(items, size)), [])
+
+
+def read_image(image: Image, shorter: int = 0) -> np.ndarray:
     """Return an image in the orientation that people see.
 
     Args:
+        shorter: pixels of the shorter side that are enough: JPEG files may be decoded at 1/2, 1/4
+            or 1/8 of their size, see ``data.images.decode``; 0: at their size.
         image: a picture file (grey is repeated, CMYK converted, transparency dropped): its path,
             its bytes, or a file object opened with "rb", read from its position on; a
             ``PIL.Image`` of 8 bits; or an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
@@ -60,14 +84,14 @@ def read_image(image: Image) -> np.ndarray:
     if _is_pillow(image):
         return _from_pillow(image)
     if isinstance(image, _BYTES):
-        return decode(bytes(image))
+        return decode(bytes(image), shorter)
     if isinstance(image, (str, os.PathLike)):
-        return _decode(_read_file(Path(image)), image)
+        return _decode(_read_file(Path(image)), image, shorter)
     data = image.read()
     name = getattr(image, "name", "the file object")
     if not isinstance(data, bytes):
         raise InputError(f'{name} is read as text; expected a file opened with "rb"')
-    return _decode(data, name)
+    return _decode(data, name, shorter)
 
 
 def _is_image(value) -> bool:
@@ -96,9 +120,9 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _decode(data: bytes, name) -> np.ndarray:
+def _decode(data: bytes, name, shorter: int) -> np.ndarray:
     try:
-        return decode(data)
+        return decode(data, shorter)
     except FormatError as error:
         raise FormatError(f"{name}: {error}") from None
 

@@ -4,13 +4,14 @@ Pictures are read as everywhere (``read_image``).  They and the frames of videos
 on threads; frames come in the order of the inputs.
 """
 
+import functools
 import glob
 import itertools
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
@@ -24,10 +25,10 @@ from gluon_asymmnet.predict.images import find_pictures, read_image
 from gluon_asymmnet.predict.video import Video
 from gluon_asymmnet.predict.web import MAX_BYTES, fetch_picture, file_name, is_url, without_password
 from gluon_asymmnet.utils.parallel import map_in_order
+from gluon_asymmnet.utils.threads import available
 
 PICTURE, VIDEO, CAMERA, URL, STDIN = "picture", "video", "camera", "url", "stdin"
-_THREADS = 2  # decode pictures while the engine computes
-_AHEAD = 4  # pictures or frames that are decoded and not yet used
+AHEAD = 4  # pictures or frames that are decoded and not yet used
 _MAX_STDIN = 1 << 32  # bytes of a video on standard input
 
 
@@ -50,6 +51,7 @@ class Frame(NamedTuple):
     seconds: Optional[float] = None  # from the video's start
     rate: float = 0.0  # frames per second that are read of the video
     live: bool = False  # from a camera or an endless stream
+    ready: Optional[np.ndarray] = None  # made of the picture by ``prepare``, in the place of rgb
 
 
 def find_inputs(arguments: Iterable[str]) -> list[Input]:
@@ -106,26 +108,37 @@ def _is_readable(name: str) -> bool:
     return not is_hidden(name) and (is_image_file(name) or is_video_file(name))
 
 
-def read_frames(inputs: Sequence[Input], *, every: int = 1) -> Iterator[Frame]:
-    """Yield pictures and frames in order; what cannot be read has a ``problem``.
+class Reading(NamedTuple):
+    """How pictures and frames are read."""
 
-    Args:
-        every: use each ``every``-th frame of videos, the first one included.
-    """
+    every: int = 1  # use each ``every``-th frame of videos, the first one included
+    prepare: Optional[Callable] = None  # rgb -> array; called on the threads that decode
+    shorter: int = 0  # pixels of the shorter side that are enough, as in ``read_image``
+    ahead: int = AHEAD  # pictures or frames that are decoded, prepared, and not yet used
+
+    def frame(self, one: Input, rgb: np.ndarray, *place) -> Frame:
+        """Return a frame with its picture or with what ``prepare`` makes of it."""
+        found = Frame(one, rgb, "", *place)
+        return found._replace(rgb=None, ready=self.prepare(rgb)) if self.prepare else found
+
+
+def read_frames(inputs: Sequence[Input], how: Reading = Reading()) -> Iterator[Frame]:
+    """Yield pictures and frames in order; what cannot be read has a ``problem``."""
     for is_picture, group in itertools.groupby(inputs, lambda one: one.kind == PICTURE):
         if is_picture:
-            yield from map_in_order(_read_picture, group, _THREADS, ahead=_AHEAD)
+            read = functools.partial(_read_picture, how=how)
+            yield from map_in_order(read, group, available(), ahead=how.ahead)
             continue
         for one in group:
             try:
-                yield from _READERS[one.kind](one, every)
+                yield from _READERS[one.kind](one, how)
             except (FormatError, RunError, OSError) as error:
                 yield Frame(one, None, _problem(one, error))
 
 
-def _read_picture(one: Input) -> Frame:
+def _read_picture(one: Input, how: Reading) -> Frame:
     try:
-        return Frame(one, read_image(one.source))
+        return how.frame(one, read_image(one.source, how.shorter))
     except (FormatError, OSError) as error:
         return Frame(one, None, _problem(one, error))
 
@@ -135,37 +148,40 @@ def _problem(one: Input, error: Exception) -> str:
     return text if text.startswith(one.shown) else f"{one.shown}: {text}"
 
 
-def _read_video(one: Input, every: int, source=None) -> Iterator[Frame]:
+def _read_video(one: Input, how: Reading, source=None) -> Iterator[Frame]:
     """Yield the frames of a video; its thread decodes ahead, but not of a camera."""
-    video = Video(one.source if source is None else source, one.shown, every)
+    video = Video(one.source if source is None else source, one.shown, how.every)
     live = one.kind == CAMERA or (one.kind == URL and video.frames is None)
+
+    def read(_) -> Optional[Frame]:
+        found = video.read()
+        if found is None:
+            return None
+        place = found.number, found.seconds, video.rate / how.every, live
+        return how.frame(one, found.rgb, *place)
+
     try:
         # one thread: the calls of ``read`` follow each other
-        frames = map_in_order(
-            lambda _: video.read(), itertools.count(), 1, ahead=1 if live else _AHEAD
-        )
-        for frame in itertools.takewhile(lambda frame: frame is not None, frames):
-            yield Frame(
-                one, frame.rgb, "", frame.number, frame.seconds, video.rate / every, live
-            )  # fmt: skip
+        frames = map_in_order(read, itertools.count(), 1, ahead=1 if live else how.ahead)
+        yield from itertools.takewhile(lambda frame: frame is not None, frames)
     finally:
         frames.close()
         video.close()
 
 
-def _read_file(one: Input, every: int) -> Iterator[Frame]:
-    return _read_video(one, every, str(one.source))
+def _read_file(one: Input, how: Reading) -> Iterator[Frame]:
+    return _read_video(one, how, str(one.source))
 
 
-def _read_url(one: Input, every: int) -> Iterator[Frame]:
+def _read_url(one: Input, how: Reading) -> Iterator[Frame]:
     data = fetch_picture(one.source)
     if data is None:
-        yield from _read_video(one, every)
+        yield from _read_video(one, how)
     else:
-        yield Frame(one, decode(data))
+        yield how.frame(one, decode(data, how.shorter))
 
 
-def _read_stdin(one: Input, every: int) -> Iterator[Frame]:
+def _read_stdin(one: Input, how: Reading) -> Iterator[Frame]:
     stream = sys.stdin.buffer
     head = stream.read(16)
     if not head:
@@ -174,13 +190,13 @@ def _read_stdin(one: Input, every: int) -> Iterator[Frame]:
         data = head + stream.read(MAX_BYTES + 1 - len(head))
         if len(data) > MAX_BYTES:
             raise FormatError(f"the picture has more than {MAX_BYTES} bytes")
-        yield Frame(one, decode(data))
+        yield how.frame(one, decode(data, how.shorter))
         return
     with tempfile.NamedTemporaryFile(prefix="asymmnet-") as file:  # most formats need seeking
         file.write(head)
         shutil.copyfileobj(_Bounded(stream, _MAX_STDIN), file)
         file.flush()
-        yield from _read_video(one, every, file.name)
+        yield from _read_video(one, how, file.name)
 
 
 class _Bounded:
