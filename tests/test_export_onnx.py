@@ -11,7 +11,7 @@ from gluon_asymmnet.data.constants import IMAGENET_MEAN
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.export.formats import export_all
 from gluon_asymmnet.export.onnx.export import OnnxForm, export_onnx, to_onnx, write_onnx
-from gluon_asymmnet.export.openvino import export_openvino
+from gluon_asymmnet.export.openvino import export_openvino, write_openvino
 from gluon_asymmnet.export.parity import compare, sample_images
 from gluon_asymmnet.export.symbol import export_symbol
 from gluon_asymmnet.nn.folding import fold
@@ -79,7 +79,7 @@ def test_every_opset_and_hard_swish(tmp_path, opset, hard_swish):
 def test_the_graph_is_plain(tmp_path):
     """Convolutions with their normalisation folded, weights inside, MXNet's names."""
     made = random_model(tmp_path, model="asymmnet_large", width=0.35)
-    graph = to_onnx(made).graph
+    graph = to_onnx(made, OnnxForm(joins="before")).graph
     assert [i.name for i in graph.input] == ["data"]
     assert [o.name for o in graph.output] == ["logits"]
     sizes = [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
@@ -98,6 +98,45 @@ def test_the_graph_is_plain(tmp_path):
     concat = next(node for node in graph.node if node.name == f"{features}blocks_3_concat0")
     before, expanded = f"{features}blocks_2__plus0", f"{features}blocks_3_expand_relu_fwd"
     assert list(concat.input) == [before, expanded, before]
+
+
+@pytest.mark.parametrize(
+    ("joins", "convolutions", "concatenations"),
+    # by hand, beside the 64 and 14 of the plain graph: of the 14 blocks that join, 6 are without
+    # squeeze-and-excite and get 3 depthwise convolutions and projections; of the 8 with it, 2 have
+    # stride 2 and get 3 depthwise convolutions, or all 8 also 3 projections and join their means.
+    [("behind", 64 + 6 * 4 + 2 * 2, 6 + 2), ("apart", 64 + 14 * 4, 8)],
+)
+def test_moved_joins_by_hand(tmp_path, joins, convolutions, concatenations):
+    made = random_model(tmp_path, model="asymmnet_large", width=0.35)
+    graph = to_onnx(made, OnnxForm(joins=joins)).graph
+    kinds = [node.op_type for node in graph.node]
+    assert (kinds.count("Conv"), kinds.count("Concat")) == (convolutions, concatenations)
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names)
+
+
+JOINED = [
+    dict(model="asymmnet_small", width=0.35),
+    dict(model="asymmnet_large", width=0.5, rate=2),
+    dict(model="asymmnet_small", width=0.75, shuffle_groups=4),
+    dict(model="asymmnet_large", width=0.75, rate=0),
+]
+JOINS = [
+    (net, joins, swish) for net in JOINED
+    for joins, swish in (("behind", "hardsigmoid"), ("behind", "clip"), ("apart", "op"))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("net", "joins", "hard_swish"), thorough_but(JOINS, 1, 5))
+def test_moved_joins_give_the_networks_logits(tmp_path, net, joins, hard_swish):
+    made, images = random_model(tmp_path, **net), sample_images(3, 32, seed=5)
+    expected = made.predict(images)
+    parity = write_onnx(made, tmp_path, images, OnnxForm(17, 8, hard_swish, joins))
+    parity.update(write_openvino(made, tmp_path, images, joins))
+    assert list(parity) == ["onnxruntime", "opencv", "openvino"]
+    assert np.ptp(expected, axis=0).min() > 0.01 * np.abs(expected).max()  # not all the same
+    assert max(found.relative for found in parity.values()) < 1e-5
 
 
 def test_a_fold_by_hand(tmp_path):
@@ -168,6 +207,7 @@ def test_an_exported_symbol_goes_on_to_the_other_forms(tmp_path):
         (dict(opset=18), "opset must be 13 to 17, got 18"),
         (dict(hard_swish="op"), "operator came with opset 14, the opset asked for is 13: raise it"),
         (dict(hard_swish="swish"), "one of op, hardsigmoid, clip, got 'swish'"),
+        (dict(joins="here"), "joins must be one of before, behind, apart, got 'here'"),
         (dict(ir_version=3), r"ir_version must be 4 to \d+, got 3"),
         (dict(ir_version=99), "got 99"),
     ],

@@ -105,6 +105,13 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
             )  # fmt: skip
         if name in ("onnx", "all"):
             _add_onnx_flags(form)
+        if name in ("onnx", "openvino", "all"):
+            form.add_argument(
+                "--joins", choices=("before", "behind", "apart"), default="behind",
+                help="where the copies of a block's input join its expansion: before the depthwise "
+                "convolution, as in the network, behind it, or nowhere, the fastest for large "
+                "batches (default behind)",
+            )  # fmt: skip
         form.set_defaults(run=run)
     _add_int8(forms)
     return parser
@@ -174,7 +181,7 @@ def _export(model, args, images):
     if args.form == "openvino":
         from gluon_asymmnet.export.openvino import export_openvino
 
-        return export_openvino(model, args.out, images=images)
+        return export_openvino(model, args.out, joins=args.joins, images=images)
     if args.form == "ncnn":
         from gluon_asymmnet.export.ncnn import export_ncnn
 
@@ -186,7 +193,7 @@ def _export(model, args, images):
     from gluon_asymmnet.export.formats import export_all
     from gluon_asymmnet.export.onnx.export import OnnxForm, export_onnx
 
-    form = OnnxForm(args.opset, args.ir_version, args.hard_swish)
+    form = OnnxForm(args.opset, args.ir_version, args.hard_swish, args.joins)
     if args.form == "onnx":
         return export_onnx(model, args.out, images=images, **form._asdict())
     return export_all(model, args.out, form=form, images=images)

@@ -47,8 +47,7 @@ def export_all(
     for _, libraries in chosen.values():
         for library in libraries:
             load_extra(library)  # before any work
-    writers = [
-        functools.partial(write, form=form) if name == "onnx" else write
-        for name, (write, _) in chosen.items()
-    ]
+    form = form or OnnxForm()
+    settings = {"symbol": {}, "onnx": {"form": form}, "openvino": {"joins": form.joins}}
+    writers = [functools.partial(write, **settings[name]) for name, (write, _) in chosen.items()]
     return export_folder(model, out, writers, images)

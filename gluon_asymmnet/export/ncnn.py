@@ -11,7 +11,8 @@ import numpy as np
 
 from gluon_asymmnet.errors import RunError
 from gluon_asymmnet.export.folder import AnyParity, export_folder
-from gluon_asymmnet.export.onnx.export import limit_of, to_onnx
+from gluon_asymmnet.export.onnx.export import OnnxForm, limit_of, to_onnx
+from gluon_asymmnet.export.onnx.joins import BEFORE
 from gluon_asymmnet.export.parity import require
 from gluon_asymmnet.predict.engines import NCNN, NCNN_HALF, Ncnn
 from gluon_asymmnet.saved import Saved
@@ -57,7 +58,7 @@ def write_ncnn(model: Saved, folder: Path, images: np.ndarray) -> dict[str, AnyP
         path = folder / f"{model.card.id}{suffix}"
         with tempfile.TemporaryDirectory() as scratch:
             source = Path(scratch) / "model.onnx"
-            onnx.save(to_onnx(model), source)
+            onnx.save(to_onnx(model, OnnxForm(joins=BEFORE)), source)
             _convert(program, source, side, half=suffix == NCNN_HALF)
             for end in (".param", ".bin"):
                 shutil.copyfile(source.with_suffix(f".ncnn{end}"), path.with_suffix(end))

@@ -1,5 +1,6 @@
 """Export as OpenVINO's IR, compared with the network in float32."""
 
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
@@ -7,15 +8,18 @@ import numpy as np
 
 from gluon_asymmnet.export.folder import AnyParity, export_folder
 from gluon_asymmnet.export.onnx.export import CARD_KEY, OnnxForm, limit_of, to_onnx
+from gluon_asymmnet.export.onnx.joins import BEHIND
 from gluon_asymmnet.export.parity import require
 from gluon_asymmnet.predict.engines import RT_INFO, OpenVino
 from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.extras import load_extra
 
-_FORM = OnnxForm(opset=17)  # with the HardSwish operator, the only form that OpenVINO fuses
+_OPSET = 17  # with the HardSwish operator, the only form that OpenVINO fuses
 
 
-def export_openvino(model: Saved, out, *, images: Optional[np.ndarray] = None) -> Path:
+def export_openvino(
+    model: Saved, out, *, joins: str = BEHIND, images: Optional[np.ndarray] = None
+) -> Path:
     """Write ``out/<variant>.xml``, ``.bin`` and ``card.json``, all or nothing.
 
     Weights stay float32; the arithmetic, float32 or bfloat16, is chosen when the files are opened
@@ -24,6 +28,7 @@ def export_openvino(model: Saved, out, *, images: Optional[np.ndarray] = None) -
     Args:
         model: a classifier, or the exported symbol of one; or a detector.
         out: a folder that does not exist yet.
+        joins: as of ``export_onnx``.
         images: ``(n, 3, S, S)`` float32 to compare on; synthetic by default.
 
     Raises:
@@ -32,13 +37,15 @@ def export_openvino(model: Saved, out, *, images: Optional[np.ndarray] = None) -
         RunError: if OpenVINO's logits differ by more than 1e-4 of the largest; a detector's scores
             by 1e-3, or boxes by 1e-3 of the input's side.
     """
-    return export_folder(model, out, [write_openvino], images)
+    return export_folder(model, out, [partial(write_openvino, joins=joins)], images)
 
 
-def write_openvino(model: Saved, folder: Path, images: np.ndarray) -> dict[str, AnyParity]:
+def write_openvino(
+    model: Saved, folder: Path, images: np.ndarray, joins: str = BEHIND
+) -> dict[str, AnyParity]:
     """Write the IR into ``folder``; raise RunError if it differs from the network."""
     path = folder / f"{model.card.id}.xml"
-    save_ir(to_ir(model), path)
+    save_ir(to_ir(model, joins), path)
     run = OpenVino(path, precision="f32").run
     return {
         "openvino": require(
@@ -47,10 +54,10 @@ def write_openvino(model: Saved, folder: Path, images: np.ndarray) -> dict[str, 
     }
 
 
-def to_ir(model: Saved):
+def to_ir(model: Saved, joins: str = BEHIND):
     """Return the ``openvino.Model`` of a network, with its card, without parity."""
     openvino = load_extra("openvino")
-    proto = to_onnx(model, _FORM)
+    proto = to_onnx(model, OnnxForm(_OPSET, joins=joins))
     # Not openvino.convert_model: for ONNX it only adds telemetry to read_model.
     converted = openvino.Core().read_model(proto.SerializeToString(), b"")
     set_ir_card(converted, next(e.value for e in proto.metadata_props if e.key == CARD_KEY))

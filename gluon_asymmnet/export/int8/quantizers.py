@@ -20,7 +20,8 @@ import numpy as np
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.int8.qdq import measure_ranges, quantize
-from gluon_asymmnet.export.onnx.export import set_card, to_onnx
+from gluon_asymmnet.export.onnx.export import OnnxForm, set_card, to_onnx
+from gluon_asymmnet.export.onnx.joins import BEFORE
 from gluon_asymmnet.export.openvino import save_ir, set_ir_card, to_ir
 from gluon_asymmnet.predict.engines import OnnxRuntime, OpenVino
 from gluon_asymmnet.saved import Saved
@@ -28,6 +29,7 @@ from gluon_asymmnet.utils.extras import load_extra
 
 SQUEEZE_EXCITE = "squeeze-excites"
 _RUNS = 12
+_FORM = OnnxForm(joins=BEFORE)  # in 8 bits the other forms have not been measured
 
 
 def find_parts(model, card: Card) -> dict[str, str]:
@@ -77,7 +79,7 @@ class OnnxQuantizer:
     def __init__(self, model: Saved, images: np.ndarray, scratch: Path):
         self._onnx = load_extra("onnx")
         load_extra("onnxruntime")
-        self._model = to_onnx(model)
+        self._model = to_onnx(model, _FORM)
         self.parts = find_parts(self._model, model.card)
         self._ranges = measure_ranges(self._model, images)
         self._names = (scratch / f"trial{i}.onnx" for i in itertools.count())
@@ -108,11 +110,11 @@ class NncfQuantizer:
         self._openvino = load_extra("openvino")
         self._nncf = load_extra("nncf")
         self._nncf.set_log_level(logging.ERROR)
-        self.parts, self._images = find_parts(to_onnx(model), model.card), images
+        self.parts, self._images = find_parts(to_onnx(model, _FORM), model.card), images
         # A new name for each: OpenVINO maps the weights of an open file into memory.
         self._names = (scratch / f"trial{i}.xml" for i in itertools.count())
         self.float_file = scratch / "float.xml"
-        save_ir(to_ir(model), self.float_file)
+        save_ir(to_ir(model, BEFORE), self.float_file)
 
     def write(self, in_float: Sequence[str]) -> Path:
         """Write a file with all parts but those ``in_float`` in 8 bits."""

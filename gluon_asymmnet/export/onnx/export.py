@@ -19,6 +19,7 @@ from gluon_asymmnet.card import DETECTOR
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.export.folder import AnyParity, export_folder, with_costs
 from gluon_asymmnet.export.onnx.graph import Graph, Operator
+from gluon_asymmnet.export.onnx.joins import BEHIND, JOINS, move_joins
 from gluon_asymmnet.export.onnx.operators import convert
 from gluon_asymmnet.export.onnx.trace import (
     INPUT,
@@ -52,11 +53,14 @@ class OnnxForm(NamedTuple):
     x * HardSigmoid(x), the default at 13, as fast in ONNX Runtime and slower in OpenVINO, which
     does not fuse it; ``clip``, x * Clip(x + 3, 0, 6) / 6, the pattern that converters for phones
     look for, with the gates of squeeze-and-excite written the same way.
+
+    ``joins``: where asymmetrical bottlenecks join their parts, see ``joins.py``.
     """
 
     opset: int = 13
     ir_version: int = 8
     hard_swish: Optional[str] = None
+    joins: str = BEHIND
 
     @property
     def chosen_hard_swish(self) -> str:
@@ -80,6 +84,8 @@ class OnnxForm(NamedTuple):
                 f"the HardSwish operator came with opset {_HARD_SWISH_SINCE}, the opset asked for "
                 f"is {self.opset}: raise it, or take hard_swish 'hardsigmoid' or 'clip'"
             )
+        if self.joins not in JOINS:
+            raise InputError(f"joins must be one of {', '.join(JOINS)}, got {self.joins!r}")
         if self.ir_version not in range(_FIRST_IR, latest_ir + 1):
             raise InputError(
                 f"ir_version must be {_FIRST_IR} to {latest_ir}, got {self.ir_version!r}"
@@ -93,6 +99,7 @@ def export_onnx(
     opset: int = 13,
     ir_version: int = 8,
     hard_swish: Optional[str] = None,
+    joins: str = BEHIND,
     images: Optional[np.ndarray] = None,
 ) -> Path:
     """Write ``out/<variant>.onnx`` and ``card.json``, all or nothing.
@@ -105,6 +112,8 @@ def export_onnx(
         opset: 13 to 17.
         ir_version: of the file format; 8 is read by every runtime since 2021.
         hard_swish: ``op`` (opset 14 on), ``hardsigmoid`` or ``clip``; the best by default.
+        joins: ``before`` the depthwise convolutions, as in the network, ``behind`` them, or
+            ``apart``, the fastest for large batches.
         images: ``(n, 3, S, S)`` float32 to compare on; synthetic by default.
 
     Raises:
@@ -113,7 +122,7 @@ def export_onnx(
         RunError: if the logits of ONNX Runtime or OpenCV differ by more than 1e-4 of the largest; a
             detector's scores by 1e-3, or boxes by 1e-3 of the input's side.
     """
-    form = OnnxForm(opset, ir_version, hard_swish)
+    form = OnnxForm(opset, ir_version, hard_swish, joins)
     return export_folder(model, out, [functools.partial(write_onnx, form=form)], images)
 
 
@@ -221,6 +230,7 @@ def build_graph(net, outputs: Sequence[str], input_size: int, form: OnnxForm) ->
     for number in traced.live:
         results = convert(Operator(graph, traced, number, tensors))
         tensors.update({(number, i): name for i, name in enumerate(results)})
+    move_joins(graph, {name: traced.shapes[entry] for entry, name in tensors.items()}, form.joins)
     for entry, name in zip(traced.outputs, outputs):
         graph.output(tensors[entry], name, traced.shapes[entry])
     return graph

@@ -9,7 +9,8 @@ from typing import Optional
 import numpy as np
 
 from gluon_asymmnet.export.folder import AnyParity, export_folder
-from gluon_asymmnet.export.onnx.export import write_onnx
+from gluon_asymmnet.export.onnx.export import OnnxForm, write_onnx
+from gluon_asymmnet.export.onnx.joins import BEFORE
 from gluon_asymmnet.export.web.runtime import copy_runtime
 from gluon_asymmnet.saved import Saved
 
@@ -49,7 +50,7 @@ def _write(model: Saved, folder: Path, images: np.ndarray, ort_from) -> dict[str
     runtime = folder / RUNTIME_FOLDER
     runtime.mkdir()
     copy_runtime(runtime, ort_from)  # first: it may fail
-    parity = write_onnx(model, folder, images)
+    parity = write_onnx(model, folder, images, OnnxForm(joins=BEFORE))
     (folder / f"{model.card.id}.onnx").rename(folder / MODEL_FILE)
     for file in SITE.iterdir():
         shutil.copyfile(file, folder / file.name)
