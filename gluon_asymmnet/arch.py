@@ -285,7 +285,7 @@ def _check_rate(spec: NetSpec, rate: int, shuffle_groups: int) -> None:
         raise InputError(f"MobileNetV3 reuses nothing: its rate is 0, got {rate}; use asymmnet_*")
     if not isinstance(shuffle_groups, int) or shuffle_groups < 0:
         raise InputError(
-            f"shuffle_groups must be a whole number from 0 (off) on, got {shuffle_groups!r}"
+            f"shuffle_groups must be a whole number, 0 (off) or more, got {shuffle_groups!r}"
         )
     if shuffle_groups > 1 and rate == 0:
         raise InputError(

@@ -121,7 +121,7 @@ def test_labelimg_boxes_follow_the_picture(tmp_path, orientation):
         (lambda f: (f / "e.xml").write_bytes(xml()), r"e\.xml: expected one picture .* found none"),
         (lambda f: (f / "a.png").write_bytes(picture()), r"a\.xml: .* found a\.jpg and a\.png"),
         (lambda f: (f / "a.xml").write_bytes(b"<x"), r"a\.xml: broken XML"),
-        (lambda f: (f / "a.jpg").write_bytes(b""), r"a\.jpg: no image: 0 bytes"),
+        (lambda f: (f / "a.jpg").write_bytes(b""), r"a\.jpg: an empty file: 0 bytes"),
         (lambda f: (f / "a.jpg").write_bytes(picture()[:-9]), r"a\.jpg: truncated JPEG"),
         (lambda f: (f / "a.jpg").write_bytes(picture(9, 9)), r"a\.jpg: .* 9 x 9 pixels, its ann"),
         (lambda f: (f / "a.xml").write_bytes(xml(thing(box=(9, 9, 1, 1)))), "empty or inverted"),
@@ -286,7 +286,7 @@ def test_layouts_of_yolo(yolo, tmp_path):
     ("text", "message"),
     [
         ("", "expected keys such as train"),
-        pytest.param("[" * 1000, "no YAML", id="deep"),
+        pytest.param("[" * 1000, "not YAML", id="deep"),
         ("names: [a, b]", "it names no train, val or test images"),
         ("train: images/train\nnames: dog", "names is 'dog', expected a list"),
         ("train: images/train\nnames: {1: a, 2: b}", "expected a list of class names, or numbers"),
@@ -294,7 +294,7 @@ def test_layouts_of_yolo(yolo, tmp_path):
         ("train: [1]\nnames: [a, b]", r"train is \[1\], expected paths"),
         ("train: 1\nnames: [a, b]", "train is 1, expected paths"),
         ("train: none\nnames: [a, b]", "none: no such file or folder, but"),
-        ("train: !!python/object/apply:os.system ['false']", "no YAML"),
+        ("train: !!python/object/apply:os.system ['false']", "not YAML"),
     ],
 )
 def test_sheets_that_are_none(yolo, tmp_path, text, message):

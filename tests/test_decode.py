@@ -98,7 +98,7 @@ def test_the_flattest_images_are_not_bombs():
 @pytest.mark.parametrize(
     "image, message",
     [
-        (b"", "no image: 0 bytes"),
+        (b"", "an empty file: 0 bytes"),
         (b"GIF89a..", "a GIF, which is not supported; convert it"),
         (b"\xff\xd8\xff\xd9", "no segment gives its size|truncated"),
         (b"\xff\xd8\xff\xe0\x00\x01", "truncated or damaged JPEG: segment e0"),

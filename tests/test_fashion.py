@@ -67,9 +67,9 @@ GOOD = idx(np.zeros((3, 2), np.uint8))
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no IDX file: it starts with $"),
-        (b"\x89PNG", "no IDX file: it starts with 89504e47"),
-        (b"\0\0\7\2" + GOOD[4:], "no IDX file: it starts with 00000702"),
+        (b"", "not an IDX file: it starts with $"),
+        (b"\x89PNG", "not an IDX file: it starts with 89504e47"),
+        (b"\0\0\7\2" + GOOD[4:], "not an IDX file: it starts with 00000702"),
         (b"\0\0\10\0", "0 dimensions, expected 1 to 4"),
         (GOOD[:-1], r"\[3, 2\] values take 6 bytes, it holds 5"),
         (GOOD + b"\0", r"\[3, 2\] values take 6 bytes, it holds more"),

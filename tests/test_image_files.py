@@ -60,8 +60,8 @@ def test_photographs_are_turned_upright(tmp_path, suffix, orientation, upright):
 def test_what_is_not_a_picture(tmp_path):
     whole = encode(picture())
     bad = {
-        "empty.jpg": (b"", "no image: 0 bytes"),
-        "text.jpg": (b"hello", "no picture: it starts with 68656c6c6f"),
+        "empty.jpg": (b"", "an empty file: 0 bytes"),
+        "text.jpg": (b"hello", "not a picture: it starts with 68656c6c6f"),
         "cut.jpg": (whole[: len(whole) // 2], "truncated or damaged JPEG"),
         "film.gif": (b"GIF89a" + bytes(20), "a GIF, which is not supported"),
     }

@@ -190,7 +190,7 @@ def test_grouped_projection_keeps_groups_apart():
         (lambda: mobilenetv2.build(rate=6), "cannot expand 16 channels to 96 at rate 6"),
         (lambda: mobilenetv2.build(attention="sa"), "attention must be null, 'se'.* got 'sa'"),
         (lambda: mobilenetv2.build(attention_settings={"kernel": 3}), "got None with settings"),
-        (lambda: antnet.build(groups=0), "groups must be a whole number from 1 on, got 0"),
+        (lambda: antnet.build(groups=0), "groups must be a whole number, at least 1, got 0"),
         (lambda: antnet.build(groups=2.0), "groups must be .* got 2.0"),
         (lambda: antnet.build(groups=3), "groups must divide 144 and 32, .* block 3 .* got 3"),
         (lambda: antnet.build(groups=5), "groups must divide 96 and 24, .* block 1 .* got 5"),

@@ -424,7 +424,7 @@ def test_nodes_keep_their_names(tmp_path):
 REFUSED = {
     "unknown": (
         lambda F, x: F.topk(x, ret_typ="value"), {},
-        r"operator topk of node alone\w*topk0 cannot be written as ONNX: it is none of the \d+ sup"
+        r"operator topk of node alone\w*topk0 cannot be written as ONNX: it is not one of the \d+ "
     ),
     "setting not provided for": (
         call("UpSampling", scale=2, sample_type="nearest", multi_input_mode="sum"), {},

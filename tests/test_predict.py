@@ -153,8 +153,8 @@ def test_engines_without_mxnet(exported, tmp_path, engine):
     [
         (dict(engine="tensorrt"), "engine must be auto, mxnet, onnxruntime, openvino, opencv, "),
         (dict(precision="int8"), "precision must be f32 or bf16, got 'int8'"),
-        (dict(threads=-1), "threads must be a whole number from 0"),
-        (dict(threads=1.5), "threads must be a whole number from 0"),
+        (dict(threads=-1), "threads must be a whole number, 0 "),
+        (dict(threads=1.5), "threads must be a whole number, 0 "),
     ],
 )
 def test_bad_arguments(exported, arguments, message):

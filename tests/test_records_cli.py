@@ -65,7 +65,7 @@ def test_build_options(tree, tmp_path, capsys):
     (tree / "bee" / "readme.txt").touch()
     names = tmp_path / "names.txt"
     names.write_text("bee\nant\n")
-    with pytest.raises(FormatError, match=r"bee/0\.jpg: no picture"):
+    with pytest.raises(FormatError, match=r"bee/0\.jpg: not a picture"):
         run("build", tree, tmp_path / "x")
     capsys.readouterr()
     status = run(
@@ -77,7 +77,7 @@ def test_build_options(tree, tmp_path, capsys):
         f"{tree}: 8 images, 2 classes, 4 to 4 images each; ignored 1 files that are not pictures: "
         "'bee/readme.txt'",
         f"{tmp_path}/x.rec: 7 records, 2 classes",
-        "skipped bee/0.jpg: no picture: it starts with 64616d61676564; expected JPEG, PNG, BMP, "
+        "skipped bee/0.jpg: not a picture: it starts with 64616d61676564; expected JPEG, PNG, BMP, "
         "WebP, TIFF, JPEG 2000, PNM or Sun raster",
     ]
     found = stats.stats(tmp_path / "x.rec")

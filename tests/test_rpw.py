@@ -201,8 +201,8 @@ def listed(**unit):
     [
         ({"net": "vgg12"}, "unknown net 'vgg12': expected one of vgg11, vgg13, .*mobilenet, or st"),
         ({"net": "vgg11", "groups": 3}, "groups 3 do not divide 64 input .*one of 1, 2, 4, 8, 16"),
-        ({"net": "vgg11", "groups": -1}, "groups must be a whole number from 0 .*: -1"),
-        ({"net": "vgg11", "groups": 2.0}, "groups must be a whole number from 0 .*: 2.0"),
+        ({"net": "vgg11", "groups": -1}, "groups must be a whole number, 0 .* got -1"),
+        ({"net": "vgg11", "groups": 2.0}, "groups must be a whole number, 0 .* got 2.0"),
         (
             {"net": "vgg11", "groups": 2, "overlap": 1},
             "overlap must be at least 0 and below 1, g.* 1",

@@ -248,9 +248,9 @@ def test_reset_class(name, reuse):
 @pytest.mark.parametrize(
     ("reuse", "message"),
     [
-        ({"dog": "cow"}, "'cow' is none of the old classes: cat, dog, fish"),
-        (["cat"], "'cat' is none of the new classes: dog"),
-        ({0: 3}, "3 is none of the old classes"),
+        ({"dog": "cow"}, "'cow' is not one of the old classes: cat, dog, fish"),
+        (["cat"], "'cat' is not one of the new classes: dog"),
+        ({0: 3}, "3 is not one of the old classes"),
     ],
 )
 def test_reset_class_with_classes_that_are_not_there(reuse, message):

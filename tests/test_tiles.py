@@ -55,7 +55,7 @@ def test_tiles_cover_the_picture(size, count, overlap):
     [
         (dict(), "one of them"),
         (dict(count=2, size=100), "one of them"),
-        (dict(count=-1), "count of tiles must be a whole number from 1 on, got -1"),
+        (dict(count=-1), "count of tiles must be a whole number, at least 1, got -1"),
         (dict(size=1.5), "size of tiles must be a whole number"),
         (dict(size=9, overlap=1), "overlap must be at least 0 and below 1, got 1"),
         (dict(size=9, overlap=float("nan")), "overlap must be"),

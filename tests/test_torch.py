@@ -269,7 +269,7 @@ def test_nothing_in_a_file_is_executed(tmp_path):
 @pytest.mark.parametrize(("settings", "message"), [
     ({"name": "asymmnet_larg"}, "did you mean 'asymmnet_large'"),
     ({"rate": 5}, "rates that fit"),
-    ({"classes": 0}, "classes must be a whole number from 1 on, got 0"),
+    ({"classes": 0}, "classes must be a whole number, at least 1, got 0"),
     ({"dropout": 1}, "dropout must be at least 0 and below 1, got 1"),
     ({"features_only": True, "out_indices": (4, 6)}, r"of 0 to 5 \(c1, .*squeeze\), got \(4, 6\)"),
     ({"features_only": True, "out_indices": ()}, r"out_indices must be some of .*, got \(\)"),

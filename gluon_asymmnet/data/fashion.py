@@ -61,7 +61,7 @@ def read_idx(path: PathLike) -> np.ndarray:
         with (gzip.open if compressed else open)(path, "rb") as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
-                raise FormatError(f"{path}: no IDX file: it starts with {magic.hex()}")
+                raise FormatError(f"{path}: not an IDX file: it starts with {magic.hex()}")
             dtype, axes = np.dtype(_DTYPES[magic[2]]), magic[3]
             if not 1 <= axes <= 4:
                 raise FormatError(f"{path}: an IDX file of {axes} dimensions, expected 1 to 4")

@@ -249,8 +249,8 @@ def image_info(image: bytes) -> ImageInfo:
         if re.match(start, image, re.DOTALL):
             raise FormatError(f"{name}, which is not supported; convert it to JPEG or PNG")
     raise FormatError(
-        f"no picture: it starts with {image[:8].hex()}; expected JPEG, PNG, BMP, WebP, TIFF, "
+        f"not a picture: it starts with {image[:8].hex()}; expected JPEG, PNG, BMP, WebP, TIFF, "
         f"JPEG 2000, PNM or Sun raster"
         if image
-        else "no image: 0 bytes"
+        else "an empty file: 0 bytes"
     )

@@ -188,4 +188,4 @@ def _check_cifar(depth, channels, expansion) -> None:
     ) or len(channels) != 3:  # fmt: skip
         raise InputError(f"channels must be those of 3 stages, e.g. [16, 32, 64]; got {channels!r}")
     if not isinstance(expansion, int) or expansion < 1:
-        raise InputError(f"expansion must be a whole number from 1 on, got {expansion!r}")
+        raise InputError(f"expansion must be a whole number, at least 1, got {expansion!r}")

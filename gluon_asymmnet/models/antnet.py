@@ -34,7 +34,7 @@ def build(
     Raises: InputError if the groups do not divide the channels of a block.
     """
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
-        raise InputError(f"groups must be a whole number from 1 on, got {groups!r}")
+        raise InputError(f"groups must be a whole number, at least 1, got {groups!r}")
 
     def scale(channels: int) -> int:
         return round_nearest(channels, width)

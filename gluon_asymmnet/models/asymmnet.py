@@ -81,7 +81,7 @@ class AsymmNet(mx.gluon.HybridBlock):
     ):
         super().__init__(prefix=prefix, params=params)
         if not isinstance(classes, int) or classes < 1:
-            raise InputError(f"classes must be a whole number from 1 on, got {classes!r}")
+            raise InputError(f"classes must be a whole number, at least 1, got {classes!r}")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         norm = Folded() if folded else NormFactory(norm_layer, norm_kwargs)

@@ -42,7 +42,7 @@ def build_classifier(
     Raises: InputError for settings that cannot be built; it says what fits.
     """
     if not isinstance(classes, int) or classes < 1:
-        raise InputError(f"classes must be a whole number from 1 on, got {classes!r}")
+        raise InputError(f"classes must be a whole number, at least 1, got {classes!r}")
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"dropout must be at least 0 and below 1, got {dropout!r}")
     if spec.family_model is None:

@@ -235,7 +235,9 @@ def _check_form(net, path: str, form: Mapping, conv) -> None:
     for part, kind in (("norm", nn.BatchNorm), ("pointwise", nn.Conv2D)):
         block = block_at(net, str(form[part]))
         if not isinstance(block, kind) or _inputs_of(block) != shape[0]:
-            raise InputError(f"{path}: {form[part]} is no {kind.__name__} of {shape[0]} channels")
+            raise InputError(
+                f"{path}: {form[part]} is not a {kind.__name__} of {shape[0]} channels"
+            )
 
 
 def _inputs_of(block) -> int:

@@ -172,7 +172,9 @@ def plan(
 
 def _table(net: str, groups: int, overlap: float) -> tuple[Stage, ...]:
     if type(groups) is not int or groups < 0:
-        raise InputError(f"groups must be a whole number from 0 (the standard net) on: {groups!r}")
+        raise InputError(
+            f"groups must be a whole number, 0 (the standard net) or more, got {groups!r}"
+        )
     if net in _VGG:
         return tuple(
             tuple(

@@ -74,7 +74,7 @@ class ShuffleUnit(GraphModeMixin, mx.gluon.HybridBlock):
 
 
 class ShuffleNetV2(mx.gluon.HybridBlock):
-    """The classifier.  Shapes: ``(N, 3, H, W) -> (N, classes)``, logits; any H and W from 1 on.
+    """The classifier.  Shapes: ``(N, 3, H, W) -> (N, classes)``, logits; any H and W of at least 1.
 
     Source: arXiv:1807.11164, table 5; at width 1 GluonCV's ``shufflenet_v2``.
     """

@@ -405,7 +405,7 @@ def _position(key: Union[str, int], names: list[str], which: str) -> int:
         return names.index(key)
     if not isinstance(key, str) and 0 <= key < len(names):
         return int(key)
-    raise InputError(f"{key!r} is none of the {which} classes: {', '.join(names)}")
+    raise InputError(f"{key!r} is not one of the {which} classes: {', '.join(names)}")
 
 
 def _replace_output_conv(

@@ -47,7 +47,7 @@ class EnginePredictor:
         if precision not in PRECISIONS:
             raise InputError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
-            raise InputError(f"threads must be a whole number from 0 (all) on, got {threads!r}")
+            raise InputError(f"threads must be a whole number, 0 (all) or more, got {threads!r}")
         self.engine, self.weights = choose_engine(path, engine)
         self._engine = ENGINES[self.engine](self.weights, threads, precision)
         cards = self._read_cards()
@@ -149,7 +149,7 @@ class EnginePredictor:
 
 
 def check_counts(**counts) -> None:
-    """Raise InputError for a setting that is not a whole number from 1 on."""
+    """Raise InputError for a setting that is not a whole number of at least 1."""
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise InputError(f"{name} must be a whole number, got {value!r}")

@@ -37,7 +37,9 @@ class Tiling(NamedTuple):
         """Raise InputError for settings that contradict each other or are out of range."""
         for name, value in (("count", self.count), ("size", self.size)):
             if not isinstance(value, numbers.Integral) or value < 0:
-                raise InputError(f"{name} of tiles must be a whole number from 1 on, got {value!r}")
+                raise InputError(
+                    f"{name} of tiles must be a whole number, at least 1, got {value!r}"
+                )
         if (self.count > 0) == (self.size > 0):
             raise InputError("give the number of tiles or their size in pixels, one of them")
         if not 0 <= self.overlap < 1:

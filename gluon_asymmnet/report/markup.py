@@ -18,7 +18,7 @@ def escape(value) -> Markup:
     """Return any value as text of a page; itself if it is ``Markup``."""
     if isinstance(value, Markup):
         return value
-    text = str(value).encode("utf-8", "replace").decode()  # names of files may be no Unicode
+    text = str(value).encode("utf-8", "replace").decode()  # names of files may not be Unicode
     return Markup(html.escape(_UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)))
 
 

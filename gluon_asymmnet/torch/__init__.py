@@ -206,7 +206,7 @@ class AsymmNet(nn.Module):
     def __init__(self, plan: NetPlan, *, classes: int = 1000, dropout: float = 0.2):
         super().__init__()
         if not isinstance(classes, int) or classes < 1:
-            raise InputError(f"classes must be a whole number from 1 on, got {classes!r}")
+            raise InputError(f"classes must be a whole number, at least 1, got {classes!r}")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         self.plan = plan

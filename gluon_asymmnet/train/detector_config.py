@@ -221,7 +221,7 @@ class DetectorConfig(LoopConfig):
         if self.gpus and self.num_gpus:
             raise InputError("give --gpus or --num-gpus, not both")
         if min(self.gpu_numbers, default=0) < 0:
-            raise InputError(f"--gpus takes numbers from 0 on, with commas, got {self.gpus!r}")
+            raise InputError(f"--gpus takes numbers of at least 0, with commas, got {self.gpus!r}")
         for splits in (self.train_splits, self.val_splits):
             if not is_record_file(splits):
                 parse_splits(splits)

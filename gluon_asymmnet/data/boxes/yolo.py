@@ -142,7 +142,7 @@ def _open_yaml(path: Path, classes: Sequence[str] | None) -> _Set:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path}: no YAML: {text}") from None
+        raise FormatError(f"{path}: not YAML: {text}") from None
     if not isinstance(content, dict):
         raise FormatError(f"{path}: expected keys such as train, val and names")
     root = path.parent

@@ -21,7 +21,7 @@ def convert(operator: Operator) -> list[str]:
     """Add an operator to its graph and return its outputs; InputError if it is not supported."""
     converter = OPERATORS.get(operator.node.op)
     if converter is None:
-        operator.refuse(f"it is none of the {len(OPERATORS)} supported operators")
+        operator.refuse(f"it is not one of the {len(OPERATORS)} supported operators")
     outputs = converter(operator)
     if operator.unread_settings:
         operator.refuse(f"its setting {operator.unread_settings[0]} is not supported")
