@@ -326,6 +326,16 @@ def test_coco_tells_zero_from_nothing_to_find():
     assert np.isnan(found["AP_large"])
 
 
+@pytest.mark.parametrize("plus_one", [True, False])
+def test_coco_measures_the_pixels_of_an_object(plus_one):
+    evaluator = COCOEvaluator(["a"], plus_one=plus_one)
+    box = np.array([[0.0, 0, 32, 32]])  # 33 pixels wide, or 32: small ends at 32 x 32
+    evaluator.add(0, box, [0], [0.9], box, [0])
+    found = evaluator.result()
+    assert found["AP_medium"] > 0.999
+    assert np.isnan(found["AP_small"]) == plus_one
+
+
 def test_coco_without_pycocotools():
     """In a process of its own, where it cannot be imported whether it is installed or not."""
     code = (
