@@ -96,7 +96,8 @@ class _Sums:
 
 def run_in(path, task: Task) -> Result:
     """Open or continue the run directory ``path``, and train."""
-    directory = open_run(path, task.config, environment(), task.workers, task.fingerprints)
+    started = {**environment(), "directory": str(Path.cwd())}  # of the relative paths in settings
+    directory = open_run(path, task.config, started, task.workers, task.fingerprints)
     try:
         if task.workers.rank == 0:
             task.card.save(directory.path / CARD_FILE)

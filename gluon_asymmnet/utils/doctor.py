@@ -34,12 +34,11 @@ class Finding(NamedTuple):
 
 
 def environment() -> dict:
-    """Return versions, processor and threads; a run stores them in ``environment.json``."""
+    """Return versions, processor and threads; runs and benchmarks store them."""
     return {
         "gluon_asymmnet": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "directory": os.getcwd(),  # to which relative paths of the settings belong
         "packages": {name: v for name in _PACKAGES if (v := _version(name))},
         "cpu": _cpu_model(),
         "cpu_features": cpu_features(),
