@@ -293,7 +293,7 @@ def test_layouts_of_yolo(yolo, tmp_path):
         ("train: images/train\nnames: [a, A]", "equals class 0"),
         ("train: [1]\nnames: [a, b]", r"train is \[1\], expected paths"),
         ("train: 1\nnames: [a, b]", "train is 1, expected paths"),
-        ("train: none\nnames: [a, b]", "none: no such file or folder, but"),
+        ("train: none\nnames: [a, b]", "'none': no such file or folder in"),
         ("train: !!python/object/apply:os.system ['false']", "not YAML"),
     ],
 )

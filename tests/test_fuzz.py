@@ -137,6 +137,24 @@ FOUND = {  # by campaigns: what the parser did, as a comment, and what it must s
         (changed("manifest", files={"a\nb": 1}), "names 'a"),  # two lines
         (changed("manifest", files={"x" * 5000: 1}), "names 'xxx"),  # 5,000 characters
     ],
+    "coco json": [
+        (
+            changed("coco json", images=[{"id": 5, "file_name": "\ud800"}]),
+            r"'\\ud800' is not a path below",  # UnicodeEncodeError
+        ),
+        (
+            changed("coco json", images=[{"id": 5, "file_name": "a\nb"}]),
+            r"'a\\nb' is not a path below",  # two lines
+        ),
+    ],
+    "yolo labels": [
+        (b"1e999 0.5 0.5 0.5 0.5", "class 1e999 is not one of the 2"),  # OverflowError
+        (b"0 1e999 0.5 1e999 0.5", "leaves the picture"),  # a box of nan
+    ],
+    "yolo data": [
+        (b"train: " + b"x" * 300, "[Ff]ile name too long"),  # OSError
+        (b"train: ['a\n\n b']", r"data.yaml: 'a\\nb': no such file or folder in"),  # two lines
+    ],
     "lst": [(b"0\t2\t1e30\ta.jpg\n", "an object has 1e\\+30 numbers")],  # ValueError
     "image set": [(b"x" * 300, "expected an image id")],  # OSError
     "recordio": [(swallowing_record(), "but the next one starts at byte")],

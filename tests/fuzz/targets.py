@@ -30,6 +30,7 @@ from gluon_asymmnet.card import (
 )
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, SkippedRecords
 from gluon_asymmnet.data.boxes.coco import coco_to_voc
+from gluon_asymmnet.data.boxes.labelimg import labelimg_to_voc
 from gluon_asymmnet.data.boxes.records import DetectionList, DetectionRecords
 from gluon_asymmnet.data.boxes.voc import VOC_CLASSES, VOCSource
 from gluon_asymmnet.data.boxes.voc_download import unpack
@@ -40,6 +41,7 @@ from gluon_asymmnet.data.boxes.voc_xml import (
     is_bare_name,
     parse_annotation,
 )
+from gluon_asymmnet.data.boxes.yolo import yolo_to_voc
 from gluon_asymmnet.data.class_names import load_class_names, name_lines
 from gluon_asymmnet.data.fashion import read_idx
 from gluon_asymmnet.data.image_headers import image_info
@@ -237,12 +239,59 @@ def read_coco(folder, data):
     for name in ("a.jpg", "sub/b.jpg"):
         (folder / "images" / name).write_bytes(picture())
     (folder / "in.json").write_bytes(data)
+    import_boxes(coco_to_voc, folder, folder / "in.json", folder / "images", split="train")
+
+
+def import_boxes(convert, folder, *sources, **settings):
+    """What is converted can be read; nothing is written anywhere else."""
+    before = set(folder.rglob("*"))
     try:
-        coco_to_voc(folder / "in.json", folder / "images", folder / "out")
+        convert(*sources, folder / "out", **settings)
     finally:
-        written = {p.name for p in folder.iterdir()}
-        assert written <= {"images", "in.json", "out"}, written
-    VOCSource(folder, [("out", "trainval")])
+        outside = {p for p in folder.rglob("*") if (folder / "out") not in (p, *p.parents)}
+        assert outside == before, outside ^ before
+    read_boxes(VOCSource(folder, [("out", "train")]))
+
+
+def read_labelimg(folder, data):
+    """One picture with the input beside it, and one that is sound."""
+    for name, xml in (("a", data), ("b", xml_seeds()[0])):
+        (folder / f"in/{name}.jpg").parent.mkdir(exist_ok=True)
+        (folder / f"in/{name}.jpg").write_bytes(picture())
+        (folder / f"in/{name}.xml").write_bytes(xml)
+    import_boxes(labelimg_to_voc, folder, folder / "in", shares={})
+
+
+def write_yolo(folder):
+    """Write two pictures of classes "x" and "y", one with a label file, and ``data.yaml``."""
+    for name in ("images/a.jpg", "images/b.jpg", "labels/b.txt"):
+        (folder / f"in/{name}").parent.mkdir(parents=True, exist_ok=True)
+    for name in "ab":
+        (folder / f"in/images/{name}.jpg").write_bytes(picture())
+    (folder / "in/labels/b.txt").write_bytes(b"1 0.5 0.5 0.5 0.5\n")
+    (folder / "in/data.yaml").write_bytes(YOLO_SHEETS[0])
+
+
+def read_yolo_labels(folder, data):
+    write_yolo(folder)
+    (folder / "in/labels/a.txt").write_bytes(data)
+    import_boxes(yolo_to_voc, folder, folder / "in", shares={})
+
+
+YOLO_LABELS = [
+    b"0 0.5 0.5 0.25 0.5\n1 0.125 0.25 0.25 0.5\n",
+    b"1 0.1 0.1 0.9 0.2 0.5 0.9\n\n0 5e-1 .5 1.0 1\r\n",  # a polygon
+]
+YOLO_SHEETS = [
+    b"path: .\ntrain: images\nnames: [x, y]\nnc: 2\n",
+    b"train: [images]\nval:\nnames:\n  0: x\n  1: y\n",
+]
+
+
+def read_yolo_sheet(folder, data):
+    write_yolo(folder)
+    (folder / "in/data.yaml").write_bytes(data)
+    import_boxes(yolo_to_voc, folder, folder / "in", shares={})
 
 
 def list_seeds():
@@ -548,6 +597,15 @@ TARGETS = {
         read_image_set, 400,
     ),
     "coco json": Target("`coco_to_voc`", coco_seeds, damage.damaged_json, read_coco, 400),
+    "labelimg xml": Target(
+        "`labelimg_to_voc`", lambda: xml_seeds()[:1], damage.damaged_xml, read_labelimg, 400
+    ),
+    "yolo labels": Target(
+        "`yolo_to_voc`", lambda: YOLO_LABELS, damage.damaged_lines, read_yolo_labels, 400
+    ),
+    "yolo data": Target(
+        "`yolo_to_voc`", lambda: YOLO_SHEETS, damage.damaged_lines, read_yolo_sheet, 400
+    ),
     "class names": Target(
         "`load_class_names`", lambda: [b"cat\ndog\n", "cat\r\nÄ ß\n".encode()],
         damage.damaged_lines, read_class_names,

@@ -11,6 +11,8 @@ Source: GluonCV 0.10.5, ``data/recordio/detection.py``; mxnet-ssd's lists for th
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -242,9 +244,12 @@ def relative_path(text: str, where: str) -> str:
     """Return ``text`` if it is a relative path without ``..``; raise FormatError otherwise."""
     parts = re.split(r"[/\\]", text)
     outside = text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
+    try:
+        longest = max(len(os.fsencode(part)) for part in parts)
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold
+        longest = math.inf
     # a name that no file system accepts would raise OSError later
-    longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
-    if not text or outside or "\0" in text or longest > 255 or len(text) > 1000:
+    if not text or outside or re.search(r"[\0\r\n]", text) or longest > 255 or len(text) > 1000:
         raise FormatError(f"{where}: {text[:60]!r} is not a path below the folder of the images")
     return text
 

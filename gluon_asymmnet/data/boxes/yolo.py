@@ -115,7 +115,12 @@ def _open(path: Path, classes: Sequence[str] | None) -> _Set:
         if path.exists():
             raise InputError(f"{path} is neither a folder nor a .yaml file")
         raise FileNotFoundError(f"{path}: no such file or folder")
-    return _open_yaml(path, classes)
+    try:
+        return _open_yaml(path, classes)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # e.g. a path in it that is too long
+        raise FormatError(f"{path}: {reason_of(error)}") from None
 
 
 def _open_folder(folder: Path, classes: Sequence[str] | None) -> _Set:
@@ -183,7 +188,7 @@ def _images_of(place: str, root: Path, sheet: Path) -> list[Path]:
     choices = [root / place, root / re.sub(r"^(\.\./)+", "", place)]
     at = next((choice for choice in choices if choice.exists()), None)
     if at is None:
-        raise FileNotFoundError(f"{choices[0]}: no such file or folder, but {sheet} names it")
+        raise FileNotFoundError(f"{sheet}: {place!r:.99}: no such file or folder in {root}")
     if at.is_dir():
         return list_images_below(at)
     lines = [line.replace("\\", "/") for _, line in read_lines(at, "list of images") if line]
@@ -234,7 +239,7 @@ def parse_line(line: str, names: ClassNames, info: ImageInfo, where: str) -> VOC
     if not all(len(field) < 40 and _NUMBER.fullmatch(field) for field in fields):
         raise FormatError(f"{where}: {line[:60]!r} are not numbers; expected class x y w h")
     label, *values = map(float, fields)
-    if not (label == int(label) and 0 <= label < len(names)):
+    if not (label.is_integer() and 0 <= label < len(names)):
         raise FormatError(f"{where}: class {fields[0]} is not one of the {len(names)} from 0")
     if len(values) == 4:
         (x, y, w, h), points = values, np.empty(0)
@@ -242,7 +247,7 @@ def parse_line(line: str, names: ClassNames, info: ImageInfo, where: str) -> VOC
     else:
         points = np.reshape(values, (-1, 2))
         edges = np.concatenate([points.min(axis=0), points.max(axis=0)])
-    if edges.min() < -_SLACK or edges.max() > 1 + _SLACK:
+    if not (edges.min() >= -_SLACK and edges.max() <= 1 + _SLACK):  # nor nan, of inf - inf
         raise FormatError(f"{where}: {line[:60]!r} leaves the picture; expected fractions 0 to 1")
     size = np.array([info.width, info.height] * 2, float)
     edges = np.clip(edges, 0, 1) * size
