@@ -95,7 +95,7 @@ class ClassifierCard(Card):
     @property
     def model_spec(self) -> ModelSpec:
         """The net without its classes; InputError or FormatError if it is unknown."""
-        if self.imports and not self._identity.is_own:
+        if self.imports and not self._identity.needs_own:
             # not imported here: a card must not run code
             raise InputError(
                 f"the model {self.model} comes from the module {', '.join(self.imports)}: add "

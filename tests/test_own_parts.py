@@ -277,8 +277,20 @@ def test_the_example_is_trained_killed_resumed_evaluated_and_exported(
     run(f"export symbol {folder} symbol {own}")
     run(f"export onnx {folder} onnx {own}")
     assert "plain_net" in run(f"summary plain_net {own} --input-size 16")
+    run(f"decompose {folder} small {own} --method weight-svd -m 1")
+    assert "top-1" in run(f"eval imagenet small {own} --dataset digits")
+    run(f"export onnx small smaller {own}")
+    assert "not the weights of AsymmNet" in run(
+        f"convert {folder}/best.params net.npz --to npz", status=2
+    )
+    assert "plain_net cannot be optimized: its blocks are not" in run(
+        f"search plain_net {own} --out spec.json", status=2
+    )
     for table in (OWN_MODELS, FAMILY_MODELS):
         del table["plain_net"]
+    assert f"comes from the module own_parts.py: add {own}" in run(
+        "export symbol small other", status=2
+    )
     assert f"add {own}" in run(f"export symbol {folder} other", status=2)
     (tmp_path / "black.png").write_bytes(encode(np.zeros((8, 8, 3), np.uint8), ".png"))
     rows = {run(f"predict black.png --model {form} --top 1") for form in ("symbol", "onnx")}

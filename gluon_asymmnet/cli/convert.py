@@ -10,7 +10,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of ``convert``."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Convert weights without loss.  The format and the model are recognised from "
+        description="Convert weights of AsymmNet and MobileNetV3 without loss; other networks, own "
+        "ones too, are exported instead.  The format and the model are recognised from "
         "the content of the input; no code in it is executed.",
         epilog="formats: ours, released and published are .params files with the names of this "
         "package, of the authors' released code and of their checkpoint; torch and torch-ours are "

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from gluon_asymmnet.cli.options import require_positive
+from gluon_asymmnet.cli.options import add_import_flag, require_positive
 from gluon_asymmnet.compress.search import optimize
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import FAMILY_MODELS, ModelSpec
@@ -37,6 +37,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--input-size", type=int, default=32, help="pixels (default 32)")
     parser.add_argument("--out", required=True, metavar="SPEC.json", help="the spec to write")
     parser.add_argument("--json", action="store_true", help="print the proposal as JSON")
+    add_import_flag(parser)
     parser.set_defaults(run=run)
     return parser
 

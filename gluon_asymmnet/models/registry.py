@@ -182,6 +182,15 @@ class ModelSpec(NamedTuple):
         return (self.spec or {}).get("family", self.name) in OWN_MODELS
 
     @property
+    def needs_own(self) -> bool:
+        """Whether it is a user's net, or was decomposed from one."""
+        spec, family = self.spec, self.name
+        while isinstance(spec, dict):
+            family, settings = spec.get("family"), spec.get("settings")
+            spec = settings.get("base") if isinstance(settings, dict) else None
+        return isinstance(family, str) and family in OWN_MODELS
+
+    @property
     def id(self) -> str:
         """The full name, e.g. ``asymmnet_large_w0.75_r1``; also the prefix of the net's names."""
         return f"{self.name}_w{self.width}_r{self.rate}"

@@ -157,7 +157,7 @@ class ClassifierTask(Task):
         return ClassifierCard.of(
             self._spec, classes=self.classes, input_size=config.input_size,
             class_names=self.class_names,
-            imports=list(config.imports) if self._spec.is_own else None,
+            imports=list(config.imports) if self._spec.needs_own else None,
             crop_ratio=config.crop_ratio, rgb_mean=config.rgb_mean, rgb_std=config.rgb_std,
             parameters=cost.parameters, macs=cost.macs,
         )  # fmt: skip

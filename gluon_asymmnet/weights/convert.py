@@ -147,7 +147,7 @@ def find_layout(path, names) -> str:
     layout = max(shared, key=shared.get)
     if shared[layout] == 0 or 2 * shared[layout] < min(len(names), len(known[layout])):
         raise FormatError(
-            f"{path}: not the weights of a known network: its names "
+            f"{path}: not the weights of AsymmNet or MobileNetV3: its names "
             f"({next(iter(names), 'none')}, ...) are in none of the layouts {', '.join(LAYOUTS)}"
         )
     return layout
