@@ -55,6 +55,19 @@ def pytest_terminal_summary(terminalreporter, config):
         )
 
 
+def with_damaged_record(rec, out, damaged):
+    """Write ``rec`` to ``out`` with a record whose image cannot be read; return ``out``."""
+    from gluon_asymmnet.data.records.writer import RecordWriter
+    from gluon_asymmnet.data.sources import open_source
+
+    source = open_source(rec=rec)
+    with RecordWriter(out) as writer:
+        for i in range(len(source)):
+            record = source.read(i)
+            writer.write(i, record.label, b"no image" if i == damaged else record.image)
+    return out
+
+
 def free_port():
     """Return a port of this machine that nothing listens on."""
     with socket.socket() as probe:

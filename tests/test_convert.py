@@ -309,7 +309,7 @@ def test_other_files(tmp_path):
 def test_other_networks(tmp_path):
     path = tmp_path / "net.params"
     write_params(path, {"conv0.weight": np.zeros(3, np.float32), "fc.bias": np.ones(2)})
-    refused(path, r"not the weights of AsymmNet or MobileNetV3: its names \(conv0\.weight, \.\.\.\)")
+    refused(path, r"of AsymmNet or MobileNetV3: its names \(conv0\.weight, \.\.\.\)")
     write_params(path, {})
     refused(path, r"its names \(none, \.\.\.\) are in none of the layouts ours, released, publ")
     plan = write_net(path)

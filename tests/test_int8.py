@@ -24,6 +24,7 @@ from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.predict.engines import OnnxRuntime
 from gluon_asymmnet.utils.extras import installed
+from tests.conftest import with_damaged_record
 from tests.floats import assert_close
 from tests.random_nets import random_model
 
@@ -359,11 +360,24 @@ def test_the_command(made, digits, tmp_path, capsys):
     assert err.startswith("all in 8 bits: ")
     assert main(["predict", str(photos), "--model", str(tmp_path / "out"), "--top", "1"]) == 0
     capsys.readouterr()
+    damaged = next(photos.iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    rec = with_damaged_record(digits.val, tmp_path / "val.rec", 4)
+    flags = ["--rec-val", rec, "--images", "99"]  # all of the pictures
+    command[3] = tmp_path / "second"
+    assert main([str(word) for word in [*command, *flags]]) == 2
+    err = capsys.readouterr().err
+    assert f"{damaged}: truncated JPEG" in err
+    assert "--max-bad-records N allows N such" in err
+    assert main([str(word) for word in [*command, *flags, "--max-bad-records", 1]]) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 46 images left out: they cannot be read" in out
+    assert f"left out: {rec}, record 4 (key 4): " in err
     refused = [
         ([*command[:4]], "give --rec-calib or --calib-dir, one of them"),
         ([*command, "--engine", "mxnet"], "MXNet's own 8 bits are slower"),
         ([*command[:4], "--calib-dir", photos, "--images", "0"], "--images must be at least 1"),
-        (command, "out exists already"),
+        (command, "second exists already"),
     ]
     for words, message in refused:
         assert main([str(word) for word in words]) == 2

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.classification import Evaluation
 from gluon_asymmnet.report import charts, classes, predictions
@@ -25,7 +26,7 @@ from gluon_asymmnet.report.predictions import _source
 from gluon_asymmnet.report.published import deviations, is_published, published_curve
 from gluon_asymmnet.report.run_files import _name, read_run
 from gluon_asymmnet.report.status import lines, status
-from tests.conftest import run_python
+from tests.conftest import run_python, with_damaged_record
 from tests.report_runs import (
     HOSTILE,
     classifier_run,
@@ -421,6 +422,19 @@ def test_the_command_on_a_trained_run(digits, tmp_path):
     counts = [int(n) for n in re.findall(r'title="[^"]*predicted as[^"]*: (\d+) of', text)]
     assert sum(counts) == 449  # every image is somewhere in the matrix
     assert found.tags.count("img") == 6 + min(12, 449 - round(best * 449))
+    # a damaged image: left out as the run itself would, and the samples keep their images
+    run, source = read_run(folder), open_source(rec=tmp_path / "digits/val.rec")
+    rec = with_damaged_record(source.path, tmp_path / "bad.rec", 4)
+    config = {**run.config, "rec_val": str(rec), "rec_val_idx": ""}
+    why = predictions.predict_validation(run._replace(config=config))
+    assert f"{rec}, record 4 (key 4): no picture" in why
+    config["max_bad_records"] = 1
+    allowed = predictions.predict_validation(run._replace(config=config))
+    assert (allowed.evaluation.images, allowed.evaluation.left_out) == (448, [4])
+    assert "Damaged and left out: 1." in classes.classifier_section(run, allowed)
+    for one in (*allowed.wrong, *allowed.right):
+        assert one.jpeg == predictions.thumbnail(source.read(one.position).image)[0]
+        assert one.label == source.label(one.position)
     # nothing to evaluate on: said in the page
     (tmp_path / "digits/val.rec").unlink()
     done = run_python("-m", "gluon_asymmnet", "report", folder, cwd=tmp_path)

@@ -33,7 +33,7 @@ from gluon_asymmnet.weights.layouts import entries
 from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.weights.published import git_blob_id
 from gluon_asymmnet.zoo import get_model
-from tests.conftest import ROOT, run_python
+from tests.conftest import ROOT, run_python, with_damaged_record
 from tests.test_validation_passes import CURVE
 
 pytestmark = pytest.mark.thorough
@@ -233,6 +233,10 @@ def test_mistakes_are_said_before_the_work(measured, capsys):
     assert "batch size 2048 is above the number of records, 24" in said(*val)
     assert "--batch-size must be at least 1, got 0" in said(*val, "--batch-size", 0)
     assert "gone.params" in said(*val, *small, "--params", folder / "gone.params")
+    rec = with_damaged_record(folder / "val.rec", folder / "damaged.rec", 4)
+    damaged = said("--rec-val", rec, *small, "--params", folder / "net.params")
+    assert f"{rec}, record 4 (key 4): no picture" in damaged
+    assert damaged.count("\n") == 1
     with RecordWriter(folder / "bad.rec") as writer:
         for i in range(BATCH):
             writer.write(i, 1000.0, b"")

@@ -169,6 +169,22 @@ def test_one_update_is_the_gradient_over_the_matched_anchors(boxes, tmp_path):
             assert_close(param.data(), expected, terms=NET)
 
 
+def test_an_update_by_adam(boxes, tmp_path):
+    """--optimizer and its settings: Kingma and Ba 2015, first step, with decay in the gradient."""
+    settings = {"optimizer": "adam", "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-3, "wd": 0.01}
+    task = DetectorTask(config(boxes, **settings), [mx.cpu()], tmp_path)
+    batch = next(task.batches(0, 0))
+    before = net_arrays(task.net)
+    task.trainer.set_learning_rate(0.05)
+    task.step(batch, 0, np.random.default_rng(0)).wait_to_read()
+    matched, root = (batch.cls_target > 0).sum(), np.sqrt(1 - 0.9)
+    for name, param in task.net._collect_params_with_prefix().items():
+        if param.grad_req != "null":
+            gradient = param.grad().asnumpy() / matched + 0.01 * before[name]
+            step = 0.05 * root * gradient / (root * np.abs(gradient) + 1e-3)
+            assert_close(param.data(), before[name] - step, terms=NET)
+
+
 def test_clipping_bounds_the_gradient_over_the_matched_anchors(boxes, tmp_path):
     task = DetectorTask(config(boxes, clip_norm=0.25), [mx.cpu()], tmp_path)
     batch = next(task.batches(0, 0))

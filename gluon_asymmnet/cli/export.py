@@ -7,18 +7,21 @@ import numpy as np
 
 from gluon_asymmnet.card import CARD_FILE, DETECTOR, read_card
 from gluon_asymmnet.cli.options import (
+    add_bad_records_flag,
     add_model_flags,
     add_threads_flag,
     open_model,
+    print_left_out,
     require_positive,
 )
+from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.boxes.loader import validation_batches
 from gluon_asymmnet.data.boxes.records import DetectionRecords
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.sources import match_source, open_source
-from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.classification import read_batches
-from gluon_asymmnet.predict.images import find_pictures, read_image
+from gluon_asymmnet.predict.images import find_pictures
 from gluon_asymmnet.utils.threads import set_threads
 
 _REAL_IMAGES = 16  # records of --rec-val on which the exported files are checked
@@ -149,6 +152,7 @@ def _add_int8(forms) -> None:
         "--rec-val", default="", metavar="FILE",
         help="records to measure top-1 on (default: agreement on the calibration images)",
     )  # fmt: skip
+    add_bad_records_flag(data)
     form.add_argument(
         "--max-loss", type=float, default=0.5, help="points of top-1 (default 0.5: less than that)"
     )
@@ -246,6 +250,7 @@ def _run_int8(args) -> int:
     report = export_int8(
         model, args.out, _calibration(args, model.card), engine=args.engine,
         validation=validation, max_loss=args.max_loss, batch=args.batch, threads=args.threads,
+        max_bad_records=args.max_bad_records,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )  # fmt: skip
     print(report.text())
@@ -260,9 +265,18 @@ def _calibration(args, card) -> np.ndarray:
     require_positive(args, "images")
     if args.rec_calib:
         source = open_source(rec=args.rec_calib)
-        count, read = len(source), lambda i: decode(source.read(i).image)
+        count, name, read = len(source), source.name, lambda i: source.read(i).image
     else:
         paths = find_pictures(args.calib_dir)
-        count, read = len(paths), lambda i: read_image(paths[i])
+        count, name, read = len(paths), lambda i: paths[i], lambda i: paths[i].read_bytes()
     chosen = np.unique(np.linspace(0, count - 1, min(args.images, count)).round().astype(int))
-    return np.stack([card.preprocessing(read(i)) for i in chosen])
+    left_out, images = LeftOut(SkippedRecords(args.max_bad_records)), []
+    for i in chosen:
+        try:
+            images.append(card.preprocessing(decode(read(i))))
+        except FormatError as error:
+            left_out.add(int(i), f"{name(i)}: {error}")
+    print_left_out(left_out, len(chosen))
+    if not images:
+        raise FormatError(f"none of the {len(chosen)} images to calibrate on can be used")
+    return np.stack(images)

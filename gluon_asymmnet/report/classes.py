@@ -42,6 +42,7 @@ def classifier_section(run: Run, predictions: Union[Predictions, str]) -> Markup
             f"{predictions.data}: top-1 ",
             element("b", percent(found.top1)), f" (95 %: {percent(low)} to {percent(high)}), top-5 "
             f"{percent(found.top5)}, loss {number(found.loss)}.",
+            f" Damaged and left out: {len(found.left_out)}." if found.left_out else None,
             " These weights were chosen on this very set." if best else None,
         ),
         element("div",

@@ -5,6 +5,7 @@ from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
+from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.images import decode, encode, resize_shorter_side
 from gluon_asymmnet.data.sources import match_source, open_source
 from gluon_asymmnet.errors import FormatError, InputError, RunError
@@ -53,6 +54,8 @@ def predict_validation(
 ) -> Union[Predictions, str]:
     """Evaluate a run's best weights (the last if none were validated) on its validation set.
 
+    As many damaged images are left out as the run's own --max-bad-records allows.
+
     Returns:
         The predictions, or the reason why there are none, for the page.
     """
@@ -63,9 +66,12 @@ def predict_validation(
 
         model = open_saved(run.path)
         source = match_source(source, model.card.class_names, model.card.classes, "the model")
+        allowed = run.config.get("max_bad_records")
+        left_out = LeftOut(SkippedRecords(allowed if type(allowed) is int else 0))
         evaluation = evaluate(
             model.predict, source, classes=model.card.classes,
-            preprocessing=model.card.preprocessing, batch_size=_BATCH, progress=progress,
+            preprocessing=model.card.preprocessing, batch_size=_BATCH, left_out=left_out,
+            progress=progress,
         )  # fmt: skip
         wrong, right = most_wrong(evaluation, WRONG), some_right(evaluation, RIGHT)
         return Predictions(
@@ -85,14 +91,14 @@ def class_names(names: Optional[list[str]], classes: int) -> list[str]:
 
 
 def most_wrong(evaluation: Evaluation, count: int) -> list[int]:
-    """Return the positions of the wrong predictions with the highest confidence."""
+    """Return the indices of the wrong predictions with the highest confidence."""
     wrong = np.flatnonzero(evaluation.ranked[:, 0] != evaluation.labels)
     order = np.argsort(-evaluation.confidence[wrong], kind="stable")
     return wrong[order][:count].tolist()
 
 
 def some_right(evaluation: Evaluation, count: int) -> list[int]:
-    """Return positions of right predictions, from all over the set."""
+    """Return indices of right predictions, from all over the set."""
     right = np.flatnonzero(evaluation.ranked[:, 0] == evaluation.labels)
     if len(right) <= count:
         return right.tolist()
@@ -153,9 +159,10 @@ def _source(run: Run):
     return open_source(rec=str(start / place), idx=str(start / index) if there else "")
 
 
-def _sample(evaluation: Evaluation, source, position: int) -> Sample:
+def _sample(evaluation: Evaluation, source, i: int) -> Sample:
+    position = int(evaluation.positions[i])
     jpeg, width, height = thumbnail(source.read(position).image)
     return Sample(
-        position, int(evaluation.labels[position]), int(evaluation.ranked[position, 0]),
-        float(evaluation.confidence[position]), jpeg, width, height,
+        position, int(evaluation.labels[i]), int(evaluation.ranked[i, 0]),
+        float(evaluation.confidence[i]), jpeg, width, height,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Callable, Optional
 import numpy as np
 
 from gluon_asymmnet.card import CARD_FILE
+from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate
 from gluon_asymmnet.export.folder import with_costs
@@ -36,6 +37,7 @@ def export_int8(
     max_loss: float = MAX_LOSS,
     batch: int = 1,
     threads: int = 0,
+    max_bad_records: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Int8Report:
     """Write ``out/<variant>_int8.onnx`` or ``.xml`` and ``.bin``, ``card.json``, ``int8.json``.
@@ -54,10 +56,13 @@ def export_int8(
             smallest loss is written, and the report says so.
         batch: batch size for the speeds that decide; 8 bits gain more on larger batches.
         threads: CPU threads while speed is measured; 0: one per processor.
+        max_bad_records: damaged images of ``validation`` that may be left out; each is a line of
+            ``progress``.
 
     Returns: the report, which is also in ``int8.json``.
     Raises:
         InputError: for too few or wrong images, an engine without 8 bits, or a missing library.
+        FormatError: for more damaged images of ``validation``.
     """
     card, side = model.card, model.card.input_size
     make = quantizer_of(engine)
@@ -72,7 +77,10 @@ def export_int8(
         raise InputError(f"batch must be at least 1, got {batch}")
     with new_folder(out) as folder, tempfile.TemporaryDirectory() as scratch:
         quantizer = make(model, images, Path(scratch))
-        scorer = _Scorer(quantizer, card, images, validation, batch, threads)
+        skipped = SkippedRecords(max_bad_records)
+        scorer = _Scorer(quantizer, card, images, validation, skipped, batch, threads)
+        for reason in scorer.left_out:
+            progress(f"left out: {reason}")
         result = search(list(quantizer.parts), scorer.measure, max_loss, progress)
         file = quantizer.write(result.chosen.in_float)
         predict = _load(quantizer, file, threads)
@@ -91,9 +99,11 @@ def export_int8(
 class _Scorer:
     """Compare quantised files with the network in the engine's own float32."""
 
-    def __init__(self, quantizer, card, images, validation, batch: int, threads: int):
+    def __init__(self, quantizer, card, images, validation, skipped, batch: int, threads: int):
         self._quantizer, self._card, self._images = quantizer, card, images
-        self._validation, self._batch, self._threads = validation, batch, threads
+        self._validation, self._skipped = validation, skipped
+        self._batch, self._threads = batch, threads
+        self.left_out: list[str] = []  # reasons
         self._float = _load(quantizer, quantizer.float_file, threads)
         self.logits = _predict_all(self._float, images)
         self.top1 = self._top1(self._float)
@@ -116,10 +126,13 @@ class _Scorer:
     def _top1(self, predict) -> Optional[float]:
         if self._validation is None:
             return None
-        return evaluate(
+        left_out = LeftOut(self._skipped)
+        result = evaluate(
             predict, self._validation, classes=self._card.classes,
-            preprocessing=self._card.preprocessing,
-        ).top1  # fmt: skip
+            preprocessing=self._card.preprocessing, left_out=left_out,
+        )  # fmt: skip
+        self.left_out = left_out.reasons
+        return result.top1
 
 
 def _load(quantizer, file: Path, threads: int):
