@@ -61,6 +61,13 @@ def test_every_parameter_gets_a_gradient_and_other_inputs():
     assert all(param.grad is not None for param in net.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript():
+    net = timm.create_model("asymmnet_small_035", num_classes=5).eval()
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(torch.jit.script(net)(x), net(x))
+
+
 @pytest.mark.parametrize("indices", [(0, 1, 2, 3, 4), (2, 4), (1,)])
 def test_features_only(indices):
     net = timm.create_model("asymmnet_large_050", features_only=True, out_indices=indices).eval()

@@ -167,7 +167,7 @@ class AsymmBottleneck(nn.Module):
         y = x if self.expand is None else self.expand(x)
         if self.rate:
             copies = [x] * self.rate
-            y = torch.cat([*copies, y, *copies], 1)
+            y = torch.cat(copies + [y] + copies, 1)  # noqa: RUF005 - TorchScript takes no stars
         if self.shuffle_groups:  # channel g * C/groups + i moves to i * groups + g
             y = y.unflatten(1, (self.shuffle_groups, -1)).transpose(1, 2).flatten(1, 2)
         y = self.depthwise(y)
