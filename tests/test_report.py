@@ -300,7 +300,7 @@ def test_a_detectors_page(tmp_path):
     text = checked(page_text).text
     assert "best mAP (epoch 2)" in text and "50.00 %" in text
     assert text.index("12.50 %") < text.index("75.00 %")  # the worst class first
-    assert "01.jpg: not shown. no picture" in text
+    assert "01.jpg: not shown. not a picture" in text
     assert page_text.count("data:image/jpeg") == 1
 
 
