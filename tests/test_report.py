@@ -427,7 +427,7 @@ def test_the_command_on_a_trained_run(digits, tmp_path):
     rec = with_damaged_record(source.path, tmp_path / "bad.rec", 4)
     config = {**run.config, "rec_val": str(rec), "rec_val_idx": ""}
     why = predictions.predict_validation(run._replace(config=config))
-    assert f"{rec}, record 4 (key 4): no picture" in why
+    assert f"{rec}, record 4 (key 4): not a picture" in why
     config["max_bad_records"] = 1
     allowed = predictions.predict_validation(run._replace(config=config))
     assert (allowed.evaluation.images, allowed.evaluation.left_out) == (448, [4])

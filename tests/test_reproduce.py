@@ -235,7 +235,7 @@ def test_mistakes_are_said_before_the_work(measured, capsys):
     assert "gone.params" in said(*val, *small, "--params", folder / "gone.params")
     rec = with_damaged_record(folder / "val.rec", folder / "damaged.rec", 4)
     damaged = said("--rec-val", rec, *small, "--params", folder / "net.params")
-    assert f"{rec}, record 4 (key 4): no picture" in damaged
+    assert f"{rec}, record 4 (key 4): not a picture" in damaged
     assert damaged.count("\n") == 1
     with RecordWriter(folder / "bad.rec") as writer:
         for i in range(BATCH):
