@@ -102,14 +102,14 @@ def test_equal_accuracy_from_every_engine(exported, digits):
 @pytest.mark.thorough
 def test_what_auto_takes(exported, copied, monkeypatch):
     taken = lambda path: (p := Predictor(path)).engine + " " + p.weights.suffix  # noqa: E731
-    assert taken(copied) == "openvino .xml"
+    assert taken(copied) in ("openvino .xml", "onnxruntime .onnx")  # the faster, see test_fastest
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert taken(copied) == "onnxruntime .onnx"
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert taken(copied) == "mxnet .json"
     monkeypatch.undo()
     only(copied, "*.xml").unlink()
-    assert taken(copied) == "onnxruntime .onnx"
+    assert taken(copied) in ("openvino .onnx", "onnxruntime .onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert taken(copied) == "openvino .onnx"
     assert taken(only(copied, "*.onnx")) == "openvino .onnx"

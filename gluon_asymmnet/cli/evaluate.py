@@ -202,7 +202,7 @@ def _open_exported(args):
         return None
     given = model_settings(args)
     refuse_architecture(given)
-    predictor = Predictor(args.path, engine, threads=args.threads, precision=args.precision)
+    predictor = Predictor(args.path, args.engine, threads=args.threads, precision=args.precision)
     input_size = predictor.card.input_size
     if given.get("input_size", input_size) != input_size:
         raise InputError(

@@ -83,7 +83,8 @@ def run_on_images(args, task: Task) -> int:
     if args.annotate:
         check_targets(inputs, args.annotate)
     predictor = task.open(args)
-    print(f"engine: {predictor.engine}, {predictor.weights}", file=sys.stderr)
+    why = f" ({predictor.reason})" if args.engine == "auto" else ""
+    print(f"engine: {predictor.engine}, {predictor.weights}{why}", file=sys.stderr)
     quiet = not sys.stderr.isatty()
     total = None if quiet else count_frames(inputs, args.every)
     frames = read_frames(inputs, task.reading(args, predictor))

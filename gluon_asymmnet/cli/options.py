@@ -64,8 +64,9 @@ def add_engine_flags(parser) -> None:
     parser.add_argument(
         "--engine", default="auto",
         choices=("auto", "mxnet", "onnxruntime", "openvino", "opencv", "ncnn"),
-        help="engine that runs the model (default: the fastest one that is installed and for which "
-        "the model has a file; MXNet for runs and .params files)",
+        help="engine that runs the model (default: the faster of onnxruntime and openvino, "
+        "measured once and remembered; without them or their files another, MXNet for runs and "
+        ".params)",
     )  # fmt: skip
     parser.add_argument(
         "--precision", default="f32", choices=("f32", "bf16"), help="of openvino (default f32)"

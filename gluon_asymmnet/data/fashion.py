@@ -18,7 +18,8 @@ from gluon_asymmnet.data.records.stats import allocate, permutation
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.utils.atomic import new_folder
-from gluon_asymmnet.utils.download import cache_folder, download, md5
+from gluon_asymmnet.utils.cache import cache_folder
+from gluon_asymmnet.utils.download import download, md5
 from gluon_asymmnet.utils.parallel import silent
 
 CLASSES = (

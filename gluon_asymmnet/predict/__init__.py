@@ -36,8 +36,9 @@ class Predictor(EnginePredictor):
         path: a folder written by ``asymmnet export`` or a file in it; for MXNet also a run
             directory, or a parameter file with its card.
         engine: ``mxnet``, ``onnxruntime``, ``openvino``, ``opencv`` (an ONNX file; needs nothing
-            but this package), ``ncnn``, or ``auto``: the fastest engine that is installed and for
-            which ``path`` contains a file.
+            but this package), ``ncnn``, or ``auto``: the faster of ``onnxruntime`` and
+            ``openvino``, measured once on one image and remembered in the user's cache, or the
+            first of the others that is installed and for which ``path`` contains a file.
         threads: CPU threads; 0: one per processor.
         precision: ``f32``, or ``bf16`` for OpenVINO on processors that support it: faster, with
             about two digits less.
@@ -46,6 +47,7 @@ class Predictor(EnginePredictor):
         engine: name of the engine.
         card: the card beside the file or, without one, the card inside.
         weights: the model's file.
+        reason: one line that says why this engine was taken.
 
     Raises:
         FileNotFoundError: the path does not exist.

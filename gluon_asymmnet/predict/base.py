@@ -10,9 +10,11 @@ import numpy as np
 from gluon_asymmnet.card import CARD_FILE, Card, parse_card, read_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.predict.engines import ENGINES, NCNN, NCNN_HALF, PRECISIONS
+from gluon_asymmnet.predict.fastest import fastest
 from gluon_asymmnet.utils.extras import installed
 
-# Engines and the files they run, fastest first; "auto" takes the first that is possible.
+# Engines and the files they run.  "auto" takes the first that is possible; if that is one of
+# _MEASURED, the fastest of those.  The others are slower in every measurement of benchmarks/.
 _RUNS = (
     ("openvino", ".xml"),
     ("onnxruntime", ".onnx"),
@@ -22,6 +24,7 @@ _RUNS = (
     ("ncnn", NCNN),
     ("ncnn", NCNN_HALF),
 )
+_MEASURED = ("openvino", "onnxruntime")
 # engine -> the format to export
 _EXPORT = {"openvino": "openvino", "onnxruntime": "onnx", "opencv": "onnx", "ncnn": "ncnn"}
 # Fields in which the card beside a file may differ from the one inside.
@@ -37,6 +40,7 @@ class EnginePredictor:
         engine: name of the engine.
         card: the card beside the file or, without one, the card inside.
         weights: the model's file.
+        reason: one line that says why this engine was taken.
     """
 
     kind: str  # kind of card
@@ -49,6 +53,10 @@ class EnginePredictor:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InputError(f"threads must be a whole number, 0 (all) or more, got {threads!r}")
         self.engine, self.weights = choose_engine(path, engine)
+        self.reason = "as asked for" if engine != "auto" else "the first that fits"
+        measured = _to_measure(path) if engine == "auto" and precision == "f32" else {}
+        if self.engine in measured and len(measured) > 1:
+            self.engine, self.weights, self.reason = fastest([*measured.items()], threads)
         self._engine = ENGINES[self.engine](self.weights, threads, precision)
         cards = self._read_cards()
         self._check_ports(self._engine.inputs, self._engine.outputs)
@@ -167,20 +175,35 @@ def choose_engine(path, engine: str = "auto") -> tuple[str, Path]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; expected an exported model")
-    possible = [
-        (name, file)
-        for name, suffix in _RUNS
-        if engine in ("auto", name) and (file := _file(path, suffix))
-    ]
+    possible = _possible(path, engine)
     if possible:
-        return next(
-            (one for one in possible if one[0] == "opencv" or installed(one[0])), possible[0]
-        )
+        return next((one for one in possible if _is_installed(one[0])), possible[0])
     if engine in _EXPORT:
         raise InputError(
             f"{path} holds nothing for {engine}: export it with `asymmnet export {_EXPORT[engine]}`"
         )
     return "mxnet", path
+
+
+def _possible(path: Path, engine: str = "auto") -> list[tuple[str, Path]]:
+    return [
+        (name, file)
+        for name, suffix in _RUNS
+        if engine in ("auto", name) and (file := _file(path, suffix))
+    ]
+
+
+def _is_installed(engine: str) -> bool:
+    return engine == "opencv" or installed(engine)
+
+
+def _to_measure(path) -> dict[str, Path]:
+    """Return the installed ones of ``_MEASURED`` with their files."""
+    found: dict[str, Path] = {}
+    for name, file in _possible(Path(path)):
+        if name in _MEASURED and _is_installed(name):
+            found.setdefault(name, file)
+    return found
 
 
 def _file(path: Path, suffix: str):

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from gluon_asymmnet import __version__
 from gluon_asymmnet.utils.extras import installed
@@ -39,8 +39,8 @@ def environment() -> dict:
         "gluon_asymmnet": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: v for name in _PACKAGES if (v := _version(name))},
-        "cpu": _cpu_model(),
+        "packages": {name: v for name in _PACKAGES if (v := version(name))},
+        "cpu": cpu_model(),
         "cpu_features": cpu_features(),
         "processors": available(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
@@ -70,8 +70,8 @@ def _python() -> Finding:
 
 
 def _required() -> list[Finding]:
-    version = _version("opencv-python-headless") or _version("opencv-python")
-    wheel = "opencv-python-headless" + (f"=={version}" if version else "")
+    opencv = version("opencv-python-headless") or version("opencv-python")
+    wheel = "opencv-python-headless" + (f"=={opencv}" if opencv else "")
     libgl = f"pip install --no-deps --force-reinstall {wheel} (the plain wheel needs libGL)"
     return [_import("numpy", "NumPy", "pip install numpy"), _import("cv2", "OpenCV", libgl)]
 
@@ -157,14 +157,16 @@ def _shadowing() -> Finding:
     )
 
 
-def _version(package: str):
+def version(package: str) -> Optional[str]:
+    """Return the version of an installed package, else None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Return the name of the processor."""
     return _cpuinfo("model name") or platform.processor()
 
 

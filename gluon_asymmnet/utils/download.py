@@ -67,16 +67,6 @@ def _digest_of(algorithm: str, path: Path) -> str:
     return digest.hexdigest()
 
 
-def cache_folder(root=None) -> Path:
-    """Return the folder for downloads: ``root``, by default the package's in the user's cache."""
-    if root is not None:
-        return Path(root).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the XDG specification says to ignore a relative one
-        base = Path.home() / ".cache"
-    return Path(base) / "gluon_asymmnet"
-
-
 def download(
     url: str,
     path,

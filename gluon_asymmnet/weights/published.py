@@ -10,7 +10,8 @@ import shlex
 from pathlib import Path
 
 from gluon_asymmnet.errors import RunError
-from gluon_asymmnet.utils.download import Checksum, cache_folder, download
+from gluon_asymmnet.utils.cache import cache_folder
+from gluon_asymmnet.utils.download import Checksum, download
 from gluon_asymmnet.weights.params_file import kind_of
 
 URL = (

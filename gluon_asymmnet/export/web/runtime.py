@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Optional
 
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.utils.download import cache_folder, download, sha1
+from gluon_asymmnet.utils.cache import cache_folder
+from gluon_asymmnet.utils.download import download, sha1
 
 VERSION = "1.30.0"
 _SHA1 = "b88b09117992e6f486321e931a826fd2f7775377"  # npm publishes it: npm view ... dist.shasum
