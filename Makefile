@@ -10,10 +10,14 @@ DEMO := demo
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CAMPAIGNS := slow or browser or horovod
 
-.PHONY: demo demo-ssd demo-decomposition test test-all test-kernels test-slow mutate lint format goldens tables docs faults test-browser fuzz test-horovod clean
+.PHONY: demo demo-fashion demo-ssd demo-decomposition test test-all test-kernels test-slow mutate lint format goldens tables docs faults test-browser fuzz test-horovod clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.digits $(DEMO)
+
+# Pictures of clothes: some half an hour on two idle cores; downloads 31 MB without Debian's package.
+demo-fashion: $(VENV)/demo.stamp
+	$(BIN)/python -m examples.fashion $(DEMO)/fashion
 
 # The detector's demo: some 12 minutes on two idle cores; BACKBONE=random trains it from scratch.
 demo-ssd: $(VENV)/demo-ssd.stamp

@@ -51,7 +51,7 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
     print(
         "4. the last weights as symbol, ONNX and OpenVINO IR (asymmnet export all ...)", flush=True
     )
-    from examples.digits import web_page
+    from examples.classifier import web_page
     from gluon_asymmnet.export.formats import export_all
     from gluon_asymmnet.saved import open_saved
 
@@ -82,10 +82,11 @@ def demo_ssd(folder, backbone: str = "digits", epochs: int = EPOCHS) -> int:
 
 def _backbone(folder: Path) -> str:
     """Return the run of the demo's classifier; "" if it was stopped."""
-    from examples.digits import train_digits
+    from examples.classifier import train_records
     from gluon_asymmnet.data.digits import write_digits
 
-    result = train_digits(write_digits(folder / "digits", exist_ok=True), folder / "runs")
+    digits = write_digits(folder / "digits", exist_ok=True)
+    result = train_records("demo", digits.train, digits.val, folder / "runs")
     return result.run_dir if result.finished else ""
 
 

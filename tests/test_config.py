@@ -86,7 +86,7 @@ def test_a_recipe_of_ones_own(tmp_path):
     file.write_text('{"settings": {"model": "asymmnet_small", "lr": "fast"}}')
     with pytest.raises(InputError, match="lr is 'fast', expected a number"):
         resolve(ClassifierConfig, {"recipe": str(file)})
-    with pytest.raises(InputError, match="unknown recipe 'tim': one of demo, published, readme"):
+    with pytest.raises(InputError, match="unknown recipe 'tim': one of demo, fashion, published"):
         resolve(ClassifierConfig, {"recipe": "tim"})
 
 
