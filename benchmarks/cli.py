@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks import deploy, int8, nets, report, scaling, suite
 from benchmarks.evidence import harness
+from benchmarks.evidence import report as report_evidence
 from gluon_asymmnet.cli import guarded
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.registry import ModelSpec
@@ -84,6 +85,10 @@ def _add_flags(parser) -> None:
                           help="stop after N minutes, to go on later")  # fmt: skip
     evidence.add_argument("--repeat", default="", metavar="RUN",
                           help="do a finished run again and compare bit for bit")  # fmt: skip
+    evidence.add_argument("--latency", action="store_true",
+                          help="time the nets in ONNX Runtime, on an idle machine")  # fmt: skip
+    evidence.add_argument("--report", action="store_true",
+                          help="print the tables of the finished runs")  # fmt: skip
     evidence.add_argument("--from", dest="source", metavar="FOLDER",
                           help="with Fashion-MNIST's files (default: download)")  # fmt: skip
     workers = parser.add_argument_group("scaling")
@@ -156,6 +161,11 @@ def _run_nets(args) -> str:
 def _run_evidence(args) -> str:
     results = Path(f"{args.out}.json") if args.out else harness.RESULTS
     runner = harness.Harness(results, Path("build") / results.stem, args.source)
+    if args.report:
+        return report_evidence.document(harness.load(results))
+    if args.latency:
+        runner.time_nets(args.rounds)
+        return f"latencies written to {results}"
     if args.repeat:
         return runner.repeat(args.repeat)
     added = runner.run(only=args.only, jobs=args.jobs, max_minutes=args.max_minutes)

@@ -179,20 +179,26 @@ def _rounded(timing: Timing) -> dict:
 
 def export(case: Case, out: Path):
     """Export a case's net with random weights to the folder ``out``; return the saved model."""
-    from gluon_asymmnet import get_model
+    from gluon_asymmnet.export.formats import export_all
+
+    model = random_net(ModelSpec.parse(case.model, width=case.width), case.size)
+    export_all(model, out)
+    return model
+
+
+def random_net(spec: ModelSpec, size: int, classes: int = 1000):
+    """Return the net of a spec with random weights, as a saved model."""
     from gluon_asymmnet._mxnet import mx
     from gluon_asymmnet.card import ClassifierCard
-    from gluon_asymmnet.export.formats import export_all
+    from gluon_asymmnet.models.build import build_classifier
     from gluon_asymmnet.saved import Saved
 
-    net = get_model(case.model, width=case.width, input_size=case.size)
+    net = build_classifier(spec, classes=classes, input_size=size)
     mx.random.seed(0)
     net.initialize(mx.init.MSRAPrelu())
     net.hybridize()
-    card = ClassifierCard.of(ModelSpec.parse(case.model, width=case.width), input_size=case.size)
-    model = Saved(card, net, Path("net.params"))
-    export_all(model, out)
-    return model
+    card = ClassifierCard.of(spec, classes=classes, input_size=size)
+    return Saved(card, net, Path("net.params"))
 
 
 def _export(case: Case, folder: str) -> str:

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
-from benchmarks.evidence import harness, plan
+from benchmarks.evidence import harness, plan, report
+from benchmarks.evidence.statistics import detectable, holm, summarize
+from benchmarks.suite import noise
+from gluon_asymmnet.data.records.writer import RecordWriter
+from gluon_asymmnet.errors import InputError
 from tests.conftest import ROOT
 
 
@@ -37,3 +41,94 @@ def test_stored_costs(stored):
     for net, row in zip(harness.nets_of(stored), stored["nets"]):
         if not net.spec and net.model.startswith("asymmnet_") and "side" not in net.model:
             assert (net.cost.macs, net.cost.parameters) == (row["macs"], row["parameters"])
+
+
+def test_statistics_by_hand():
+    """Mean 0.2, deviation sqrt(0.05), so t = 2; the 97.5 % of t with 4 degrees is 2.7764."""
+    found = summarize([0.1, 0.3, 0.2, 0.5, -0.1])
+    assert (found.count, found.mean) == (5, pytest.approx(0.2))
+    assert found.half == pytest.approx(0.1 * 2.776445, rel=1e-6)
+    assert found.p == pytest.approx(0.116117, abs=1e-6)
+    assert summarize([0.4]) == (1, 0.4, None, None, None)
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_power_is_that_of_cohens_tables():
+    """A difference of half a deviation needs 34 pairs at level 0.05 and power 0.8."""
+    assert detectable(1, 34) <= 0.5 < detectable(1, 33)
+    assert detectable(2, 34) == pytest.approx(2 * detectable(1, 34))
+    assert detectable(1, 34, comparisons=7) > detectable(1, 34)
+
+
+def test_tables_of_an_unfinished_plan(stored):
+    """Two seeds of one pair: 90.1 and 90.3 against 90.0 and 90.0, so +0.2 with t = 2."""
+
+    def row(net, seed, correct):
+        return {"run": f"{net}/seed{seed}", "net": net, "seed": seed, "correct": correct,
+                "images": 10_000, "loss": 0.3, "cpu_seconds": 1800}  # fmt: skip
+
+    rows = [row("small-0.5-r1", 0, 9010), row("small-0.5-r1", 1, 9030),
+            row("small-0.5-r0-matched", 0, 9000), row("small-0.5-r0-matched", 1, 9000),
+            row("small-0.5-r1", 2, 9020)]  # fmt: skip
+    tuned = [
+        {
+            "run": f"tune/small-0.5-r1/lr{lr}",
+            "net": "small-0.5-r1",
+            "lr": lr,
+            "images": 6000,
+            **found,
+        }
+        for lr, found in zip(plan.RATES_OF_LEARNING, ({"correct": 5400}, {"failure": "nan"}))
+    ]
+    data = {**stored, "rows": [*tuned, *rows]}
+    assert "2 of 18 runs" in report.progress(data) and "2.5 core-hours" in report.progress(data)
+    assert "| small-0.5-r1 | 90.00% | diverged |  | open |" in report.rates_table(data)
+    assert "| 3 of 5 | 90.20 \N{PLUS-MINUS SIGN} 0.25 | 0.3000 |" in report.accuracy_table(data)
+    table = report.pairs_table(data, report.EQUAL_COST)
+    line = next(one for one in table.splitlines() if one.startswith("| small-0.5-r1 "))
+    assert "| +0.2% | 2 of 5 | +0.20 \N{PLUS-MINUS SIGN} 1.27 | 0.295 | 0.295 |" in line
+    assert "| all 7, mean |  |  | 0 of 5 |" in table
+
+
+@pytest.mark.thorough
+def test_the_plot_of_an_unfinished_plan(stored, tmp_path):
+    row = {"run": "v2-0.5-r1/seed0", "net": "v2-0.5-r1", "seed": 0, "correct": 9010}
+    report.draw({**stored, "rows": [row]}, tmp_path / "plot.svg")
+    assert "rate 1" in (tmp_path / "plot.svg").read_text()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A harness with one tiny net, 192 noise images and three learning rates."""
+    for name in ("train", "val", "test"):
+        with RecordWriter(tmp_path / f"work/records/{name}.rec") as writer:
+            for i, image in enumerate(noise(192)):
+                writer.write(i, i % 10, image)
+    settings = {"num_training_samples": 128, "num_epochs": 1, "warmup_epochs": 0}
+    net = plan.Net("small-0.5-r1", "main", "small", 1, "asymmnet_small", 0.5, 1, settings, {})
+    rows = [{"run": f"tune/small-0.5-r1/lr{lr}", "net": net.name, "seed": 0, "lr": lr,
+             "correct": 1, "images": 192} for lr in plan.RATES_OF_LEARNING]  # fmt: skip
+    costs = {"macs": 1, "parameters": 1}
+    data = {"recipe": plan.RECIPE, "nets": [{**net._asdict(), **costs}], "rows": rows}
+    (tmp_path / "evidence.json").write_text(json.dumps(data))
+    return harness.Harness(tmp_path / "evidence.json", tmp_path / "work")
+
+
+@pytest.mark.thorough
+def test_runs_once_and_repeats(small):
+    assert small.run(only="seed1", jobs=2) == 1
+    (row,) = [row for row in harness.load(small.results)["rows"] if "tune" not in row["run"]]
+    assert (row["run"], row["steps"], row["images"]) == ("small-0.5-r1/seed1", 2, 192)
+    assert small.run(only="seed1") == 0
+    assert "small-0.5-r1/seed1: equal: correct" in small.repeat("small-0.5-r1/seed1")
+    assert not list((small.work / "runs").glob("*/"))
+    with pytest.raises(InputError, match="no row of the run 'seed9'"):
+        small.repeat("seed9")
+
+
+@pytest.mark.thorough
+def test_a_late_run_is_continued(small):
+    """The deadline is over at once: nothing is started, and later all of it is done."""
+    assert small.run(only="seed0", max_minutes=1e-9) == 0
+    small.deadline = None
+    assert small.run(only="seed0") == 1

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from benchmarks import nets, scaling, targets
 from benchmarks import scaling_model as model
+from benchmarks.evidence import harness as evidence
+from benchmarks.evidence import report as evidence_report
 from examples import decomposition_report as decomposition
 from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.registry import ModelSpec
@@ -182,6 +184,22 @@ def trained_table() -> str:
     return markdown_table(("net", "multiply-adds", "parameters", "top-1, %", "mean"), rows)
 
 
+def published_table() -> str:
+    """Return the ImageNet figures of others, by their multiply-adds."""
+    found = json.loads((_ROOT / "docs/data/published.json").read_text())
+    rows = [
+        (one["budget"], one["net"], one["macs"], one["pixels"], one["top1"],
+         one["source"], one["date"])
+        for one in found
+    ]  # fmt: skip
+    head = ("about", "net", "multiply-adds", "pixels", "top-1, %", "source", "date")
+    return markdown_table(head, rows)
+
+
+def _evidence(make, *arguments):
+    return lambda: make(evidence.load(_ROOT / evidence.RESULTS), *arguments)
+
+
 def _search() -> dict:
     return json.loads((_ROOT / "docs/data/search.json").read_text())
 
@@ -193,6 +211,16 @@ TABLES = {
         "nets": _decomposition(decomposition.nets_table),
         "accuracy": _decomposition(decomposition.accuracy_table),
         "layers": _decomposition(decomposition.layers_table),
+    },
+    "docs/evidence.md": {
+        "progress": _evidence(evidence_report.progress),
+        "rates": _evidence(evidence_report.rates_table),
+        "nets": _evidence(evidence_report.accuracy_table),
+        **{
+            question.replace(" ", "-"): _evidence(evidence_report.pairs_table, question)
+            for question in evidence_report.QUESTIONS
+        },
+        "published": published_table,
     },
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
     "docs/related.md": {"counts": related_table, "compared": compared_table},
@@ -216,6 +244,7 @@ def main() -> None:
     """Rewrite the tables of every document."""
     for document, tables in TABLES.items():
         write_text(_ROOT / document, updated((_ROOT / document).read_text(), tables))
+    evidence_report.draw(evidence.load(_ROOT / evidence.RESULTS), _ROOT / "docs/evidence.svg")
 
 
 if __name__ == "__main__":

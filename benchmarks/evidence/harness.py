@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
 
+from benchmarks.candidates import Case
 from benchmarks.evidence import plan
 from benchmarks.evidence.plan import Net, Run
 from gluon_asymmnet.data.fashion import write_fashion
@@ -52,13 +53,16 @@ class Harness:
         if max_minutes:
             self.deadline = time.monotonic() + 60 * max_minutes
         self._prepare()
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with ThreadPoolExecutor(jobs) as pool:
             workers = [pool.submit(self._work, only) for _ in range(jobs)]
             try:
                 return sum(worker.result() for worker in workers)
-            finally:
+            except BaseException:
                 self.stopped = True
+                raise
+            finally:
+                signal.signal(signal.SIGTERM, before)
 
     def repeat(self, name: str) -> str:
         """Do a finished run again; return one line about what was equal, and store it."""
@@ -79,6 +83,15 @@ class Harness:
             row.setdefault("repeated", []).append({"equal": not different, **told})
         values = ", ".join(f"{key} {row[key]}" for key in keys)
         return f"{name}: {'DIFFERENT ' + ', '.join(different) if different else 'equal'}: {values}"
+
+    def time_nets(self, rounds: int) -> None:
+        """Store the milliseconds of each net in ONNX Runtime: one image, one thread."""
+        self._prepare()
+        from benchmarks.evidence import nets  # noqa: F401  registers its models
+
+        found = latencies(nets_of(load(self.results)), self.work / "latency", rounds)
+        with self._changing() as data:
+            data["latency"] = found
 
     def _prepare(self) -> None:
         """Make the records and the plan if they do not exist."""
@@ -114,7 +127,7 @@ class Harness:
                     break
                 with self._changing() as data:
                     data["rows"].append(row)
-                shutil.rmtree(self._folder(run), ignore_errors=True)
+                shutil.rmtree(self._beside(run), ignore_errors=True)
             done += 1
         return done
 
@@ -130,7 +143,7 @@ class Harness:
                 continue
             lock = contextlib.ExitStack()
             try:
-                lock.enter_context(_locked(self._folder(run).with_suffix(".lock"), wait=False))
+                lock.enter_context(_locked(self._beside(run, ".lock"), wait=False))
             except BlockingIOError:
                 continue
             if run.name in {row["run"] for row in load(self.results)["rows"]}:
@@ -141,7 +154,7 @@ class Harness:
 
     def _train(self, run: Run, lr: float, data: dict, suffix: str = "") -> Optional[dict]:
         """Train and score; return the row, or None if it was stopped."""
-        folder = self._folder(run).with_name(self._folder(run).name + suffix)
+        folder = self._beside(run, suffix)
         if suffix:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +172,7 @@ class Harness:
             status = self._wait(process)
             output.seek(0)
             lines = output.read().splitlines()
-        if self.stopped or (self._late() and status):
+        if status and (self.stopped or self._late()):
             return None
         if status:
             raise RunError(f"{run.name} failed: {lines[-1] if lines else status}; see {folder}")
@@ -189,8 +202,9 @@ class Harness:
     def _late(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline
 
-    def _folder(self, run: Run) -> Path:
-        return self.work / "runs" / run.name.replace("/", "_")
+    def _beside(self, run: Run, suffix: str = "") -> Path:
+        """Return the folder of a run, or with a suffix a name beside it."""
+        return self.work / "runs" / (run.name.replace("/", "_") + suffix)
 
     def _runs(self, data: dict) -> dict[str, Run]:
         return {run.name: run for run in plan.make_runs(nets_of(data))}
@@ -204,6 +218,24 @@ class Harness:
             order = {name: i for i, name in enumerate(self._runs(data))}
             data["rows"].sort(key=lambda row: order[row["run"]])
             _store(self.results, data)
+
+
+def latencies(nets: list[Net], folder: Path, rounds: int) -> dict[str, float]:
+    """Return the median milliseconds of each net in ONNX Runtime; the nets are timed in turn."""
+    from benchmarks.compare import compare_cases
+    from benchmarks.suite import random_net
+    from gluon_asymmnet.export.onnx.export import export_onnx
+
+    cases = []
+    for net in nets:
+        out = folder / net.name
+        if not out.exists():
+            export_onnx(random_net(net.model_spec, plan.PIXELS, plan.CLASSES), out)
+        cases.append(("onnxruntime", Case(net.model, net.width, 1, plan.PIXELS, 1, str(out))))
+    timings, left_out = compare_cases(cases, rounds=rounds, calls=20)
+    if left_out:
+        raise RunError(f"ONNX Runtime: {'; '.join(left_out.values())}")
+    return {net.name: round(1e3 * one.median, 4) for net, one in zip(nets, timings)}
 
 
 def load(results: Path) -> dict:

@@ -138,9 +138,14 @@ def _ablations(nets: Sequence[Net]) -> Iterator[Net]:
         yield base._replace(name=name, model=name, width=1.0, rate=0, spec=spec)
 
 
+def is_tuned(net: Net) -> bool:
+    """Return whether learning rates are tried with this net, for itself and others."""
+    return net.width == TUNED_WIDTH and net.study in ("main", "width")
+
+
 def make_runs(nets: Sequence[Net]) -> list[Run]:
     """Return all runs in order: learning rates, the main comparison seed by seed, the rest."""
-    tuned = [n for n in nets if n.width == TUNED_WIDTH and n.study in ("main", "width")]
+    tuned = [net for net in nets if is_tuned(net)]
     runs = [Run(f"tune/{net.name}/lr{lr}", net, 0, lr) for net in tuned for lr in RATES_OF_LEARNING]
     for studies in (("main", "width"), ("rate 2", "ablation")):
         for seed in range(max(SEEDS[study] for study in studies)):
