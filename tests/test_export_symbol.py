@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from symbols.asymmnet import get_symbol
 from symbols.make_goldens import MODELS, manifest_entry, symbol_json
 from tests.conftest import ROOT, run_python, thorough_but
 from tests.floats import NET, assert_close
+from tests.random_nets import random_model
 
 
 def model(tmp_path, **changes):
@@ -140,3 +144,36 @@ def test_get_symbol_trains_in_a_module(tmp_path):
                optimizer_params={"learning_rate": 0.05})  # fmt: skip
     assert metric.get()[1] == 1.0
     assert symbol.list_outputs() == ["softmax_output"]
+
+
+_MXNET_2 = """
+import sys, mxnet as mx, numpy as np
+symbol, params, images, logits = sys.argv[1:]
+net = mx.gluon.SymbolBlock.imports(symbol, ["data"], params)
+np.save(logits, net(mx.np.array(np.load(images))).asnumpy())
+"""
+
+
+@pytest.mark.slow
+def test_an_exported_symbol_runs_in_mxnet_2(tmp_path):
+    """In an environment of its own.  With oneDNN the check ``!is_view`` of MXNet 2.0.0b1 fails."""
+    venv, images = tmp_path / "venv", sample_images(3, 32, seed=9)
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run(
+        [venv / "bin/pip", "install", "-q", "mxnet==2.0.0b1", "numpy<1.24"], check=True
+    )  # fmt: skip
+    made = random_model(tmp_path)
+    out = export_symbol(made, tmp_path / "out")
+    np.save(tmp_path / "images.npy", images)
+    files = (*out.glob("*-symbol.json"), *out.glob("*.params"), tmp_path / "images.npy")
+
+    def run(**variables):
+        return subprocess.run(
+            [venv / "bin/python", "-c", _MXNET_2, *files, tmp_path / "logits.npy"],
+            env={**os.environ, **variables}, capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = run(MXNET_ONEDNN_ENABLED="0")
+    assert done.returncode == 0, done.stderr
+    assert_close(np.load(tmp_path / "logits.npy"), made.predict(images), terms=NET)
+    assert "is_view" in run(MXNET_ONEDNN_ENABLED="1").stderr
