@@ -336,6 +336,14 @@ def test_coco_measures_the_pixels_of_an_object(plus_one):
     assert np.isnan(found["AP_small"]) == plus_one
 
 
+def test_coco_does_not_ask_for_difficult_objects():
+    evaluator = COCOEvaluator(["a"])
+    boxes_ = np.array([[0.0, 0, 50, 50], [100, 100, 150, 150]])
+    evaluator.add(0, boxes_[:1], [0], [0.9], boxes_, [0, 0], [False, True])
+    found = evaluator.result()
+    assert found["AP"] > 0.999 and found["AR_100"] == 1
+
+
 def test_coco_without_pycocotools():
     """In a process of its own, where it cannot be imported whether it is installed or not."""
     code = (
