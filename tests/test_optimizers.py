@@ -135,6 +135,17 @@ def test_resumed_from_a_checkpoint_it_is_the_same_to_the_bit(name, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "like"),
+    [("adam", "Adam"), ("adamw", "Adam"), ("rmsprop", "RMSProp"), ("lamb", "LAMB")],
+)
+def test_epsilon_is_mxnets_unless_told(name, like):
+    settings = resolve(ClassifierConfig, {"model": "a", "optimizer": name})
+    optimizer = make_optimizer(settings, learning_rate=LR)
+    assert optimizer.epsilon == getattr(mx.optimizer, like)().epsilon
+    assert optimizer.multi_precision is False
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"optimizer": "adamm"}, "unknown optimizer 'adamm': one of nag, .*did you mean 'adam'"),
