@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.classification import Evaluation
-from gluon_asymmnet.report import charts, classes, predictions
+from gluon_asymmnet.report import charts, classes, curves, predictions
 from gluon_asymmnet.report.charts import Chart, Line
-from gluon_asymmnet.report.curves import throughput
 from gluon_asymmnet.report.facts import headline
 from gluon_asymmnet.report.formatting import duration, moment
 from gluon_asymmnet.report.markup import element, escape
@@ -229,6 +228,14 @@ def test_a_curve_is_where_its_values_are_and_broken_where_there_are_none():
     assert "<b>100 %</b>" in text  # the last value there is, in the legend
 
 
+def test_a_colour_is_training_or_validation(tmp_path):
+    classifier_run(tmp_path / "run")
+    drawn = curves._charts([read_run(tmp_path / "run")], None)
+    styles = {line.style for chart in drawn for line in chart.lines if "valid" in line.name}
+    assert styles == {1}
+    assert {line.style for chart in drawn for line in chart.lines if "train" in line.name} == {0}
+
+
 def test_lines_differ_in_more_than_colour():
     lines = [Line(str(k), [(0, k), (1, k)], k) for k in range(6)]
     text = charts.draw(Chart("Loss", [*lines, Line("ref", [(0, 1)], charts.REFERENCE)], str))
@@ -237,9 +244,9 @@ def test_lines_differ_in_more_than_colour():
 
 
 def test_throughput_of_older_runs():
-    assert throughput({"images_per_s": 70.0, "images": 100, "seconds": 2.0}) == 70
-    assert throughput({"images": 100, "seconds": 2.0}) == 50
-    assert math.isnan(throughput({"images": 100, "seconds": 0}))
+    assert curves.throughput({"images_per_s": 70.0, "images": 100, "seconds": 2.0}) == 70
+    assert curves.throughput({"images": 100, "seconds": 2.0}) == 50
+    assert math.isnan(curves.throughput({"images": 100, "seconds": 0}))
 
 
 # --- Classes ---------------------------------------------------------------------------------

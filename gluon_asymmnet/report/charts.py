@@ -77,12 +77,12 @@ def draw(chart: Chart) -> Markup:
         element(
             "div",
             _drawing(chart, lines, x_axis, y_axis),
+            element("span", "log scale", class_="tick log") if chart.log else None,
             *(_label("y", "bottom", y_axis(v), _short(v, chart.unit)) for v in y_axis.ticks),
             *(_label("x", "left", x_axis(v), f"{v:g}") for v in x_axis.ticks),
             class_="plot",
         ),
-        element("p", "epoch", " \N{MIDDLE DOT} logarithmic scale" if chart.log else None,
-                class_="axis"),
+        element("p", "epoch", class_="axis"),
         class_="chart",
     )  # fmt: skip
 

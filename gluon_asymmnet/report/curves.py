@@ -103,10 +103,14 @@ def _groups(runs: Sequence[Run]) -> list[tuple[Kind, list[str]]]:
 
 
 def _lines(runs: Sequence[Run], keys: list[str], kind: Kind) -> list[Line]:
-    if len(runs) == 1 and len(keys) > 1:
-        return [Line(_name(k), _points(runs[0].metrics, k, kind), i) for i, k in enumerate(keys)]
-    name = (lambda run: run.name) if len(runs) > 1 else (lambda run: _name(keys[0]))
-    return [Line(name(run), _points(run.metrics, keys[0], kind), i) for i, run in enumerate(runs)]
+    if len(runs) == 1:  # a colour is training, the others are validation
+        validated = [key for key in keys if key.startswith("val_")]
+        styles = {key: 1 + i for i, key in enumerate(validated)}
+        return [
+            Line(_name(key), _points(runs[0].metrics, key, kind), styles.get(key, 0))
+            for key in keys
+        ]
+    return [Line(run.name, _points(run.metrics, keys[0], kind), i) for i, run in enumerate(runs)]
 
 
 def _points(rows: list[dict], key: str, kind: Kind) -> list[tuple[float, float]]:
