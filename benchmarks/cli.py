@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import deploy, int8, nets, report, scaling, suite
+from benchmarks import deploy, deploy_worker, int8, nets, report, scaling, suite
 from benchmarks.evidence import harness
 from benchmarks.evidence import report as report_evidence
 from gluon_asymmnet.cli import guarded
@@ -77,6 +77,11 @@ def _add_flags(parser) -> None:
         help="folder with train.rec and val.rec (default %(default)s)",
     )  # fmt: skip
     demo.add_argument("--speed", action="store_true", help="compare times, too (deploy)")
+    demo.add_argument(
+        "--environment", action="append", default=[], metavar="NAME=PYTHON", help="Python of an "
+        "environment with litert-torch, executorch or nncf: a row in deploy; NAME is litert, "
+        "executorch or nncf; repeatable",
+    )  # fmt: skip
     compared = parser.add_argument_group("nets")
     compared.add_argument("--epochs", type=int, default=15, help="on the digits (default 15)")
     evidence = parser.add_argument_group("evidence")
@@ -133,7 +138,15 @@ def _run_int8(args) -> str:
 def _run_deploy(args) -> str:
     threads = min(_numbers("--threads", args.threads, int))
     rounds = args.rounds if args.speed else 0
-    found = deploy.measure(args.run_directory, args.digits, rounds=rounds, threads=threads)
+    pairs = [item.partition("=")[::2] for item in args.environment]
+    if not all(name in deploy_worker.TARGETS and python for name, python in pairs):
+        raise InputError(
+            f"--environment takes NAME=PYTHON with a NAME of {', '.join(deploy_worker.TARGETS)}, "
+            f"got {' '.join(args.environment)}"
+        )
+    found = deploy.measure(
+        args.run_directory, args.digits, rounds=rounds, threads=threads, environments=dict(pairs)
+    )
     if args.out:
         deploy.write(found, args.out)
     return deploy.document(found)

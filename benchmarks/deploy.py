@@ -1,12 +1,13 @@
 """All targets side by side: the page ``benchmarks/deploy.md``, from the demo's network.
 
-A target that is not installed is left out, with the reason.  Sizes and accuracy do not depend on
-the machine's load; speed does, and is measured only if asked for, all targets in turn.
+A target that is not installed is left out, with the reason.  Those that do not run beside MXNet are
+run by the Python of another environment, see ``deploy_worker``.  Sizes and accuracy do not depend
+on the machine's load; speed does, and is measured only if asked for, all targets in turn.
 """
 
-import importlib.metadata
+import functools
 import json
-import re
+import os
 import shutil
 import statistics
 import subprocess
@@ -19,7 +20,10 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from benchmarks import deploy_worker
+from benchmarks.installed import installed_size
 from benchmarks.report import machine_line
+from gluon_asymmnet.card import CARD_FILE
 from gluon_asymmnet.errors import InputError, RunError
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.doctor import environment
@@ -39,9 +43,10 @@ class Target(NamedTuple):
     predict: Callable[[np.ndarray], np.ndarray]  # preprocessed images to logits
     install: float  # MB that the run-time adds to a bare environment
     seconds: Optional[Callable[[np.ndarray], float]] = None  # of one image, measured by itself
+    close: Callable[[], object] = lambda: None
 
 
-def measure(run, digits, *, rounds: int = 0, threads: int = 1) -> dict:
+def measure(run, digits, *, rounds: int = 0, threads: int = 1, environments=None) -> dict:
     """Return what every target gives for the demo's network.
 
     Args:
@@ -49,6 +54,7 @@ def measure(run, digits, *, rounds: int = 0, threads: int = 1) -> dict:
         digits: the folder with its ``train.rec`` and ``val.rec``.
         rounds: of the comparison of speed, batch 1; 0: none.
         threads: of every engine that has such a setting, in that comparison.
+        environments: {name of a target of ``deploy_worker``: Python of its environment}.
     """
     from gluon_asymmnet.data.sources import open_source
     from gluon_asymmnet.evaluation.classification import read_batches
@@ -61,7 +67,7 @@ def measure(run, digits, *, rounds: int = 0, threads: int = 1) -> dict:
     expected = np.concatenate([model.predict(part) for part in _parts(images)])
     rows, targets = [], {}
     with tempfile.TemporaryDirectory() as scratch:
-        for (name, precision), build in _TARGETS.items():
+        for (name, precision), build in {**_TARGETS, **_elsewhere(environments or {})}.items():
             print(f"{name} {precision}", file=sys.stderr, flush=True)
             row = {"target": name, "precision": precision}
             rows.append(row)
@@ -83,6 +89,8 @@ def measure(run, digits, *, rounds: int = 0, threads: int = 1) -> dict:
             targets[name, precision] = (row, target)
         if rounds:
             _compare_speed(targets, images[:1], rounds)
+        for _, target in targets.values():
+            target.close()
     return {"machine": environment(), "model": model.card.id, "images": len(images), "rows": rows,
             "threads": threads, "rounds": rounds}  # fmt: skip
 
@@ -190,6 +198,10 @@ def _openvino_int8(model, folder: Path, calibration, threads: int) -> Target:
     return _engine("openvino", _quantised("openvino", model, folder, calibration), threads)
 
 
+def _openvino_runs_onnx(model, folder: Path, calibration, threads: int) -> Target:
+    return _engine("openvino", _quantised(_BASE, model, folder, calibration), threads)
+
+
 def _ncnn(model, folder: Path, calibration, threads: int, half: bool = False) -> Target:
     from gluon_asymmnet.export.ncnn import write_ncnn
     from gluon_asymmnet.predict.engines import NCNN, NCNN_HALF
@@ -214,9 +226,71 @@ _TARGETS = {
     (_BASE, "f32"): _onnx, (_BASE, "int8"): _onnx_int8, (".ort", "f32"): _ort,
     ("onnxruntime-web", "f32"): _web, ("ncnn", "f32"): _ncnn, ("ncnn", "fp16"): _ncnn_half,
     ("openvino", "f32"): _openvino, ("openvino", "fp16"): _openvino_half,
-    ("openvino", "int8"): _openvino_int8, ("opencv", "f32"): _opencv, ("mxnet", "f32"): _mxnet,
+    ("openvino", "int8"): _openvino_int8, ("openvino", "int8, ONNX file"): _openvino_runs_onnx,
+    ("opencv", "f32"): _opencv, ("mxnet", "f32"): _mxnet,
 }  # fmt: skip
 _PACKAGES = {"opencv": "opencv-python"}  # where engine and package differ
+
+
+class _Elsewhere:
+    """A target of ``deploy_worker`` in a process of another Python."""
+
+    def __init__(self, name: str, python: str, folder: Path, threads: int):
+        self._folder, self._errors = folder, folder / "errors"
+        root = Path(__file__).parent.parent
+        with open(self._errors, "w") as errors:
+            self._process = subprocess.Popen(
+                [python, "-m", "benchmarks.deploy_worker", name, str(folder), str(threads)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=root,
+                env={**os.environ, "PYTHONPATH": str(root)},
+            )  # fmt: skip
+        self.files, self.install = json.loads(self._answer())
+
+    def _answer(self) -> str:
+        line = self._process.stdout.readline()
+        if not line:
+            self.close()
+            said = self._errors.read_text(errors="replace").split("\n")
+            raise RunError(f"it failed: {next((x for x in reversed(said) if x.strip()), '')[:200]}")
+        return line
+
+    def close(self) -> None:
+        self._process.communicate()  # the end of its input ends it
+
+    def seconds(self, images: np.ndarray) -> float:
+        np.save(self._folder / deploy_worker.IMAGES, images)
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._answer())
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        self.seconds(images)
+        return np.load(self._folder / deploy_worker.LOGITS)
+
+
+def _elsewhere(environments: dict[str, str]) -> dict:
+    """Return targets as in ``_TARGETS``: LiteRT and ExecuTorch, and NNCF if its Python is named."""
+
+    def build(name, model, folder: Path, calibration, threads: int) -> Target:
+        if name not in environments:
+            raise InputError(f"--environment {name}=PYTHON names its Python, see docs/deploy.md")
+        model.card.save(folder / CARD_FILE)
+        if name == "nncf":
+            from gluon_asymmnet.export.onnx.joins import BEFORE
+            from gluon_asymmnet.export.openvino import save_ir, to_ir
+
+            save_ir(to_ir(model, BEFORE), folder / deploy_worker.IR)  # as ``export int8`` does
+            np.save(folder / deploy_worker.CALIBRATION, calibration)
+        else:
+            model.net.save_parameters(str(folder / deploy_worker.WEIGHTS))
+        found = _Elsewhere(name, environments[name], folder, threads)
+        files = [folder / file for file in found.files]
+        return Target(files, found.predict, found.install, found.seconds, found.close)
+
+    named = {("litert", "f32"): "litert", ("executorch", "f32"): "executorch"}
+    if "nncf" in environments:
+        named["openvino", "int8"] = "nncf"
+    return {key: functools.partial(build, name) for key, name in named.items()}
 
 
 def _engine(name: str, path: Path, threads: int, files: Optional[list[Path]] = None) -> Target:
@@ -239,25 +313,6 @@ def _quantised(engine: str, model, folder: Path, calibration) -> Path:
     from gluon_asymmnet.export.int8.quantizers import quantizer_of
 
     return quantizer_of(engine)(model, calibration, folder).write([])
-
-
-def installed_size(package: str) -> float:
-    """Return the MB of an installed package with all it depends on, NumPy included."""
-    left, seen = [package], {}
-    while left:
-        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
-        if name in seen:
-            continue
-        try:
-            found = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # for another system, or provided by a package of another name
-        files = (found.locate_file(file) for file in found.files or ())
-        seen[name] = sum(Path(file).stat().st_size for file in files if Path(file).is_file())
-        for need in found.requires or ():
-            if "extra ==" not in need:
-                left.append(re.match(r"[\w.-]+", need)[0])
-    return sum(seen.values()) / 1e6
 
 
 # ---------------------------------------------------------------------------------------- page

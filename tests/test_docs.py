@@ -12,7 +12,9 @@ from collections import Counter
 import pytest
 
 from benchmarks import deploy, int8
+from benchmarks.installed import installed_size
 from benchmarks.report import document
+from gluon_asymmnet.errors import RunError
 from tests.conftest import ROOT, run_python
 from tests.test_structure import LAYERS
 from tools.tables import TABLES, speed_table, updated
@@ -56,10 +58,15 @@ def test_the_page_of_targets_is_that_of_its_data():
 
 
 def test_the_size_of_a_package_holds_what_it_needs():
-    numpy = deploy.installed_size("numpy")
+    numpy = installed_size("numpy")
     assert numpy > 10
-    assert deploy.installed_size("onnxruntime") > numpy
-    assert deploy.installed_size("no_package_of_this_name") == 0
+    assert installed_size("onnxruntime") > numpy
+    assert installed_size("no_package_of_this_name") == 0
+
+
+def test_a_target_elsewhere_that_fails_says_why(tmp_path):
+    with pytest.raises(RunError, match="it failed: KeyError: 'nothing'"):
+        deploy._Elsewhere("nothing", sys.executable, tmp_path, 1)
 
 
 def test_the_table_of_speed_takes_the_best_thread_count(tmp_path):

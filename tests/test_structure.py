@@ -30,7 +30,7 @@ WITHOUT_MXNET = (
     "train.schedules", "train.session", "train.recipes", "train.checkpoint_files",
     "train.finetune", "train.mixing", "train.progress", "train.reporter", "train.run_directory",
     "compress.decomposition", "compress.moments", "compress.options", "compress.receptive_field",
-    "compress.search", "export.parity", "export.int8.qdq", "export.int8.report",
+    "compress.search", "export.parity", "export.int8.nncf", "export.int8.qdq", "export.int8.report",
     "export.int8.search",
 )  # fmt: skip
 

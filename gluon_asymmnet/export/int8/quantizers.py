@@ -7,10 +7,7 @@
 - ``suffix`` of the files, and ``engine``, the class of ``predict/engines`` that runs them.
 """
 
-import contextlib
-import io
 import itertools
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +16,7 @@ import numpy as np
 
 from gluon_asymmnet.card import Card
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.int8.nncf import quantize_ir
 from gluon_asymmnet.export.int8.qdq import measure_ranges, quantize
 from gluon_asymmnet.export.onnx.export import OnnxForm, set_card, to_onnx
 from gluon_asymmnet.export.onnx.joins import BEFORE
@@ -108,8 +106,7 @@ class NncfQuantizer:
 
     def __init__(self, model: Saved, images: np.ndarray, scratch: Path):
         self._openvino = load_extra("openvino")
-        self._nncf = load_extra("nncf")
-        self._nncf.set_log_level(logging.ERROR)
+        load_extra("nncf")
         self.parts, self._images = find_parts(to_onnx(model, _FORM), model.card), images
         # A new name for each: OpenVINO maps the weights of an open file into memory.
         self._names = (scratch / f"trial{i}.xml" for i in itertools.count())
@@ -118,17 +115,8 @@ class NncfQuantizer:
 
     def write(self, in_float: Sequence[str]) -> Path:
         """Write a file with all parts but those ``in_float`` in 8 bits."""
-        nncf, path = self._nncf, next(self._names)
-        scope = nncf.IgnoredScope(patterns=[self.parts[part] for part in in_float], validate=False)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints progress bars
-            model = nncf.quantize(
-                self._openvino.Core().read_model(str(self.float_file)),
-                nncf.Dataset([image[None] for image in self._images]),
-                preset=nncf.QuantizationPreset.MIXED,  # the output of hard-swish is not symmetric
-                subset_size=len(self._images),
-                ignored_scope=scope if in_float else None,
-            )
-        save_ir(model, path)
+        path, kept = next(self._names), tuple(self.parts[part] for part in in_float)
+        save_ir(quantize_ir(self.float_file, self._images, kept), path)
         return path
 
     def place(self, file: Path, final: Path, card: Card) -> None:
