@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Optional
 
@@ -57,6 +57,10 @@ class Harness:
         with ThreadPoolExecutor(jobs) as pool:
             workers = [pool.submit(self._work, only) for _ in range(jobs)]
             try:
+                # With a timeout: if a signal reaches another thread, this one has to wake for it.
+                while (state := wait(workers, timeout=_POLL)).not_done:
+                    for worker in state.done:
+                        worker.result()  # an error of one stops all
                 return sum(worker.result() for worker in workers)
             except BaseException:
                 self.stopped = True
