@@ -1,5 +1,6 @@
 """scikit-learn's two photographs, where random pixels would not do."""
 
+import cv2
 import numpy as np
 
 from gluon_asymmnet.data.images import encode
@@ -27,6 +28,13 @@ def crops(count: int, size: int, normalize) -> np.ndarray:
     return np.stack(
         [training_image(photos[i % 2], size, how, normalize, rng) for i in range(count)]
     )
+
+
+def large_jpeg() -> bytes:
+    """Return a photograph of 4032 x 3024 pixels as JPEG, quality 90: enlarged, with noise."""
+    large = cv2.resize(photographs()[0], (4032, 3024), interpolation=cv2.INTER_CUBIC)
+    noise = np.random.default_rng(0).normal(0, 4, large.shape)
+    return encode(np.clip(large + noise, 0, 255).astype(np.uint8), quality=90)
 
 
 def jpegs(count: int, size: tuple[int, int] = IMAGENET_SIZE) -> list[bytes]:

@@ -79,9 +79,10 @@ def folder_inferred(case: Case) -> Call:
 
 
 def folder_in_turn(case: Case) -> Call:
-    """A batch is read on one thread, then computed, then the next one is read."""
+    """As 0.1.0: one thread reads a batch without simplejpeg, then the net computes it."""
     import numpy as np
 
+    _without_simplejpeg()
     predictor, paths = _predictor(case), _paths(case)
 
     def call():
@@ -90,12 +91,6 @@ def folder_in_turn(case: Case) -> Call:
             predictor.rank(np.stack([predictor.prepare(path) for path in part]))
 
     return call
-
-
-def folder_in_turn_opencv(case: Case) -> Call:
-    """The same without simplejpeg."""
-    _without_simplejpeg()
-    return folder_in_turn(case)
 
 
 def folder_classified(case: Case) -> Call:
@@ -112,7 +107,6 @@ def folder_classified_opencv(case: Case) -> Call:
 
 LARGE = (prepare_large_opencv, prepare_large, prepare_large_scaled_opencv, prepare_large_scaled)
 FOLDER = (
-    folder_in_turn_opencv, folder_in_turn, folder_prepared, folder_inferred,
-    folder_classified_opencv, folder_classified,
+    folder_in_turn, folder_prepared, folder_inferred, folder_classified_opencv, folder_classified
 )  # fmt: skip
 CANDIDATES = {function.__name__: function for function in (prepare_opencv, *LARGE, *FOLDER)}

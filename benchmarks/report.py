@@ -117,6 +117,39 @@ def _picture_table(case: dict, rows: list) -> str:
     return _table(case, "one picture", head, rows, cells)
 
 
+def _prepare_table(case: dict, rows: list) -> str:
+    first = _named(rows)["median"]
+
+    def cells(row) -> tuple:
+        return (
+            f"{1e3 * row['median']:.2f}", f"{1e3 * row['p95']:.2f}",
+            f"{first / row['median']:.2f}", f"{row['peak_mb']:.0f}",
+        )  # fmt: skip
+
+    name = "one picture of 500x375" if case["kind"] == "prepare" else "12 megapixels"
+    head = ("preprocessing", "ms, median", "p95", f"times {_named(rows)['name']}", "peak MB")
+    return _table(case, name, head, rows, cells)
+
+
+def _folder_table(case: dict, rows: list) -> str:
+    """Share of the slower of reading and inference alone; first: of both in turn on all threads."""
+    seconds = {row["name"]: row["median"] for row in rows if "median" in row}
+    before = _named(rows)["median"]
+    alone = [seconds.get(name, 0.0) for name in ("folder_prepared", "folder_inferred")]
+
+    def cells(row) -> tuple:
+        took = row["median"]
+        return (
+            f"{row['images'] / took:.0f}", f"{before / took:.2f}",
+            f"{100 * max(alone) / took:.0f} %", f"{100 * sum(alone) / took:.0f} %",
+            f"{row['peak_mb']:.0f}",
+        )  # fmt: skip
+
+    head = ("a folder of JPEGs of 500x375", "images/s", f"times {_named(rows)['name']}",
+            "of the slower part alone", "of both parts' sum", "peak MB")  # fmt: skip
+    return _table(case, f"folder of {rows[0]['images']} pictures", head, rows, cells)
+
+
 def _startup_table(case: dict, rows: list) -> str:
     def cells(row) -> tuple:
         return f"{row['median']:.2f}", f"{row['p95']:.2f}"
@@ -142,6 +175,9 @@ _TABLES = {
     "memory": _memory_table,
     "input": _input_table,
     "picture": _picture_table,
+    "prepare": _prepare_table,
+    "large": _prepare_table,
+    "folder": _folder_table,
     "startup": _startup_table,
     "shift": _shift_table,
 }

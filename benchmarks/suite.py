@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from benchmarks import candidates as c
-from benchmarks import exported, photographs, readers, shifts
+from benchmarks import exported, photographs, pipeline, readers, shifts
 from benchmarks.candidates import Case
 from benchmarks.compare import Timing, compare_cases
 from benchmarks.report import document
@@ -115,6 +115,31 @@ def startup(plan: Plan) -> list:
                 for timing in time_processes(case, picture, rounds=plan.rounds, only=plan.only)
             ]
     return rows
+
+
+def pictures(plan: Plan) -> list:
+    """Measure preprocessing of one picture, and a folder of them from files to classes."""
+    rows = []
+    for case in plan.cases():
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "exported"
+            export(case, out)
+            case = case._replace(folder=str(out))
+            (out.parent / "picture.jpg").write_bytes(photographs.jpegs(1)[0])
+            (out.parent / "large.jpg").write_bytes(photographs.large_jpeg())
+            (out.parent / "pictures").mkdir()
+            for i, data in enumerate(itertools.islice(_repeated(), pipeline.FOLDER_IMAGES)):
+                (out.parent / f"pictures/{i:04}.jpg").write_bytes(data)
+            one = case._replace(batch=1)
+            rows += _rows("prepare", one, (exported.prepare, pipeline.prepare_opencv), plan)
+            rows += _rows("large", one, pipeline.LARGE, plan)
+            found = _rows("folder", case, pipeline.FOLDER, plan)
+            rows += [{**row, "images": pipeline.FOLDER_IMAGES} for row in found]
+    return rows
+
+
+def _repeated():
+    return itertools.cycle(photographs.jpegs(_PHOTOGRAPHS))
 
 
 def memory(plan: Plan) -> list:

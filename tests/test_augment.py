@@ -7,9 +7,13 @@ from gluon_asymmnet.data.images import decode, encode
 from gluon_asymmnet.data.records.recordio import RecordFile
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.transforms import (
+    _PCA,
     Augmentation,
     Normalization,
+    _brightness,
+    _contrast,
     _recolour,
+    _saturation,
     random_area,
     training_image,
     validation_crop,
@@ -170,24 +174,16 @@ def test_colours_have_imagerecorditers_distribution(tmp_path, colour):
             assert_same_distribution(ours[:, channel, 0, column], theirs[:, channel, 0, column])
 
 
-@pytest.mark.parametrize("change", ["brightness", "contrast", "saturation"])
+CHANGES = {"brightness": _brightness, "contrast": _contrast, "saturation": _saturation}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_one_colour_change_is_imagerecorditers(tmp_path, change):
     """Of a random picture; the strength of theirs is searched."""
     rgb = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     theirs = their_images(tmp_path / "a", rgb, 100, 16, **{change: 0.4})[:5]
 
-    class Strength:
-        def __init__(self, alpha):
-            self.alpha = alpha
-
-        def permutation(self, _):
-            return [["brightness", "contrast", "saturation"].index(change)]
-
-        def uniform(self, low, high):
-            return self.alpha
-
-    how = Augmentation(pca_noise=0)
-    ours = [_recolour(rgb, how, Strength(a)) for a in np.linspace(-0.4, 0.4, 1601)]
+    ours = [CHANGES[change](rgb, 1 + a) for a in np.linspace(-0.4, 0.4, 1601)]
     ours = np.stack(ours).transpose(0, 3, 1, 2).astype(np.float32)
     for image in theirs:  # the grid of strengths is not exact: a value may round the other way
         apart = np.abs(ours - image)
@@ -201,6 +197,16 @@ def test_colour_noise_rounds_down_as_imagerecorditers(tmp_path):
     theirs = their_images(tmp_path / "a", rgb, 200, 8, pca_noise=0.001)
     how = Augmentation(min_area=1, aspect=(1, 1), jitter=0, pca_noise=0.001)
     assert set(np.unique(theirs)) == set(np.unique(our_images(rgb, 200, 8, how))) == {127, 128}
+
+
+def test_colour_noise_is_added_and_cut_at_the_ends():
+    """The sum in double precision, rounded down, within 0 and 255; all levels, both signs."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    rgb, how = np.dstack([levels] * 3), Augmentation(jitter=0, pca_noise=2.0)
+    for seed in range(20):
+        noise = _PCA @ np.random.default_rng(seed).normal(0, 2.0, 3)
+        expected = np.clip(np.floor(rgb + noise), 0, 255)
+        np.testing.assert_array_equal(_recolour(rgb, how, np.random.default_rng(seed)), expected)
 
 
 def test_training_image_mirrors_half_of_the_time():

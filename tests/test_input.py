@@ -38,6 +38,29 @@ def test_an_epoch_can_start_at_any_step(source):
     assert equal(batches(source)[3:], batches(source, first=3))
 
 
+def test_random_numbers_are_numpys_philox(source):
+    """The generator of a thread, whatever it gave before, at the counter of an image."""
+    made = ThreadedInput(source, 8, 32, steps=1)
+    key = np.array([3, 2**63 + 1], np.uint64)
+    for position in (0, 7, 2**40, 7):
+        found = made._generators.at(key, position)
+        philox = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, position, 0]))
+        assert found.random(5).tolist() == philox.random(5).tolist()
+        assert found.integers(9, size=3).tolist() == philox.integers(9, size=3).tolist()
+
+
+def test_a_batch_is_one_array_of_its_own(source):
+    first, second = batches(source, steps=2)
+    assert first.data.shape == (8, 3, 32, 32) and first.data.flags.c_contiguous
+    assert not np.shares_memory(first.data, second.data)
+
+
+def test_a_resumed_run_with_other_threads_repeats_every_augmentation(source):
+    how = Augmentation(operations=2, erasing=0.5, further=("3-augment",))
+    whole = batches(source, epoch=2, how=how, threads=1)
+    assert equal(whole[2:], batches(source, epoch=2, first=2, how=how, threads=3))
+
+
 def test_epochs_and_seeds_differ(source):
     first = batches(source)
     assert not equal(first, batches(source, epoch=1))

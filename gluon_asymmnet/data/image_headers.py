@@ -219,6 +219,7 @@ _PARSERS = {  # the start of a file -> its parser
     rb"P[1-6]\s": _pnm_info,
     rb"\x59\xa6\x6a\x95": _ras_info,
 }
+_STARTS = [(re.compile(start, re.DOTALL), parse) for start, parse in _PARSERS.items()]
 _REFUSED = {  # formats that OpenCV does not decode, or not to 8 bits
     rb"GIF8": "a GIF",
     rb"....ftyp(avif|avis)": "an AVIF",
@@ -237,8 +238,8 @@ def image_info(image: bytes) -> ImageInfo:
 
     Raises: FormatError if it has another format, or its header is damaged.
     """
-    for start, parse in _PARSERS.items():
-        if re.match(start, image, re.DOTALL):
+    for start, parse in _STARTS:
+        if start.match(image):
             try:
                 return parse(image)
             except (struct.error, ValueError, TypeError) as error:

@@ -129,6 +129,8 @@ def turn(stored: np.ndarray, orientation: int) -> np.ndarray:
     Args:
         orientation: EXIF's tag 0x0112, 1 to 8.  Source: EXIF 2.3 (JEITA CP-3451C).
     """
+    if orientation == 1:
+        return stored
     transpose, flip_x, flip_y = TURNS[orientation]
     array = stored.swapaxes(0, 1) if transpose else stored
     array = array[:, ::-1] if flip_x else array

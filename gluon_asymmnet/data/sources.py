@@ -39,6 +39,8 @@ class RecordSource(RecordFile):
     def read(self, i: int) -> Record:
         """Return record ``i``, with the number in a label that is a list of one."""
         record = super().read(i)
+        if type(record.label) is float:
+            return record
         return record._replace(label=_number(record.label))
 
     def label(self, i: int) -> float:

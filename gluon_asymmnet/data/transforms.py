@@ -4,8 +4,10 @@ Images are ``(height, width, 3)`` uint8 RGB; results are ``(3, size, size)`` flo
 All randomness comes from the generator passed in.
 """
 
+import functools
+import itertools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -21,7 +23,6 @@ _PCA = np.float32([
     [55.46 * -0.5808, 4.794 * -0.0045, 1.148 * -0.8140],
     [55.46 * -0.5836, 4.794 * -0.6948, 1.148 * 0.4203],
 ])  # fmt: skip
-_LEVELS = np.arange(256.0)  # of an 8-bit colour
 
 
 class Normalization(NamedTuple):
@@ -30,15 +31,28 @@ class Normalization(NamedTuple):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """Normalise ``(H, W, 3)`` to ``(3, H, W)`` float32."""
+    def __call__(self, rgb: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
+        """Normalise ``(H, W, 3)`` to ``(3, H, W)`` float32, in ``out`` if it is given."""
+        planes = np.empty((3, *rgb.shape[:2]), np.float32) if out is None else out
+        means, scales = _float32_factors(self)
+        if planes.size <= _SMALL:
+            np.subtract(rgb.transpose(2, 0, 1), means, out=planes, dtype=np.float32)
+            return np.multiply(planes, scales, out=planes)
         # One channel at a time: on rows of three values NumPy is fifteen times slower.
-        planes = np.empty((3, *rgb.shape[:2]), np.float32)
-        colours = zip(planes, cv2.split(rgb), np.float32(self.mean), 1 / np.float32(self.std))
-        for plane, colour, mean, scale in colours:
+        for plane, colour, mean, scale in zip(planes, cv2.split(rgb), means, scales):
             np.subtract(colour, mean, out=plane, dtype=np.float32)
             np.multiply(plane, scale, out=plane)
         return planes
+
+
+_SMALL = 3 * 48 * 48  # numbers of an image for which three calls take longer than slow rows
+
+
+@functools.lru_cache
+def _float32_factors(how: Normalization) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and 1 / standard deviation, each ``(3, 1, 1)`` float32."""
+    mean, std = (np.float32(values).reshape(3, 1, 1) for values in how)
+    return mean, 1 / std
 
 
 class Augmentation(NamedTuple):
@@ -86,8 +100,9 @@ def training_image(
     how: Augmentation,
     normalize: Normalization,
     rng: np.random.Generator,
+    out: Optional[np.ndarray] = None,
 ) -> np.ndarray:
-    """Crop, mirror, jitter and normalise one training image.
+    """Crop, mirror, jitter and normalise one training image, in ``out`` if it is given.
 
     Further augmentations come after the mirror, RandAugment before the jitter and erasing last, as
     in torchvision and timm.
@@ -103,8 +118,10 @@ def training_image(
         from gluon_asymmnet.data.randaugment import randaugment  # Pillow: prediction does without
 
         crop = randaugment(crop, how.operations, how.magnitude, rng)
-    image = normalize(_recolour(crop, how, rng))
-    return random_erasing(image, how.erasing, rng) if how.erasing else image
+    image = normalize(_recolour(crop, how, rng), out)
+    if how.erasing:
+        random_erasing(image, how.erasing, rng)
+    return image
 
 
 def random_area(height: int, width: int, size: int, how: Augmentation, rng: np.random.Generator):
@@ -114,16 +131,36 @@ def random_area(height: int, width: int, size: int, how: Augmentation, rng: np.r
     ten crops that do not fit, the central square of ``size`` pixels, or the largest one, is used.
     Source: MXNet's src/io/image_aug_default.cc with ``random_resized_crop``.
     """
-    for _ in range(10):
-        area = height * width * rng.uniform(how.min_area, 1)
-        ratio = rng.uniform(*how.aspect)
+    (low, high), most = how.aspect, height * width
+    # one call for all random numbers: a call takes as long as all the rest
+    for share, ratio, exchange, y, x in rng.random((10, 5)).tolist():
+        area, ratio = most * (how.min_area + share * (1 - how.min_area)), low + ratio * (high - low)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if rng.random() < 0.5:
+        if exchange < 0.5:
             w, h = h, w
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+            return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
     side = min(height, width, size)
     return (height - side) // 2, (width - side) // 2, side, side
+
+
+def _brightness(rgb: np.ndarray, alpha: float) -> np.ndarray:
+    return cv2.convertScaleAbs(rgb, alpha=alpha)
+
+
+def _contrast(rgb: np.ndarray, alpha: float) -> np.ndarray:
+    """Change the distance to the mean grey value of the image."""
+    mean = cv2.mean(cv2.cvtColor(rgb, cv2.COLOR_BGR2GRAY))[0]
+    return cv2.addWeighted(rgb, alpha, rgb, 0, (1 - alpha) * mean)
+
+
+def _saturation(rgb: np.ndarray, alpha: float) -> np.ndarray:
+    """Change the distance to each pixel's grey value."""
+    grey = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(rgb, alpha, grey, 1 - alpha, 0)
+
+
+_JITTER_ORDERS = tuple(itertools.permutations((_brightness, _contrast, _saturation)))
 
 
 def _recolour(rgb: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.ndarray:
@@ -133,21 +170,13 @@ def _recolour(rgb: np.ndarray, how: Augmentation, rng: np.random.Generator) -> n
     exchanged.  Both are MXNet's choice, see src/io/image_aug_default.cc: it converts its BGR images
     to grey as if they were RGB.
     """
-    for step in rng.permutation(3) if how.jitter else ():
-        alpha = 1 + rng.uniform(-how.jitter, how.jitter)
-        if step == 0:  # brightness
-            rgb = cv2.convertScaleAbs(rgb, alpha=alpha)
-            continue
-        grey = cv2.cvtColor(rgb, cv2.COLOR_BGR2GRAY)
-        if step == 1:  # contrast: towards the mean grey value of the image
-            levels = alpha * _LEVELS + (1 - alpha) * cv2.mean(grey)[0]
-            rgb = cv2.LUT(rgb, np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-        else:  # saturation: towards each pixel's grey value
-            rgb = cv2.addWeighted(rgb, alpha, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), 1 - alpha, 0)
+    if how.jitter:
+        order, *strengths = rng.random(4).tolist()
+        for step, strength in zip(_JITTER_ORDERS[int(6 * order)], strengths):
+            rgb = step(rgb, 1 + how.jitter * (2 * strength - 1))
     if how.pca_noise:
-        noise = _PCA @ rng.normal(0, how.pca_noise, 3)
-        levels = _LEVELS[:, None] + noise
-        rgb = cv2.LUT(rgb, np.clip(levels, 0, 255).astype(np.uint8)[None])
+        noise = np.floor(_PCA @ rng.normal(0, how.pca_noise, 3)).tolist()
+        rgb = cv2.add(rgb, (*noise, 0))
     return rgb
 
 
@@ -158,7 +187,7 @@ _ATTEMPTS = 10
 
 
 def random_erasing(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Erase a random rectangle of ``(3, H, W)`` float32 with probability ``share``.
+    """Erase a random rectangle of ``(3, H, W)`` float32, in place, with probability ``share``.
 
     Its pixels become normal noise of mean 0 and deviation 1, the statistics of normalised images.
 
@@ -174,7 +203,6 @@ def random_erasing(image: np.ndarray, share: float, rng: np.random.Generator) ->
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < h < height and 0 < w < width:
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            image = image.copy()
             image[:, top : top + h, left : left + w] = rng.standard_normal((3, h, w), np.float32)
             return image
     return image

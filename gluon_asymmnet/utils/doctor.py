@@ -16,7 +16,7 @@ from gluon_asymmnet.utils.threads import SETTINGS, available
 
 _PACKAGES = (
     "mxnet", *(f"mxnet-cu{n}" for n in range(112, 118)), "gluoncv", "numpy", "opencv-python",
-    "opencv-python-headless", "tensorboardX",
+    "opencv-python-headless", "simplejpeg", "tensorboardX",
     "matplotlib", "pillow", "safetensors", "scikit-learn", "onnx", "onnxruntime", "openvino",
     "nncf", "torch",
 )  # fmt: skip

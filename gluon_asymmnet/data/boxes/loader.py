@@ -75,7 +75,7 @@ class DetectionInput:
             functools.partial(self._sample, epoch, sizes), order, first_step, self.threads,
             self.skipped, before=epoch * self.steps,
         )  # fmt: skip
-        yield from map(_stack, samples)
+        yield from (_stack(row) for row, _ in samples)
 
     def _sample(self, epoch: int, sizes: np.ndarray, position: int, drawn_for: int):
         example, size = self.source.read(position), int(sizes[drawn_for])
