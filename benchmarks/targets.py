@@ -3,7 +3,7 @@
 A ratio is between candidates timed in turn; "best" is over the numbers of threads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 from tools.markdown import markdown_table
@@ -95,10 +95,33 @@ def _reading_ratio(rows: list[dict]) -> Optional[float]:
     return speed["input_opencv"] / speed["train_task"]
 
 
-def table(rows: list[dict], macs: int) -> str:
+def picture_targets(pictures: list[dict], readers: list[dict]) -> Iterator[Target]:
+    """Yield the targets from picture files to classes, and of the readers for training."""
+    one = _Rows(pictures, "prepare").value("prepare", "fastest")
+    found = 1e3 * one if one else None
+    yield Target("preprocessing of 500 x 375, ms, fastest", 1.2, found, at_most=True)
+    large = _Rows(pictures, "large")
+    found = large.times("prepare_large_scaled", "prepare_large_opencv", "fastest")
+    yield Target("preprocessing of 12 megapixels, scaled: times OpenCV's whole one", 4, found)
+    folder = _Rows(pictures, "folder")
+    slower = max(folder.value(name) or 0 for name in ("folder_prepared", "folder_inferred"))
+    took = folder.value("folder_classified")
+    found = slower / took if took and slower else None
+    yield Target("folder: of the slower of reading and inference alone", 0.9, found)
+    found = folder.times("folder_classified", "folder_in_turn")
+    yield Target("folder: times reading and inference in turn", 1.8, found)
+    for data in ("JPEG 500x375", "the demo's digits"):
+        for threads, wanted in ((1, 1.0), (2, 1.5)):
+            read = _Rows(readers, "input", data=data, threads=threads)
+            found = read.times("input_opencv", "input_record_iter")
+            title = f"reader, {data}, {threads} thread(s): times ImageRecordIter"
+            yield Target(title, wanted, found)
+
+
+def table(found: Iterable[Target]) -> str:
     """Return the table of targets."""
     lines = []
-    for target in targets(rows, macs):
+    for target in found:
         sign = "at most" if target.at_most else "at least"
         found = "not measured" if target.found is None else f"{target.found:.2f}"
         met = "met" if target.met else "not met"

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import platform
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from gluon_asymmnet.data import images
 from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.predict.images import prepared_batches, read_image
+from tests.conftest import run_python
 from tests.odd_pictures import odd_pictures, photograph
 
 WIDTH, HEIGHT = 203, 149
@@ -98,3 +100,23 @@ def test_a_damaged_picture_among_others_is_the_error(tmp_path):
     assert [len(next(batches)) for _ in range(2)] == [4, 4]
     with pytest.raises(FormatError, match=r"09\.jpg: truncated JPEG"):
         next(batches)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+@pytest.mark.parametrize("variable", ["", "MALLOC_TRIM_THRESHOLD_"])
+def test_images_take_the_memory_of_the_ones_before(variable):
+    """Page faults of 150 arrays of 500,000 bytes, of 4,096 bytes each; not where the user chose."""
+    code = (
+        "import resource\n"
+        "import numpy as np\n"
+        "from gluon_asymmnet.utils.memory import keep_freed_memory\n"
+        "keep_freed_memory()\n"
+        "for _ in range(51):\n"
+        "    images = [np.ones(500_000, np.uint8) for _ in range(3)]\n"
+        "    del images\n"
+        "    before = before if _ else resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    done = run_python("-c", code, **({variable: "0"} if variable else {}))
+    assert done.returncode == 0, done.stderr
+    assert (int(done.stdout) > 10_000) == bool(variable)

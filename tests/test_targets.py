@@ -48,6 +48,30 @@ def test_readers_and_shares():
 
 
 def test_what_was_not_measured_is_not_met():
-    text = targets.table([{**CASE, "kind": "infer", "name": "plain", "left_out": "no"}], 1)
+    text = targets.table(
+        targets.targets([{**CASE, "kind": "infer", "name": "plain", "left_out": "no"}], 1)
+    )
     assert "| `train_ours`: times plain | at least 3 | not measured | not met |" in text
     assert "| met |" not in text
+
+
+def test_targets_of_pictures_by_hand():
+    case = {**CASE, "threads": 2}
+    seconds = {"prepare": 0.001, "prepare_large_opencv": 0.14, "prepare_large_scaled": 0.02,
+               "folder_in_turn": 20.0, "folder_prepared": 2.0, "folder_inferred": 8.0,
+               "folder_classified": 12.5}  # fmt: skip
+    kinds = ("prepare", "large", "large", "folder", "folder", "folder", "folder")
+    rows = [
+        {**case, "kind": kind, "name": name, "median": 2 * value, "fastest": value}
+        for kind, (name, value) in zip(kinds, seconds.items())
+    ]
+    readers = [
+        {**case, "kind": "input", "data": "JPEG 500x375", "name": name, "median": value}
+        for name, value in (("input_opencv", 0.2), ("input_record_iter", 0.25))
+    ]
+    found = [(target.found, target.met) for target in targets.picture_targets(rows, readers)]
+    assert [value for value, _ in found] == [
+        pytest.approx(1.0), pytest.approx(7.0), pytest.approx(0.64), pytest.approx(1.6), None,
+        pytest.approx(1.25), None, None,
+    ]  # fmt: skip
+    assert [met for _, met in found] == [True, True] + [False] * 6

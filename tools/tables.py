@@ -44,7 +44,15 @@ def counts_table() -> str:
 def targets_table() -> str:
     """Return the targets of speed and memory beside the measurements."""
     rows = json.loads(_MEASURED.read_text())["rows"]
-    return targets.table(rows, count_model(ModelSpec("asymmnet_large")).macs)
+    return targets.table(targets.targets(rows, count_model(ModelSpec("asymmnet_large")).macs))
+
+
+def picture_targets_table() -> str:
+    """Return the targets of preprocessing, folders and readers beside the measurements."""
+    files = (_ROOT / f"benchmarks/{name}.json" for name in ("pictures", "readers"))
+    return targets.table(
+        targets.picture_targets(*(json.loads(f.read_text())["rows"] for f in files))
+    )
 
 
 def related_table() -> str:
@@ -224,7 +232,7 @@ TABLES = {
     },
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
     "docs/related.md": {"counts": related_table, "compared": compared_table},
-    "docs/speed.md": {"targets": targets_table},
+    "docs/speed.md": {"targets": targets_table, "pictures": picture_targets_table},
     "docs/search.md": {"proposals": proposals_table, "trained": trained_table},
     "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }

@@ -21,6 +21,7 @@ from gluon_asymmnet.data.images import decode
 from gluon_asymmnet.data.records.verify import label_error
 from gluon_asymmnet.data.transforms import Augmentation, Normalization, training_image
 from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.utils.memory import keep_freed_memory
 from gluon_asymmnet.utils.parallel import map_in_order
 
 _PREFETCH = 3  # batches decoded ahead of the one in use
@@ -95,6 +96,7 @@ def read_ahead(
 
     # One OpenCV thread per image: the pool already fills the processors.
     cv2.setNumThreads(0)
+    keep_freed_memory()
     rows: deque = deque()  # of the rows that are begun and not yet yielded
     rows_ahead = 1 + _PREFETCH
     ahead = rows_ahead * max((-(-len(row) // _CHUNK) for row in order[:1]), default=1)

@@ -12,6 +12,7 @@ from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.predict.engines import ENGINES, NCNN, NCNN_HALF, PRECISIONS
 from gluon_asymmnet.predict.fastest import fastest
 from gluon_asymmnet.utils.extras import installed
+from gluon_asymmnet.utils.memory import keep_freed_memory
 
 # Engines and the files they run.  "auto" takes the first that is possible; if that is one of
 # _MEASURED, the fastest of those.  The others are slower in every measurement of benchmarks/.
@@ -52,6 +53,7 @@ class EnginePredictor:
             raise InputError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InputError(f"threads must be a whole number, 0 (all) or more, got {threads!r}")
+        keep_freed_memory()
         self.engine, self.weights = choose_engine(path, engine)
         self.reason = "as asked for" if engine != "auto" else "the first that fits"
         measured = _to_measure(path) if engine == "auto" and precision == "f32" else {}

@@ -37,12 +37,14 @@ def prepared_batches(
 ) -> Iterator[np.ndarray]:
     """Yield ``prepare(image)`` of each image, stacked, at most ``batch_size`` of them.
 
-    While the caller uses a batch, threads prepare the next one; no more images than that are taken
-    from ``images``.  Raises: as ``image_batches`` and ``prepare``, in the images' order.
+    While the caller uses a batch, threads prepare the next one, or two images each if that is more;
+    no more images are taken from ``images``.
+
+    Raises: as ``image_batches`` and ``prepare``, in the images' order.
     """
-    rest = _each(images)
+    rest, ahead = _each(images), max(batch_size, 2 * threads)
     alone = _is_image(images) or (isinstance(images, Sized) and len(images) == 1)
-    ready = map(prepare, rest) if alone else map_in_order(prepare, rest, threads, ahead=batch_size)
+    ready = map(prepare, rest) if alone else map_in_order(prepare, rest, threads, ahead=ahead)
     return map(np.stack, in_batches(ready, batch_size))
 
 
