@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import deploy, deploy_worker, int8, nets, report, scaling, suite
+from benchmarks import deploy, deploy_worker, int8, nets, report, scaled, scaling, suite
 from benchmarks.evidence import harness
 from benchmarks.evidence import report as report_evidence
 from gluon_asymmnet.cli import guarded
@@ -22,6 +22,7 @@ it, ours in each layout, engine and precision, GluonCV's MobileNetV3, PyTorch.
   input    the record reader and the whole input pipeline alone, beside training
   startup  whole processes until the first result; preprocessing's share of classifying an image
   pictures preprocessing of one picture and of 12 megapixels; a folder of 2,000 pictures
+  scaled   what scaled decoding changes in the answers of --run for the photographs in --pictures
   memory   peak memory of inference and training alone, quickly
   shift    AddressNet's shifts beside channel shuffle and sum; ignores --models
   int8     accuracy and speed of int8 on the demo's digits (--run, --digits) and on photographs
@@ -55,7 +56,7 @@ def main(argv=None) -> int:
 
 def _add_flags(parser) -> None:
     parser.add_argument(
-        "what", choices=(*_PARTS, "int8", "deploy", "scaling", "nets", "evidence", "all")
+        "what", choices=(*_PARTS, "scaled", "int8", "deploy", "scaling", "nets", "evidence", "all")
     )
     parser.add_argument(
         "--models", default="asymmnet_large",
@@ -84,6 +85,7 @@ def _add_flags(parser) -> None:
         "environment with litert-torch, executorch or nncf: a row in deploy; NAME is litert, "
         "executorch or nncf; repeatable",
     )  # fmt: skip
+    parser.add_argument("--pictures", default="", metavar="DIR", help="photographs (scaled)")
     compared = parser.add_argument_group("nets")
     compared.add_argument("--epochs", type=int, default=15, help="on the digits (default 15)")
     evidence = parser.add_argument_group("evidence")
@@ -107,8 +109,8 @@ def _add_flags(parser) -> None:
 def _run(args) -> int:
     if args.rounds < 1:
         raise InputError(f"--rounds must be at least 1, got {args.rounds}")
-    others = {"int8": _run_int8, "deploy": _run_deploy, "scaling": _run_scaling, "nets": _run_nets,
-              "evidence": _run_evidence}  # fmt: skip
+    others = {"scaled": _run_scaled, "int8": _run_int8, "deploy": _run_deploy,
+              "scaling": _run_scaling, "nets": _run_nets, "evidence": _run_evidence}  # fmt: skip
     print(others.get(args.what, _run_parts)(args))
     return 0
 
@@ -127,6 +129,13 @@ def _run_parts(args) -> str:
         if args.out:
             suite.write(rows, args.out)  # after each part: a long run may be interrupted
     return report.table(rows)
+
+
+def _run_scaled(args) -> str:
+    threads = max(_numbers("--threads", args.threads, int))
+    rows = scaled.measure(args.run_directory, args.pictures, threads)
+    _write(rows, args.out)
+    return scaled.table(rows)
 
 
 def _run_int8(args) -> str:

@@ -46,7 +46,9 @@ def prepare(case: Case) -> Call:
     """Preprocessing alone: read a JPEG file, decode, resize, crop, normalise."""
     from gluon_asymmnet.card import CARD_FILE, read_card
     from gluon_asymmnet.predict.images import read_image
+    from gluon_asymmnet.utils.memory import keep_freed_memory
 
+    keep_freed_memory()  # as a predictor does
     preprocessing = read_card(Path(case.folder) / CARD_FILE).preprocessing
     path = _picture(case)
     return lambda: preprocessing(read_image(path))

@@ -12,6 +12,7 @@ from benchmarks import (
     photographs,
     pipeline,
     readers,
+    scaled,
     shifts,
     startup,
     suite,
@@ -21,8 +22,10 @@ from benchmarks.compare import compare
 from benchmarks.report import table
 from benchmarks.suite import Plan
 from gluon_asymmnet.data.image_headers import image_info
+from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.export.formats import export_all
 from tests.conftest import ROOT, run_python
 from tests.random_nets import random_model
 
@@ -244,3 +247,18 @@ def test_8_bits_from_the_command_to_the_page(digits, tmp_path):
     score = on_digits["score"]
     assert f"| {100 * on_digits['float_top1']:.2f} % | {100 * score['top1']:.2f} % |" in page
     assert page.count("| block 10 |") == 2  # the last of each
+
+
+def test_what_scaled_decoding_changes(tmp_path, capsys):
+    """Of pictures below twice the size before the crop nothing, of a larger one the logits."""
+    made = random_model(tmp_path / "net", classes=10)
+    export_all(made, tmp_path / "net", formats=("onnx",))
+    (tmp_path / "pictures").mkdir()
+    photo = photographs.photographs()[0]
+    for name, rgb in (("large", photo), ("small", photo[:50, :70])):
+        (tmp_path / f"pictures/{name}.jpg").write_bytes(encode(rgb))
+    (row,) = scaled.measure(tmp_path / "net", tmp_path / "pictures")
+    assert (row["pictures"], row["scaled"]) == (2, 1)
+    assert 0 < row["logits"] < 1 and row["same_best"] >= 0.5
+    text = scaled.table([{**row, "same_best": 0.9, "best_in_5": 1.0, "logits": 0.1234}])
+    assert "| 2 | 1 | 90.0 % | 100.0 % | 0.123 |" in text
