@@ -29,12 +29,12 @@ def test_the_plan(stored):
 
 
 def test_pairs_at_equal_cost(stored):
-    """The nets of ``nets`` are counted by a test that may import MXNet."""
     cost = {row["name"]: row["macs"] for row in stored["nets"]}
-    pairs = [(name, name.replace("-r0-matched", "-r1")) for name in cost if "r0-matched" in name]
+    pairs = [pair for pair in report.pairs(stored) if pair.question == report.EQUAL_COST]
     assert len(pairs) == 7
-    for zero, one in pairs:
-        assert cost[zero] == pytest.approx(cost[one], rel=0.015)
+    for pair in pairs:
+        assert cost[pair.net.name] == pytest.approx(cost[pair.against.name], rel=0.0125)
+        assert pair.net.study == pair.against.study == "main"
 
 
 def test_stored_costs(stored):

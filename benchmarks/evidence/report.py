@@ -113,8 +113,10 @@ def _pairs_of_rates(nets: dict[str, Net]) -> Iterator[Pair]:
     for name, net in nets.items():
         base = name.removesuffix("-r1")
         if base != name:
-            yield Pair(EQUAL_COST, net, nets[f"{base}-r0-matched"])
-            yield Pair(EQUAL_WIDTH, net, nets[f"{base}-r0"])
+            zero = nets[f"{base}-r0"]
+            yield Pair(EQUAL_COST, net, nets.get(f"{base}-r0-matched", zero))
+            if zero.study == "width":
+                yield Pair(EQUAL_WIDTH, net, zero)
         if net.study == "rate 2":
             yield Pair(RATE_2, net, nets[f"{name.removesuffix('2')}1"])
 
