@@ -342,6 +342,7 @@ def document(found: dict) -> str:
     speed = (
         f"The last column is the time of one image over ONNX Runtime's, the median of "
         f"{found['rounds']} rounds in turn, {found['threads']} thread; 0.8 to 1.25 is equal. "
+        f"The network is small (32 pixels), so the overhead of a call counts. "
         if timed else "Speed was not measured. "
     )  # fmt: skip
     return (
