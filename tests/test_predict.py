@@ -388,6 +388,12 @@ def test_the_command_on_a_video(exported, tmp_path, capsys):
         assert float(row.split(",")[5]) == pytest.approx(best.probability, rel=1e-4)
     assert Video(str(tmp_path / "marked/clip.mkv.mp4"), "marked").frames == 3
     assert len(capsys.readouterr().out.splitlines()) == 3
+    assert main([
+        "predict", str(clip), "--model", str(exported[0]), "--engine", "onnxruntime", "--top", "1",
+        "--frames", "3", "--csv", str(tmp_path / "again.csv"),
+    ]) == 0  # fmt: skip
+    assert (tmp_path / "again.csv").read_text().splitlines() == table  # prepared on the thread
+    capsys.readouterr()
     assert main(["predict", str(clip), "--model", str(exported[0]), "--frames", "-1"]) == 2
     assert "--frames must be at least 0" in capsys.readouterr().err
 
