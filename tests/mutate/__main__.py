@@ -39,7 +39,7 @@ MODULES = {
     "models/ssd_box_coder": "ssd ssd_targets",
     "evaluation/voc_ap": "voc_ap",
     "evaluation/coco_ap": "voc_ap evaluate_voc",
-    "evaluation/classification": "evaluate",
+    "evaluation/classification": "evaluate distributed",
     "export/int8/quantizers": "int8",
     "nn/folding": "graph_modes export_onnx",
     "weights/layouts": "weights convert",
