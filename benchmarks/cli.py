@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import deploy, deploy_worker, int8, nets, report, scaled, scaling, suite
+from benchmarks import deploy, deploy_worker, int8, joins, nets, report, scaled, scaling, suite
 from benchmarks.evidence import harness
 from benchmarks.evidence import report as report_evidence
 from gluon_asymmnet.cli import guarded
@@ -32,6 +32,7 @@ it, ours in each layout, engine and precision, GluonCV's MobileNetV3, PyTorch.
            --epochs: about half an hour
   evidence rate 0, 1 and 2 side by side on Fashion-MNIST: many hours; goes on where it stopped, and
            several may run at once.  --only takes part of a run's name
+  joins    each form of the exported joins beside MobileNetV3, in ONNX Runtime, OpenVINO and OpenCV
   all      infer, train, input and startup; about half an hour on two idle processors
 
 Needs the extras onnx, openvino, torch, int8 and demo; a candidate that cannot be built is left out,
@@ -56,8 +57,9 @@ def main(argv=None) -> int:
 
 def _add_flags(parser) -> None:
     parser.add_argument(
-        "what", choices=(*_PARTS, "scaled", "int8", "deploy", "scaling", "nets", "evidence", "all")
-    )
+        "what", choices=(*_PARTS, "scaled", "int8", "deploy", "scaling", "nets", "evidence",
+                         "joins", "all"),
+    )  # fmt: skip
     parser.add_argument(
         "--models", default="asymmnet_large",
         help="comma-separated, e.g. asymmnet_large,asymmnet_small,asymmnet_large_0.35 "
@@ -110,7 +112,8 @@ def _run(args) -> int:
     if args.rounds < 1:
         raise InputError(f"--rounds must be at least 1, got {args.rounds}")
     others = {"scaled": _run_scaled, "int8": _run_int8, "deploy": _run_deploy,
-              "scaling": _run_scaling, "nets": _run_nets, "evidence": _run_evidence}  # fmt: skip
+              "scaling": _run_scaling, "nets": _run_nets, "evidence": _run_evidence,
+              "joins": _run_joins}  # fmt: skip
     print(others.get(args.what, _run_parts)(args))
     return 0
 
@@ -119,16 +122,20 @@ def _run_parts(args) -> str:
     rows = []
     for part in _ALL if args.what == "all" else (args.what,):
         batches = args.batches or _BATCHES.get(part, "1,32")
-        plan = suite.Plan(
-            models=args.models.split(","), widths=_widths(args),
-            batches=_numbers("--batches", batches, int), sizes=_numbers("--sizes", args.sizes, int),
-            threads=_numbers("--threads", args.threads, int), rounds=args.rounds,
-            only=[name for name in args.only.split(",") if name],
-        )  # fmt: skip
+        plan = _plan(args, batches)
         rows += _PARTS[part](plan)
         if args.out:
             suite.write(rows, args.out)  # after each part: a long run may be interrupted
     return report.table(rows)
+
+
+def _plan(args, batches: str) -> suite.Plan:
+    return suite.Plan(
+        models=args.models.split(","), widths=_widths(args),
+        batches=_numbers("--batches", batches, int), sizes=_numbers("--sizes", args.sizes, int),
+        threads=_numbers("--threads", args.threads, int), rounds=args.rounds,
+        only=[name for name in args.only.split(",") if name],
+    )  # fmt: skip
 
 
 def _run_scaled(args) -> str:
@@ -194,6 +201,12 @@ def _run_evidence(args) -> str:
         return runner.repeat(args.repeat)
     added = runner.run(only=args.only, jobs=args.jobs, max_minutes=args.max_minutes)
     return f"{added} runs added to {results}"
+
+
+def _run_joins(args) -> str:
+    for rows in joins.compare_joins(_plan(args, args.batches or "1,32").cases(), args.rounds):
+        _write(rows, args.out)
+    return joins.table(rows)
 
 
 def _write(rows: list, out: str) -> None:

@@ -114,6 +114,8 @@ def test_moved_joins_by_hand(tmp_path, joins, convolutions, concatenations):
     assert (kinds.count("Conv"), kinds.count("Concat")) == (convolutions, concatenations)
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
+    graph = to_onnx(random_model(tmp_path, shuffle_groups=4), OnnxForm(joins=joins)).graph
+    assert "Transpose" not in {node.op_type for node in graph.node}
 
 
 JOINED = [

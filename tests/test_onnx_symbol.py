@@ -325,7 +325,8 @@ def test_openvino_runs_them(tmp_path, name):
         assert_close(session(images)[0], expected, terms=NET)
 
 
-FORMS = [OnnxForm(13), OnnxForm(17), OnnxForm(13, hard_swish="clip")]
+FORMS = [OnnxForm(13, joins="before"), OnnxForm(17, joins="before"),
+         OnnxForm(13, hard_swish="clip", joins="before")]  # fmt: skip
 
 
 def assert_weights_are_folded(model, net):

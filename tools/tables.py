@@ -4,10 +4,11 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks import nets, scaling, targets
+from benchmarks import joins, nets, scaling, targets
 from benchmarks import scaling_model as model
 from benchmarks.evidence import harness as evidence
 from benchmarks.evidence import report as evidence_report
+from benchmarks.report import machine_line
 from examples import decomposition_report as decomposition
 from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.registry import ModelSpec
@@ -53,6 +54,12 @@ def picture_targets_table() -> str:
     return targets.table(
         targets.picture_targets(*(json.loads(f.read_text())["rows"] for f in files))
     )
+
+
+def joins_table() -> str:
+    """Return the forms of the joins beside MobileNetV3, and the machine."""
+    measured = json.loads((_ROOT / "benchmarks/joins.json").read_text())
+    return f"{machine_line(measured['machine'])}\n\n{joins.table(measured['rows'])}"
 
 
 def related_table() -> str:
@@ -232,7 +239,11 @@ TABLES = {
     },
     "docs/fuzzing.md": {"fuzzing": fuzzing_table},
     "docs/related.md": {"counts": related_table, "compared": compared_table},
-    "docs/speed.md": {"targets": targets_table, "pictures": picture_targets_table},
+    "docs/speed.md": {
+        "targets": targets_table,
+        "pictures": picture_targets_table,
+        "joins": joins_table,
+    },
     "docs/search.md": {"proposals": proposals_table, "trained": trained_table},
     "docs/scaling.md": {"measured": scaling_table, "weak": weak_table, "strong": strong_table},
 }

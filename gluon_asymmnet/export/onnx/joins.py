@@ -10,12 +10,15 @@ projection is linear, so the parts can meet later, with the same weights in othe
   such a block stays as it is;
 - ``apart``: squeeze-and-excite, too, scales the parts apart; only their means are concatenated.
 
+Where a channel shuffle follows the concatenation, ``behind`` and ``apart`` permute the weights of
+the block in its place.
+
 ``apart`` copies nothing, but has more nodes: the fastest for batches, while for one image nodes
-cost more than small copies.
+cost more than small copies.  Measured, see ``docs/speed.md``.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -31,11 +34,14 @@ class _Block(NamedTuple):
 
     concat: Node
     bounds: list[tuple[int, int]]  # first and last channel of each part
+    shuffle: list[Node]
+    order: np.ndarray  # where the shuffle, if there is one, moves each concatenated channel
     depthwise: Node
     activation: list[Node]
     output: str  # the map behind the activation
     pool: Optional[Node]  # the mean of squeeze-and-excite
-    scale: Optional[Node]  # the product with its gate
+    gates: list[Node]  # its two convolutions
+    scale: Optional[Node]  # its product
     project: Node
 
 
@@ -50,7 +56,8 @@ def move_joins(graph: Graph, shapes: Mapping[str, Shape], joins: str) -> None:
     if joins == BEFORE:
         return
     for block in [*_blocks(graph, shapes)]:
-        if joins == BEHIND and block.pool and max(block.depthwise.attributes["strides"]) == 1:
+        stride = max(block.depthwise.attributes["strides"])
+        if joins == BEHIND and block.pool and stride == 1 and not block.shuffle:
             continue
         new = _Rewriting(graph, block)
         if block.pool is None:
@@ -80,7 +87,8 @@ def _blocks(graph: Graph, shapes: Mapping[str, Shape]) -> Iterator[_Block]:
 def _block_of(graph: Graph, concat: Node, shapes, readers) -> Optional[_Block]:
     """Return the block that begins with a concatenation, or None if it is no bottleneck."""
     ends = np.cumsum([shapes[name][1] for name in concat.inputs]).tolist()
-    after = readers.get(concat.outputs[0], [])
+    shuffle, order = _shuffle_of(graph, concat, readers, ends[-1])
+    after = readers.get([concat, *shuffle][-1].outputs[0], [])
     if [node.op for node in after] != ["Conv"] or after[0].attributes["group"] != ends[-1]:
         return None
     (depthwise,) = after
@@ -92,17 +100,59 @@ def _block_of(graph: Graph, concat: Node, shapes, readers) -> Optional[_Block]:
         ):  # fmt: skip
             activation.append(node)
             inside.update(node.outputs)
-    output = [depthwise, *activation][-1].outputs[0]
-    pool = scale = None
+    activated = output = [depthwise, *activation][-1].outputs[0]
+    pool, gates, scale = None, [], None
     after = {node.op: node for node in readers[output]}
-    if {*after} == {"GlobalAveragePool", "Mul"}:
+    if sorted(node.op for node in readers[output]) == ["GlobalAveragePool", "Mul"]:
         pool, scale = after["GlobalAveragePool"], after["Mul"]
-        after = {node.op: node for node in readers[scale.outputs[0]]}
-    project = after.get("Conv")
-    if len(after) != 1 or project is None or project.attributes["group"] != 1:
+        gates = _convolutions_between(graph, pool, scale)
+        if len(gates) != 2:
+            return None
+        output = scale.outputs[0]
+    if [node.op for node in readers[output]] != ["Conv"]:
+        return None
+    (project,) = readers[output]
+    if project.attributes["group"] != 1:
         return None
     bounds = [*zip([0, *ends], ends)]
-    return _Block(concat, bounds, depthwise, activation, output, pool, scale, project)
+    return _Block(
+        concat,
+        bounds,
+        shuffle,
+        order,
+        depthwise,
+        activation,
+        activated,
+        pool,
+        gates,
+        scale,
+        project,
+    )
+
+
+def _shuffle_of(graph: Graph, concat: Node, readers, channels: int) -> tuple[list, np.ndarray]:
+    """Return the nodes of the shuffle behind a concatenation, and where it moves each channel."""
+    nodes = [concat]
+    for op in ("Reshape", "Transpose", "Reshape"):
+        after = readers.get(nodes[-1].outputs[0], [])
+        if [node.op for node in after] != [op]:
+            return [], np.arange(channels)
+        nodes += after
+    if nodes[2].attributes["perm"] != [0, 2, 1, 3, 4]:
+        return [], np.arange(channels)
+    groups = graph.weights[nodes[1].inputs[1]][1]
+    moved = np.arange(channels).reshape(groups, -1).T.ravel()  # the channel at each place
+    return nodes[1:], np.argsort(moved)
+
+
+def _convolutions_between(graph: Graph, pool: Node, scale: Node) -> list[Node]:
+    """Return the convolutions on the way from the mean of squeeze-and-excite to its product."""
+    inside, found = {*pool.outputs}, []
+    for node in graph.nodes[: graph.nodes.index(scale)]:
+        if inside & {*node.inputs}:
+            inside.update(node.outputs)
+            found += [node] if node.op == "Conv" else []
+    return found
 
 
 class _Rewriting:
@@ -110,7 +160,7 @@ class _Rewriting:
 
     def __init__(self, graph: Graph, block: _Block):
         self._graph, self._block = graph, block
-        old = [block.concat, block.depthwise, *block.activation]
+        old = [block.concat, *block.shuffle, block.depthwise, *block.activation]
         self.nodes: dict[str, list[Node]] = {node.name: [] for node in old}
         self._behind = self.nodes[old[-1].name]  # the nodes up to the activation
         self._parts = [self._convolve(part, name) for part, name in enumerate(block.concat.inputs)]
@@ -118,9 +168,9 @@ class _Rewriting:
     def _convolve(self, part: int, x: str) -> str:
         """Add the depthwise convolution and the activation of one part; return its map."""
         low, high = self._block.bounds[part]
-        conv = self._block.depthwise
-        weights = [self._slice(name, part, np.s_[low:high]) for name in conv.inputs[1:]]
-        renamed = {self._block.concat.outputs[0]: x, **dict(zip(conv.inputs[1:], weights))}
+        conv, order = self._block.depthwise, self._block.order[low:high]
+        weights = [self._take(name, part, order) for name in conv.inputs[1:]]
+        renamed = dict(zip(conv.inputs, [x, *weights]))
         conv = conv._replace(attributes={**conv.attributes, "group": high - low})
         for node in (conv, *self._block.activation):
             renamed[node.outputs[0]] = f"{node.outputs[0]}.{part}"
@@ -134,8 +184,10 @@ class _Rewriting:
 
     def concatenate(self) -> None:
         """Concatenate the parts behind the activation."""
-        concat = self._block.concat
+        concat, project = self._block.concat, self._block.project
         self._behind.append(concat._replace(inputs=self._parts, outputs=[self._block.output]))
+        self._permute_gates()
+        self._permute(project, columns=True)
 
     def scale_apart(self) -> None:
         """Take the means of the parts, concatenate them, and scale each part by its gates."""
@@ -155,13 +207,30 @@ class _Rewriting:
         ]  # fmt: skip
         self.nodes[scale.name] = [Node("Split", inputs, gates, name, {"axis": 1}), *scales]
         self._parts = [node.outputs[0] for node in scales]
+        self._permute_gates()
+
+    def _permute_gates(self) -> None:
+        for node, columns in zip(self._block.gates, (True, False)):
+            self._permute(node, columns=columns)
+
+    def _permute(self, conv: Node, columns: bool) -> None:
+        """Give a convolution its input channels, or its output channels, before the shuffle."""
+        if not self._block.shuffle:
+            return
+        order = self._block.order
+        (x, weight, *bias) = conv.inputs
+        weight = self._take(weight, "permuted", np.s_[:, order] if columns else order)
+        if not columns:
+            bias = [self._take(name, "permuted", order) for name in bias]
+        self.nodes[conv.name] = [conv._replace(inputs=[x, weight, *bias])]
 
     def sum_projections(self) -> None:
         """Project each part, and sum."""
         conv, nodes = self._block.project, []
         weight, *bias = conv.inputs[1:]
         for i, (part, (low, high)) in enumerate(zip(self._parts, self._block.bounds)):
-            weights = [self._slice(weight, i, np.s_[:, low:high]), *([] if i else bias)]
+            columns = np.s_[:, self._block.order[low:high]]
+            weights = [self._take(weight, i, columns), *([] if i else bias)]
             projection = self._part_of(conv, i, {})._replace(inputs=[part, *weights])
             if not nodes:
                 nodes = [projection]
@@ -179,6 +248,6 @@ class _Rewriting:
             inputs=inputs, outputs=[f"{node.outputs[0]}.{part}"], name=f"{node.name}.{part}"
         )
 
-    def _slice(self, name: str, part: int, index) -> str:
+    def _take(self, name: str, part: Union[int, str], index) -> str:
         array = np.ascontiguousarray(self._graph.weights[name][index])
         return self._graph.constant(f"{name}.{part}", array)
