@@ -65,7 +65,7 @@ def test_tables_of_an_unfinished_plan(stored):
 
     def row(net, seed, correct):
         return {"run": f"{net}/seed{seed}", "net": net, "seed": seed, "correct": correct,
-                "images": 10_000, "loss": 0.3, "cpu_seconds": 1800}  # fmt: skip
+                "images": 10_000, "loss": 0.3, "cpu_seconds": 1800, "commit": "1a2b"}  # fmt: skip
 
     rows = [row("small-0.5-r1", 0, 9010), row("small-0.5-r1", 1, 9030),
             row("small-0.5-r0-matched", 0, 9000), row("small-0.5-r0-matched", 1, 9000),
@@ -76,12 +76,14 @@ def test_tables_of_an_unfinished_plan(stored):
             "net": "small-0.5-r1",
             "lr": lr,
             "images": 6000,
+            "commit": "1a2b",
             **found,
         }
         for lr, found in zip(plan.RATES_OF_LEARNING, ({"correct": 5400}, {"failure": "nan"}))
     ]
     data = {**stored, "rows": [*tuned, *rows]}
     assert "2 of 18 runs" in report.progress(data) and "2.5 core-hours" in report.progress(data)
+    assert "Commit of the package: 1a2b." in report.progress(data)
     assert "| small-0.5-r1 | 90.00% | diverged |  | open |" in report.rates_table(data)
     assert "| 3 of 5 | 90.20 \N{PLUS-MINUS SIGN} 0.25 | 0.3000 |" in report.accuracy_table(data)
     table = report.pairs_table(data, report.EQUAL_COST)

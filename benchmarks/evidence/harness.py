@@ -167,7 +167,7 @@ class Harness:
             **run.net._asdict(), "seed": run.seed, "lr": lr,
             "scored": "val" if run.tunes else "test",
         }  # fmt: skip
-        begun = time.monotonic()
+        begun, commit = time.monotonic(), _commit()
         with (folder / "output.txt").open("w+") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.evidence.worker", json.dumps(request),
@@ -183,7 +183,7 @@ class Harness:
         row = {
             "run": run.name, "net": run.net.name, "seed": run.seed, "lr": lr,
             **json.loads(lines[-1]), "seconds": round(time.monotonic() - begun, 1),
-            "macs": net["macs"], "parameters": net["parameters"], "commit": _commit(),
+            "macs": net["macs"], "parameters": net["parameters"], "commit": commit,
             "cpu": environment()["cpu"],
         }  # fmt: skip
         if suffix:

@@ -29,10 +29,12 @@ def progress(data: dict) -> str:
     tuned = sum(row["run"].startswith("tune/") for row in data["rows"])
     repeats = [one for row in data["rows"] for one in row.get("repeated", ())]
     equal = sum(one["equal"] for one in repeats)
+    commits = ", ".join(sorted({row["commit"] for row in data["rows"]}))
     parts = [
         f"{tuned} of {tuning} runs for the learning rate and "
         f"{len(data['rows']) - tuned} of {len(runs) - tuning} scored runs are finished, in "
         f"{hours:.1f} core-hours.",
+        f"Commit of the package: {commits}." if commits else "",
         f"Repeated runs: {len(repeats)}, equal bit for bit: {equal}." if repeats else "",
     ]
     return " ".join(filter(None, parts))
