@@ -202,7 +202,7 @@ def draw(data: dict, path) -> None:
                             costs[net.name], found.mean, yerr=found.half, label=label,
                             marker=marker, color=colour, linestyle="", capsize=3, fillstyle="none",
                         )  # fmt: skip
-            axis.set(title=title, xscale="log", xlabel="multiply-adds, millions")
+            axis.set(title=title, xlabel="multiply-adds, millions")
             axis.grid(alpha=0.3)
         axes[0].set_ylabel("top-1, %")
         by_label = {}
