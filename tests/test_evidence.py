@@ -82,9 +82,9 @@ def test_tables_of_an_unfinished_plan(stored):
         for lr, found in zip(plan.RATES_OF_LEARNING, ({"correct": 5400}, {"failure": "nan"}))
     ]
     data = {**stored, "rows": [*tuned, *rows]}
-    assert "2 of 18 runs" in report.progress(data) and "2.5 core-hours" in report.progress(data)
+    assert "2 of 24 runs" in report.progress(data) and "2.5 core-hours" in report.progress(data)
     assert "Commit of the package: 1a2b." in report.progress(data)
-    assert "| small-0.5-r1 | 90.00% | diverged |  | open |" in report.rates_table(data)
+    assert "| small-0.5-r1 | 90.00% | diverged |  |  | open |" in report.rates_table(data)
     assert "| 3 of 5 | 90.20 \N{PLUS-MINUS SIGN} 0.25 | 0.3000 |" in report.accuracy_table(data)
     table = report.pairs_table(data, report.EQUAL_COST)
     line = next(one for one in table.splitlines() if one.startswith("| small-0.5-r1 "))
@@ -101,7 +101,7 @@ def test_the_plot_of_an_unfinished_plan(stored, tmp_path):
 
 @pytest.fixture
 def small(tmp_path):
-    """A harness with one tiny net, 192 noise images and three learning rates."""
+    """A harness with one tiny net, 192 noise images and all learning rates."""
     for name in ("train", "val", "test"):
         with RecordWriter(tmp_path / f"work/records/{name}.rec") as writer:
             for i, image in enumerate(noise(192)):

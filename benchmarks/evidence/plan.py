@@ -16,7 +16,7 @@ RECIPE = {
     "wd": 1e-4, "no_wd": True, "threads": 1, "num_workers": 1, "log_interval": 0,
     "save_frequency": 0, "keep_last": 1,
 }  # fmt: skip
-RATES_OF_LEARNING = (0.12, 0.3, 0.7)  # tried for each family with rate 0, and with rate 1
+RATES_OF_LEARNING = (0.05, 0.12, 0.3, 0.7)  # tried for each family with rate 0, and with rate 1
 TUNED_WIDTH = 0.5  # of the nets that they are tried with
 WIDTHS = (0.35, 0.5, 1.0)
 SEEDS = {"main": 5, "width": 3, "rate 2": 3, "ablation": 3}  # by study
