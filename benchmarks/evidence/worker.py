@@ -28,7 +28,7 @@ def main() -> int:
     try:
         result = train(_config(request, records, folder))
     except RunError as error:  # the loss is not finite
-        print(json.dumps({"failure": str(error)}))
+        print(json.dumps({"failure": str(error).partition(";")[0]}))  # then follows a path
         return 0
     if not result.finished:
         return result.status
