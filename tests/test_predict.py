@@ -185,7 +185,7 @@ def test_places_without_a_model(exported, copied, tmp_path):
     shutil.copy(path, copied / "second.onnx")
     with pytest.raises(InputError, match=r"several models: .*, second\.onnx; name one"):
         Predictor(copied, "onnxruntime")
-    assert Predictor(path).engine == "onnxruntime"
+    assert Predictor(path).weights == path
 
 
 @pytest.mark.parametrize("name", ["onnx", "xml"])

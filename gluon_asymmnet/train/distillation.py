@@ -14,7 +14,7 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.data.class_names import match_classes
 from gluon_asymmnet.data.transforms import Normalization
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.predict import Predictor
+from gluon_asymmnet.predict import Predictor, choose_engine
 from gluon_asymmnet.weights.load import load_exact
 
 
@@ -124,7 +124,8 @@ def open_teacher(path, devices, threads: int = 0) -> Teacher:
 
     A network that MXNet runs goes to the training devices, others stay on the CPU.
     """
-    predictor = Predictor(path, threads=threads)
+    engine, _ = choose_engine(path)  # not the fastest: a resumed run must have the same one
+    predictor = Predictor(path, engine, threads=threads)
     card = predictor.card
     if predictor.engine == "mxnet":
         predict = predictor.net
