@@ -58,6 +58,7 @@ def test_power_is_that_of_cohens_tables():
     assert detectable(1, 34) <= 0.5 < detectable(1, 33)
     assert detectable(2, 34) == pytest.approx(2 * detectable(1, 34))
     assert detectable(1, 34, comparisons=7) > detectable(1, 34)
+    assert detectable(1, 2, comparisons=7) > 50  # from two pairs hardly anything is found
 
 
 def test_tables_of_an_unfinished_plan(stored):
