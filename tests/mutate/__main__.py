@@ -122,6 +122,9 @@ class Campaign:
             if rows:
                 alive = sum(r["result"] == "survived" for r in rows)
                 lines.append(f"| {name} | {len(rows)} | {alive} |")
+        missing = [name for name in MODULES if not any(r["module"] == name for r in self.rows)]
+        if missing:
+            lines += ["", f"Not run yet: {', '.join(missing)}."]
         lines += ["", "## Survivors", ""]
         for r in survivors:
             note = r.get("note", "not judged yet")
