@@ -98,6 +98,20 @@ def test_dockerfiles_pass_hadolint():
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_processors_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    """Virtual machines show "AMD EPYC" for generations with and without AVX-512."""
+
+    file = tmp_path / "cpuinfo"
+
+    def told(family, model):
+        lines = {"model name": "AMD EPYC", "cpu family": family, "model": model}
+        monkeypatch.setattr(doctor, "_CPUINFO", file)
+        file.write_text("".join(f"{key}\t: {value}\n" for key, value in lines.items()))
+        return doctor.cpu_model()
+
+    assert told(25, 1) == "AMD EPYC, family 25 model 1" != told(26, 2)
+
+
 def test_doctor_finds_two_builds_of_mxnet_and_missing_cuda(monkeypatch):
     class Distribution:
         def __init__(self, name):

@@ -20,7 +20,7 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.predict.engines import ENGINES
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.cache import cache_folder
-from gluon_asymmnet.utils.doctor import cpu_model, version
+from gluon_asymmnet.utils.doctor import cpu_features, cpu_model, version
 from gluon_asymmnet.utils.threads import available
 
 CACHE_FILE = "engines.json"
@@ -64,7 +64,7 @@ def fastest(candidates: Sequence[tuple[str, Path]], threads: int = 0) -> Choice:
 
 
 def _key(candidates: Sequence[tuple[str, Path]], threads: int) -> str:
-    parts: list = [cpu_model(), available(), threads]
+    parts: list = [cpu_model(), cpu_features(), available(), threads]
     for name, file in candidates:
         status = file.stat()
         parts += [name, version(name), str(file.resolve()), status.st_size, status.st_mtime_ns]

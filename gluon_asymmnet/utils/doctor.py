@@ -20,6 +20,7 @@ _PACKAGES = (
     "matplotlib", "pillow", "safetensors", "scikit-learn", "onnx", "onnxruntime", "openvino",
     "nncf", "torch",
 )  # fmt: skip
+_CPUINFO = Path("/proc/cpuinfo")
 # Instruction sets that decide how fast the engines are.
 _CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
@@ -166,13 +167,19 @@ def version(package: str) -> Optional[str]:
 
 
 def cpu_model() -> str:
-    """Return the name of the processor."""
-    return _cpuinfo("model name") or platform.processor()
+    """Return the name of the processor, on x86 with family and model.
+
+    A virtual machine may tell the maker only: "AMD EPYC" is six generations, with and without
+    AVX-512.
+    """
+    name = _cpuinfo("model name") or platform.processor()
+    numbers = _cpuinfo("cpu family"), _cpuinfo("model")
+    return f"{name}, family {numbers[0]} model {numbers[1]}" if all(numbers) else name
 
 
 def _cpuinfo(key: str) -> str:
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = _CPUINFO.read_text()
     except OSError:
         return ""
     match = re.search(rf"^{key}\s*:\s*(.*)$", text, re.MULTILINE)
