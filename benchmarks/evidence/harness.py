@@ -25,6 +25,7 @@ from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.doctor import environment
 
 RESULTS = Path("benchmarks/evidence.json")
+PLACE = ("commit", "cpu")  # keys of a row: runs from two places may differ in the last bits
 _POLL = 1.0  # seconds
 _LET_STOP = 120  # seconds for a run to write its checkpoint
 
@@ -53,6 +54,7 @@ class Harness:
         if max_minutes:
             self.deadline = time.monotonic() + 60 * max_minutes
         self._prepare()
+        self._drop_begun_elsewhere()
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with ThreadPoolExecutor(jobs) as pool:
             workers = [pool.submit(self._work, only) for _ in range(jobs)]
@@ -81,7 +83,7 @@ class Harness:
             raise RunError(f"{name} was stopped")
         keys = [key for key in ("correct", "loss", "weights", "failure") if key in row]
         different = [key for key in keys if again.get(key) != row[key]]
-        told = {key: again[key] for key in ("commit", "cpu")}
+        told = {key: again[key] for key in PLACE}
         with self._changing() as data:
             row = next(row for row in data["rows"] if row["run"] == name)
             row.setdefault("repeated", []).append({"equal": not different, **told})
@@ -116,6 +118,24 @@ class Harness:
         data = load(self.results)
         if data["recipe"] != plan.RECIPE:
             raise InputError(f"{self.results} has the results of another recipe: move it away")
+
+    def _drop_begun_elsewhere(self) -> None:
+        """Remove the rows of an unfinished group that another commit or processor made.
+
+        The runs of a group are compared seed by seed, so one place does all of them.
+        """
+        place = {"commit": _commit(), "cpu": environment()["cpu"]}
+        with self._changing() as data:
+            runs = self._runs(data)
+            finished = {row["run"] for row in data["rows"]}
+            open_groups = {run.group for run in runs.values() if run.name not in finished}
+            for row in list(data["rows"]):
+                run = runs[row["run"]]
+                if run.tunes or run.group not in open_groups:
+                    continue
+                if any(row[key] != place[key] for key in PLACE):
+                    print(f"again, since another commit or processor did it: {run.name}")
+                    data["rows"].remove(row)
 
     def _work(self, only: str) -> int:
         done = 0

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
-from benchmarks.evidence.harness import chosen_rate, nets_of
+from benchmarks.evidence.harness import PLACE, chosen_rate, nets_of
 from benchmarks.evidence.plan import RATES_OF_LEARNING, SEEDS, Net, is_tuned, make_runs
 from benchmarks.evidence.statistics import POWER, Summary, detectable, holm, summarize
 from tools.markdown import markdown_table
@@ -153,9 +153,17 @@ def pairs_table(data: dict, question: str) -> str:
 
 
 def _differences(data: dict, pair: Pair) -> dict[int, float]:
-    """Return the differences of the seeds that both nets have, percentage points."""
+    """Return the differences of the seeds that both nets have, percentage points.
+
+    Of one seed both must come from the same commit and kind of processor.
+    """
     first, second = (accuracies(data, net.name) for net in (pair.net, pair.against))
-    return {seed: first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())}
+    places = [{key: _values(data, net.name, key) for key in PLACE} for net in pair[1:]]
+    seeds = sorted(first.keys() & second.keys())
+    return {
+        seed: first[seed] - second[seed] for seed in seeds
+        if all(places[0][key][seed] == places[1][key][seed] for key in PLACE)
+    }  # fmt: skip
 
 
 def _pooled_row(differences: Sequence[dict[int, float]], planned: int) -> list[str]:
