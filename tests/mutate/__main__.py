@@ -1,9 +1,10 @@
 """The mutation campaign: ``python -m tests.mutate --report FILE`` writes FILE.json and FILE.md.
 
 Each mutant is one small change of a module in which a wrong line gives a wrong number.  The tests
-of that module run on it and have to fail.  What is in the report already is not run again, so that
-a stopped campaign goes on; a module that changed starts anew.  A person writes a ``note`` into the
-report's JSON for each survivor: why no test can see it, or which test is missing.
+of that module run on it, a file after the other, and have to fail.  What is in the report already
+is not run again, so that a stopped campaign goes on; a module that changed starts anew.  A person
+writes a ``note`` into the report's JSON for each survivor: why no test can see it, or which test
+is missing.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -51,11 +53,14 @@ SEED = 1
 class Campaign:
     """The mutants of all modules, and what became of them."""
 
-    def __init__(self, report: Path, again: bool):
+    def __init__(self, report: Path, again: Sequence[str]):
+        """``again``: the modules whose survivors without a note are run again."""
         self.json, self.page = report.with_suffix(".json"), report.with_suffix(".md")
         rows = json.loads(self.json.read_text())["mutants"] if self.json.exists() else []
-        unexplained = (r["result"] == "survived" and "note" not in r for r in rows)
-        self.rows = [r for r, survived in zip(rows, unexplained) if not (again and survived)]
+        self.rows = [
+            r for r in rows
+            if not (r["result"] == "survived" and "note" not in r and r["module"] in again)
+        ]  # fmt: skip
 
     def module(self, name: str, count: int, places: list[Workplace]) -> None:
         path = f"gluon_asymmnet/{name}.py"
@@ -73,18 +78,28 @@ class Campaign:
         if sound["failed"]:
             raise SystemExit(f"{name}: without a mutant, this test fails: {sound['failed']}")
         seconds = sound["seconds"]
-        limit = 60 + 5 * sum(seconds.values())
+        tests = [file for file in tests if any(test.startswith(f"{file}::") for test in seconds)]
         failures = Counter(r["result"] for r in known.values())
-        running = {}
+        running = {}  # place: (mutant, the test files that it has not met yet)
+
+        def run_next(place, mutant, files):
+            running[place] = mutant, files[1:]
+            alone = sum(s for test, s in seconds.items() if test.startswith(f"{files[0]}::"))
+            place.start(files[:1], failures, seconds, 60 + 5 * alone)
+
         while left or running:
             for place in places:
                 if left and place not in running:
-                    mutant = running[place] = left.pop(0)
+                    mutant = left.pop(0)
                     place.replace(path, mutant.apply(source.encode()))
-                    place.start(tests, failures, seconds, limit)
+                    run_next(place, mutant, sorted(tests, key=lambda f: -_kills(failures, f)))
                 elif place in running and (ended := place.ended()):
+                    mutant, files = running.pop(place)
+                    if files and not ended["failed"]:
+                        run_next(place, mutant, files)
+                        continue
                     place.replace(path, source.encode())
-                    mutant, result = running.pop(place), ended["failed"] or "survived"
+                    result = ended["failed"] or "survived"
                     failures[result] += 1
                     self.rows.append(
                         {"module": name, "version": version, **mutant._asdict(), "result": result}
@@ -133,6 +148,11 @@ class Campaign:
         return "\n".join(lines) + "\n"
 
 
+def _kills(failures: Counter, file: str) -> int:
+    """Return how many mutants a test file has killed."""
+    return sum(count for test, count in failures.items() if test.startswith(f"{file}::"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=__doc__)
     parser.add_argument("--report", type=Path, required=True)
@@ -141,7 +161,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--again", action="store_true", help="run survivors without a note again")
     options = parser.parse_args()
-    campaign = Campaign(options.report, options.again)
+    campaign = Campaign(options.report, options.modules if options.again else ())
     places = []
     with tempfile.TemporaryDirectory() as folder:
         try:
