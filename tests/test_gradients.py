@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.arch import LARGE, SMALL, plan_net
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.classifier import ClassifierTask
-from gluon_asymmnet.train.optimization import clip_norm, freeze_norms
+from gluon_asymmnet.train.optimization import clip_norm, freeze_norms, stages_of
 from gluon_asymmnet.weights.params_file import write_params
 from gluon_asymmnet.zoo import get_model
 from tests.digits_runs import config, one_batch
@@ -160,6 +161,19 @@ def weights(tmp_path_factory):
 STAGES = [["stem"], ["blocks.0"], ["blocks.1", "blocks.2"],
           [f"blocks.{i}" for i in range(3, 8)], [f"blocks.{i}" for i in range(8, 11)],
           ["squeeze", "hidden"]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "stages"),
+    [
+        (LARGE, [["stem", 0], [1, 2], [3, 4, 5], [6, 7, 8, 9, 10, 11], [12, 13, 14]]),
+        (SMALL, [["stem"], [0], [1, 2], [3, 4, 5, 6, 7], [8, 9, 10]]),
+    ],
+)
+def test_stages_are_cut_at_the_strides_of_the_papers_tables(spec, stages):
+    """arXiv:1905.02244, tables 1 and 2: a stage begins at each block of stride 2."""
+    plan = plan_net(spec)
+    assert stages_of("stem", range(len(plan.blocks)), plan) == stages
 
 
 def stage_of(name):

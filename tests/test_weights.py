@@ -16,7 +16,7 @@ DATA = Path(__file__).parent / "data"
 
 
 def listed(plan, layout):
-    return [[e.name, list(e.shape)] for e in entries(plan, 1000, layout)]
+    return [[e.name, list(e.shape)] for e in entries(plan, layout=layout)]
 
 
 def test_published_layout():
