@@ -1,7 +1,9 @@
 """Fixtures that several test modules share."""
 
+import functools
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -108,6 +110,74 @@ def teacher_run(tmp_path_factory):
         input_size=48, rgb_mean=GREY[0], rgb_std=GREY[1],
     ).save(folder / "card.json")  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="session")
+def boxes(tmp_path_factory):
+    """Twelve pictures with digits for training, five for validation, as VOC's folders."""
+    from gluon_asymmnet.data.boxes.digits import write_digits_voc
+
+    return write_digits_voc(tmp_path_factory.mktemp("voc") / "digits", images=(12, 5)).root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Pictures of odd sizes: digits, larger and smaller than the input, and two photographs."""
+    import numpy as np
+    from sklearn.datasets import load_sample_image
+
+    from gluon_asymmnet.data.boxes.digits import write_digits_voc
+    from gluon_asymmnet.data.images import encode
+
+    folder = tmp_path_factory.mktemp("photos")
+    digits = write_digits_voc(folder / "voc", images=(3, 1), size=(211, 397))
+    paths = sorted((digits.root / "VOC2007/JPEGImages").glob("*.jpg"))
+    for name, part in (("china", np.s_[:, :]), ("flower", np.s_[5:222, 7:618])):
+        rgb = load_sample_image(f"{name}.jpg")[part]
+        paths.append(folder / f"{name}.jpg")
+        paths[-1].write_bytes(encode(np.ascontiguousarray(rgb)))
+    return paths
+
+
+DETECTORS = (
+    "ssd_300_asymmnet_small_0.35_custom",
+    "ssdlite_320_asymmnet_large_0.35_custom",
+    "ssdlite_300_mobilenetv3_small_0.5_custom",
+)
+
+
+@pytest.fixture(scope="session")
+def detectors(photos, tmp_path_factory):
+    """Make a run and what is exported of it, once for each name."""
+    from gluon_asymmnet.export.formats import export_all
+    from gluon_asymmnet.saved import open_saved
+    from tests.random_nets import network_input, random_detector
+
+    @functools.cache
+    def make(name):
+        folder, size = tmp_path_factory.mktemp("nets"), int(name.split("_")[1])
+        run = random_detector(folder / "run", name, network_input(photos, size))
+        return run, export_all(open_saved(run), folder / "out")
+
+    return make
+
+
+@pytest.fixture(scope="session", params=DETECTORS)
+def each_detector(request, detectors):
+    """Each of them: the folders of its run and of what is exported."""
+    return detectors(request.param)
+
+
+@pytest.fixture(scope="session")
+def detector(detectors):
+    """The first of them, where one is enough."""
+    return detectors(DETECTORS[0])
+
+
+@pytest.fixture
+def detector_copy(detector, tmp_path):
+    """A copy of the exported folder, to spoil."""
+    return shutil.copytree(detector[1], tmp_path / "copied")
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ import numpy as np
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.card import ClassifierCard, DetectorCard
+from gluon_asymmnet.data.boxes.transforms import validation_image
 from gluon_asymmnet.export.parity import sample_images
+from gluon_asymmnet.predict.images import read_image
 from gluon_asymmnet.saved import Saved, build
 from gluon_asymmnet.zoo import get_model
 
@@ -53,6 +55,12 @@ def random_detector(folder, name, images, class_names=("cat", "dog", "fish")):
         post_nms=net.post_nms,
     ).save(folder / "card.json")  # fmt: skip
     return folder
+
+
+def network_input(paths, size):
+    """Pictures as a detector takes them: ``(n, 3, size, size)``, normalised."""
+    normalization = ClassifierCard().preprocessing.normalization
+    return np.stack([validation_image(read_image(path), size, normalization) for path in paths])
 
 
 def _rescale(conv, values: int, factor: float) -> None:

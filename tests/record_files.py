@@ -20,6 +20,11 @@ def jpeg(seed=0, **size):
     return encode(noise(seed=seed, **size))
 
 
+def grey(level, size=(12, 16)):
+    """A PNG of one level."""
+    return encode(np.full((*size, 3), level, np.uint8), ".png")
+
+
 def png(array):
     return cv2.imencode(".png", array)[1].tobytes()
 
@@ -40,10 +45,20 @@ def bomb(width, height):
     )
 
 
+def overwrite(path, start, data):
+    """Overwrite bytes from ``start`` on."""
+    content = bytearray(path.read_bytes())
+    content[start : start + len(data)] = data
+    path.write_bytes(bytes(content))
+
+
 def edit(path, **at):
-    """Overwrite bytes: ``edit(path, at8=b"..")`` at byte 8."""
-    data = bytearray(path.read_bytes())
-    for key, value in at.items():
-        start = int(key[2:])
-        data[start : start + len(value)] = value
-    path.write_bytes(bytes(data))
+    """Overwrite bytes in several places: ``edit(path, at8=b"..")`` at byte 8."""
+    for key, data in at.items():
+        overwrite(path, int(key[2:]), data)
+
+
+def offsets(rec):
+    """The bytes at which the records start, by the index."""
+    lines = rec.with_suffix(".idx").read_text().splitlines()
+    return [int(line.split("\t")[1]) for line in lines]

@@ -1,211 +1,23 @@
-"""Damaged records: repaired into a clean copy, and skipped in a training."""
+"""Damaged records skipped in a training, and left out of a validation."""
 
 import json
-import os
-import re
 import shutil
 import struct
 
 import numpy as np
 import pytest
 
-from gluon_asymmnet.cli.records import build_parser
 from gluon_asymmnet.data.bad_records import SKIPPED_FILE, LeftOut, SkippedRecords
 from gluon_asymmnet.data.boxes.digits import write_digits_voc
 from gluon_asymmnet.data.boxes.voc import VOCSource
 from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.data.loader import RecordIterInput, ThreadedInput, epoch_order
-from gluon_asymmnet.data.records import verify
-from gluon_asymmnet.data.records.recordio import MAGIC, RecordFile, pack
-from gluon_asymmnet.data.records.repair import repair
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
 from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.train.classifier_config import ClassifierConfig
 from gluon_asymmnet.train.config import resolve
-
-KEYS = [10, 3, 77, 4, 5, 6, 7, 8]
-
-
-def image(level, size=(12, 16)):
-    return encode(np.full((*size, 3), level, np.uint8), ".png")
-
-
-def write(path, payloads=None, keys=KEYS):
-    with RecordWriter(path) as writer:
-        for i, key in enumerate(keys):
-            given = (payloads or {}).get(i)
-            writer.write_payload(
-                key, given if given is not None else pack(key, i % 4, image(9 * i))
-            )
-        writer.add_file(path.with_suffix(".lst")).write(
-            b"".join(b"%d\t%d\timage %d.png\n" % (key, i % 4, i) for i, key in enumerate(keys))
-        )
-        writer.add_file(path.with_suffix(".classes.txt")).write(b"a\nb\nc\nd\n")
-    return path
-
-
-@pytest.fixture
-def rec(tmp_path):
-    return write(tmp_path / "a.rec")
-
-
-def offsets(rec):
-    lines = rec.with_suffix(".idx").read_text().splitlines()
-    return [int(line.split("\t")[1]) for line in lines]
-
-
-def edit(rec, at, data):
-    content = bytearray(rec.read_bytes())
-    content[at : at + len(data)] = data
-    rec.write_bytes(content)
-
-
-def check(rec, lost, tmp_path, places=1, **kwargs):
-    """Repair; all but the records at ``lost`` must be there, byte for byte."""
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    out = tmp_path / "clean.rec"
-    report = repair(rec, out, overwrite=True, **kwargs)
-    keys = [key for i, key in enumerate(KEYS) if i not in lost]
-    with RecordFile(out) as found:
-        assert list(found.keys) == keys
-        for i, key in enumerate(keys):
-            n = KEYS.index(key)
-            assert found.payload(i) == pack(key, n % 4, image(9 * n))
-    assert verify.verify(out) == (len(keys), [], 0)
-    listed = [int(x.split("\t")[0]) for x in out.with_suffix(".lst").read_text().splitlines()]
-    assert listed == keys
-    assert {n: (tmp_path / n).read_bytes() for n in before if not n.startswith("clean")} == {
-        n: b for n, b in before.items() if not n.startswith("clean")
-    }
-    assert report.records == len(keys)
-    assert len(report.dropped) == places
-    return report
-
-
-def test_a_sound_file_is_copied_byte_for_byte(rec, tmp_path):
-    assert check(rec, [], tmp_path, places=0).index is None
-    for suffix in (".rec", ".idx", ".lst", ".classes.txt"):
-        assert (tmp_path / f"clean{suffix}").read_bytes() == rec.with_suffix(suffix).read_bytes()
-
-
-def test_every_kind_of_damage_in_the_middle(rec, tmp_path):
-    """What is damaged, and only that, is lost; the search goes on at the next magic."""
-    sound, at = rec.read_bytes(), offsets(rec)
-
-    def damaged(where, data, lost, reason, places=1):
-        rec.write_bytes(sound)
-        edit(rec, where, data)
-        report = check(rec, lost, tmp_path, places)
-        assert report.dropped[0].offset == at[lost[0]]
-        assert [key for place in report.dropped for key in place.keys] == [KEYS[i] for i in lost]
-        assert reason in report.dropped[0].reason
-
-    length = at[4] - at[3] - 8
-    damaged(at[3], b"XXXX", [3], f"no record starts at byte {at[3]}")
-    damaged(at[3] + 4, struct.pack("<I", length + 40), [3], f"the next one starts at byte {at[4]}")
-    damaged(at[3] + 4, struct.pack("<I", 1 << 28), [3], "claims 268435456 bytes")
-    damaged(at[3] + 4, struct.pack("<I", length - 24), [3], "truncated PNG")
-    damaged(at[3] + 4, struct.pack("<I", 8), [3], "fewer than the 24")
-    damaged(at[3] + 4, struct.pack("<I", 3 << 29 | length), [3], "has flag 3")
-    damaged(at[3] + 8, struct.pack("<I", 10**6), [3], "announces 1000000 labels")
-    damaged(at[3] + 12, struct.pack("<f", np.nan), [3], "the label is nan")
-    damaged(at[3] + 12, struct.pack("<f", 9), [3], "expected a whole number from 0 below 4")
-    damaged(at[3] + 60, b"\0\xff\0", [3], "damaged PNG")
-    damaged(at[0], b"\0" * 8, [0], "no record starts at byte 0")
-    damaged(at[3], b"\0" * (at[6] - at[3]), [3, 4, 5], "no record starts")
-    damaged(at[7], b"\0" * 9, [7], "no record starts")
-
-
-def test_a_cut_end(rec, tmp_path):
-    """Also what is no longer in the file is named, by the index."""
-    at = offsets(rec)
-    for cut in (at[6] + 5, at[6] + 40, at[7] - 9):
-        os.truncate(rec, cut)
-        report = check(rec, [6, 7], tmp_path, places=2)
-        assert [(d.offset, d.keys) for d in report.dropped] == [(at[6], [7]), (cut, [8])]
-        assert "the file ends before these records" in report.dropped[1].reason
-        rec = write(tmp_path / f"{cut}.rec")
-    os.truncate(rec, at[7])
-    assert check(rec, [7], tmp_path).dropped[0].keys == [8]
-
-
-def test_a_payload_with_the_magic_inside(tmp_path):
-    """Its pieces are joined again; a broken chain of pieces is one damaged place."""
-    split = pack(4, 3, image(1) + MAGIC * 2)
-    rec = write(tmp_path / "a.rec", {3: split})
-    out = tmp_path / "clean.rec"
-    assert repair(rec, out) == (8, [], None)
-    assert rec.read_bytes() == out.read_bytes()
-    edit(rec, offsets(rec)[3] + 4, struct.pack("<I", 2 << 29 | 40))
-    check(rec, [3], tmp_path)
-
-
-@pytest.mark.parametrize("index", [b"no index", b"3\t0\n3\t8\n", None])
-def test_without_a_sound_index_the_headers_give_the_keys(rec, tmp_path, index):
-    at = offsets(rec)[2]
-    edit(rec, at, b"XXXX")
-    if index is None:
-        rec.with_suffix(".idx").unlink()
-    else:
-        rec.with_suffix(".idx").write_bytes(index)
-    report = check(rec, [2], tmp_path)
-    assert (report.index is None) == (index is None)
-    assert report.dropped[0].keys == []
-
-
-def test_repeated_ids_get_free_keys(tmp_path):
-    rec = write(tmp_path / "a.rec", {i: pack(7, 0, image(i)) for i in range(8)})
-    rec.with_suffix(".idx").unlink()
-    repair(rec, tmp_path / "b.rec")
-    with RecordFile(tmp_path / "b.rec") as found:
-        assert list(found.keys) == list(range(7, 15))
-
-
-def test_the_source_is_never_written_over(rec, tmp_path):
-    os.link(rec, tmp_path / "hard.rec")
-    os.symlink(rec.with_suffix(".idx"), tmp_path / "soft.idx")
-    for out in (rec, tmp_path / "x/../a.rec", tmp_path / "hard.rec", tmp_path / "soft.rec"):
-        (tmp_path / "x").mkdir(exist_ok=True)
-        with pytest.raises(InputError, match="belongs to the source, which stays as it is"):
-            repair(rec, out, overwrite=True)
-    with pytest.raises(InputError, match=r"b: expected a name that ends in \.rec"):
-        repair(rec, tmp_path / "b")
-    (tmp_path / "b.idx").write_text("mine")
-    with pytest.raises(InputError, match=r"b\.idx exists and is not overwritten"):
-        repair(rec, tmp_path / "b.rec")
-    assert (tmp_path / "b.idx").read_text() == "mine"
-    assert not (tmp_path / "b.rec").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"no records at all", MAGIC * 3])
-def test_nothing_usable_writes_nothing(tmp_path, content):
-    (tmp_path / "a.rec").write_bytes(content)
-    with pytest.raises(FormatError, match=r"a\.rec: .*(empty|nothing in its)"):
-        repair(tmp_path / "a.rec", tmp_path / "b.rec")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.rec"]
-
-
-def test_command(rec, tmp_path, capsys):
-    parser = build_parser("asymmnet records")
-
-    def run(*argv):
-        args = parser.parse_args(["repair", *map(str, argv)])
-        return args.run(args)
-
-    assert run(rec, tmp_path / "b.rec") == 0
-    edit(rec, offsets(rec)[1], b"XXXX")
-    assert run(rec, tmp_path / "c.rec", "--json", tmp_path / "c.json") == 1
-    first, second, third = capsys.readouterr().out.splitlines()
-    at, end = offsets(rec)[1:3]
-    assert first == f"{tmp_path}/b.rec: 8 records, 0 damaged places dropped"
-    assert second.startswith(f"dropped at bytes {at} to {end} (key 3): no record starts at byte")
-    assert third == f"{tmp_path}/c.rec: 7 records, 1 damaged places dropped"
-    found = json.loads((tmp_path / "c.json").read_text())
-    assert (found["records"], found["dropped"][0]["keys"]) == (7, [3])
-
-
-# --- training --------------------------------------------------------------------------------
+from tests.record_files import grey, offsets, overwrite
 
 
 def damaged_set(folder, bad=(5, 6, 17, 30)):
@@ -220,8 +32,8 @@ def damaged_set(folder, bad=(5, 6, 17, 30)):
             writer.write(i, 99 if i == bad[1] else i % 4, image)
         writer.add_file(rec.with_suffix(".classes.txt")).write(b"a\nb\nc\nd\n")
     at = offsets(rec)
-    edit(rec, at[bad[2]], b"XXXX")
-    edit(rec, at[bad[3]] + 4, struct.pack("<I", 1 << 20))
+    overwrite(rec, at[bad[2]], b"XXXX")
+    overwrite(rec, at[bad[3]] + 4, struct.pack("<I", 1 << 20))
     return rec
 
 
@@ -264,18 +76,6 @@ def test_skipping_does_not_depend_on_threads_or_on_the_first_step(tmp_path):
     assert equal(once, again)
     assert equal(once[3:], read(rec, first=3)[0])
     assert one._known == five._known == {("training", i) for i in (5, 6, 17, 30)}
-
-
-@pytest.mark.parametrize("i", [0, 3, 7])
-def test_a_bad_record_is_named_by_number_key_and_byte(rec, i):
-    at = offsets(rec)[i]
-    name = re.escape(f"{rec}: record {i} (key {KEYS[i]}) at byte {at}: no record starts")
-    with RecordFile(rec, rec.with_suffix(".idx")) as file:
-        edit(rec, at, b"XXXX")
-        with pytest.raises(FormatError, match=f"^{name}"):
-            file.read(i)
-    with pytest.raises(FormatError, match=f"^{name}"):
-        RecordFile(rec, rec.with_suffix(".idx"))
 
 
 def test_what_is_listed_and_where_it_stops(tmp_path):
@@ -354,7 +154,7 @@ def test_a_wild_label_does_not_decide_the_number_of_classes(tmp_path, label):
 def test_a_picture_that_went_missing(tmp_path):
     for i in range(6):
         (tmp_path / "tree/a").mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"tree/a/{i}.png").write_bytes(image(i))
+        (tmp_path / f"tree/a/{i}.png").write_bytes(grey(i))
     tree, skipped = FolderTree(tmp_path / "tree"), SkippedRecords(1)
     (tmp_path / "tree/a/3.png").unlink()
     list(ThreadedInput(tree, 6, 16, steps=1, skipped=skipped).epoch(0))
@@ -373,14 +173,14 @@ def test_the_mxnet_reader_stops_with_one_line(tmp_path):
     rec = tmp_path / "t.rec"
     with RecordWriter(rec) as writer:
         for i in range(40):
-            writer.write(i, i % 4, b"no image" if i == 17 else image(i))
+            writer.write(i, i % 4, b"no image" if i == 17 else grey(i))
     made = RecordIterInput(rec, rec.with_suffix(".idx"), 8, 16, steps=5)
     with pytest.raises(
         FormatError, match=r"t\.rec: MXNet's reader stopped, mostly at a damaged record"
     ):
         for batch in made.epoch(0):
             batch.data.wait_to_read()
-    edit(rec, offsets(rec)[17], b"XXXX")  # this would end the process
+    overwrite(rec, offsets(rec)[17], b"XXXX")  # this would end the process
     with pytest.raises(FormatError, match="record 17"):
         check_labels(open_source(rec=rec))
 
@@ -483,7 +283,7 @@ def test_a_damaged_validation_image_loses_no_epoch(tmp_path):
         return tmp_path / name / "custom/asymmnet_small_baseline"
 
     whole, expected = run("whole"), run("fewer", rec_val=str(fewer))
-    edit(val, at, bytes(len(image)))
+    overwrite(val, at, bytes(len(image)))
     with pytest.raises(FormatError, match=r"v\.rec, record 3 .*; --max-bad-records N allows N"):
         run("repaired")
     stopped = tmp_path / "repaired/custom/asymmnet_small_baseline"
@@ -503,7 +303,7 @@ def test_a_damaged_validation_image_loses_no_epoch(tmp_path):
     assert len(lines) == 2
     assert all("(1 of 10 images left out, see skipped_records.jsonl)" in line for line in lines)
 
-    edit(val, at, image)
+    overwrite(val, at, image)
     repaired = run("repaired")
     assert metrics_of(repaired) == metrics_of(whole) != metrics_of(expected)
     assert (repaired / "best.params").read_bytes() == (whole / "best.params").read_bytes()

@@ -1,8 +1,6 @@
 """Detectors exported and run: three engines find the same in real pictures."""
 
-import csv
 import dataclasses
-import functools
 import json
 import shutil
 
@@ -10,93 +8,26 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from sklearn.datasets import load_sample_image
 
 from gluon_asymmnet import DetectorPredictor, Predictor
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.card import DETECTOR, ClassifierCard, parse_card, read_card
+from gluon_asymmnet.card import DETECTOR, parse_card, read_card
 from gluon_asymmnet.cli import main
-from gluon_asymmnet.data.boxes.digits import write_digits_voc
-from gluon_asymmnet.data.boxes.transforms import validation_image
 from gluon_asymmnet.data.boxes.voc import VOCSource
-from gluon_asymmnet.data.images import encode
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.evaluation.agreement import compare_detections
 from gluon_asymmnet.evaluation.detection import detect
-from gluon_asymmnet.evaluation.drawing import class_colour
 from gluon_asymmnet.export.formats import FORMATS, export_all
 from gluon_asymmnet.export.onnx.export import OnnxForm
 from gluon_asymmnet.export.onnx.operators import OPERATORS
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.export.symbol import export_symbol
-from gluon_asymmnet.predict.images import read_image
-from gluon_asymmnet.predict.inputs import Reading, find_inputs, read_frames
-from gluon_asymmnet.predict.tiles import Tiling
-from gluon_asymmnet.predict.video import Video
 from gluon_asymmnet.saved import open_saved
 from tests.conftest import run_python
-from tests.random_nets import random_detector, random_model
-from tests.test_detection_records import LABEL, write_rec
+from tests.random_nets import network_input, random_model
 from tests.test_ssd_targets import slow_overlap
-from tests.videos import write_video
 
 ENGINES = ("mxnet", "onnxruntime", "openvino")
-NETS = (
-    "ssd_300_asymmnet_small_0.35_custom",
-    "ssdlite_320_asymmnet_large_0.35_custom",
-    "ssdlite_300_mobilenetv3_small_0.5_custom",
-)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Pictures of odd sizes: digits, larger and smaller than the input, and two photographs."""
-    folder = tmp_path_factory.mktemp("photos")
-    digits = write_digits_voc(folder / "voc", images=(3, 1), size=(211, 397))
-    paths = sorted((digits.root / "VOC2007/JPEGImages").glob("*.jpg"))
-    for name, part in (("china", np.s_[:, :]), ("flower", np.s_[5:222, 7:618])):
-        rgb = load_sample_image(f"{name}.jpg")[part]
-        paths.append(folder / f"{name}.jpg")
-        paths[-1].write_bytes(encode(np.ascontiguousarray(rgb)))
-    return paths
-
-
-def network_input(photos, size):
-    card = ClassifierCard()
-    return np.stack(
-        [validation_image(read_image(p), size, card.preprocessing.normalization) for p in photos]
-    )
-
-
-@pytest.fixture(scope="module")
-def nets(photos, tmp_path_factory):
-    """Make a run and what is exported of it, once for each name."""
-
-    @functools.cache
-    def make(name):
-        folder, size = tmp_path_factory.mktemp("nets"), int(name.split("_")[1])
-        run = random_detector(folder / "run", name, network_input(photos, size))
-        return run, export_all(open_saved(run), folder / "out")
-
-    return make
-
-
-@pytest.fixture(scope="module", params=NETS)
-def exported(request, nets):
-    """Each of the nets."""
-    return nets(request.param)
-
-
-@pytest.fixture(scope="module")
-def first(nets):
-    """The first of them, where one is enough."""
-    return nets(NETS[0])
-
-
-@pytest.fixture
-def copied(first, tmp_path):
-    """A copy of the exported folder, to spoil."""
-    return shutil.copytree(first[1], tmp_path / "copied")
 
 
 def only(folder, pattern):
@@ -107,8 +38,8 @@ def only(folder, pattern):
 # --- The engines ---------------------------------------------------------------------------------
 
 
-def test_three_engines_find_the_same(exported, photos):
-    run, out = exported
+def test_three_engines_find_the_same(each_detector, photos):
+    run, out = each_detector
     expected = DetectorPredictor(run).detect(photos, 0.01)
     assert sum((found.scores > 0.3).sum() for found in expected) > 3 * len(photos)
     assert {"cat", "dog"} <= {name for found in expected for name in found.names}
@@ -125,9 +56,9 @@ def test_three_engines_find_the_same(exported, photos):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.thorough
-def test_boxes_of_one_class_give_way_and_of_two_do_not(exported, photos, engine):
+def test_boxes_of_one_class_give_way_and_of_two_do_not(each_detector, photos, engine):
     """ "dog" fires where "cat" does: suppression over all classes would leave only one of them."""
-    predictor, overlapping = DetectorPredictor(exported[1], engine), 0
+    predictor, overlapping = DetectorPredictor(each_detector[1], engine), 0
     for found in predictor.detect(photos, 0.1):
         cats, dogs = found.boxes[found.labels == 0], found.boxes[found.labels == 1]
         for dog in dogs:
@@ -142,9 +73,9 @@ def test_boxes_of_one_class_give_way_and_of_two_do_not(exported, photos, engine)
 
 
 @pytest.mark.thorough
-def test_the_networks_own_suppression(exported, photos):
+def test_the_networks_own_suppression(each_detector, photos):
     """Raw heads and NumPy give the rows that the net gives, filled up as it does."""
-    run, out = exported
+    run, out = each_detector
     card, net, _ = open_saved(run)
     images = network_input(photos, card.input_size)
     expected = [array.asnumpy() for array in net(mx.nd.array(images))]
@@ -159,11 +90,11 @@ def test_the_networks_own_suppression(exported, photos):
     assert [len(array) for array in DetectorPredictor(out).predict(images[:0])] == [0, 0, 0]
 
 
-def test_what_evaluation_takes(first, photos):
+def test_what_evaluation_takes(detector, photos):
     """``evaluation.detection.detect`` and ``detect`` see the same image, and give its pixels."""
     source = VOCSource(photos[0].parents[2], [(2007, "trainval")])
     for engine in ENGINES:
-        predictor = DetectorPredictor(first[1], engine)
+        predictor = DetectorPredictor(detector[1], engine)
         card = predictor.card
         found = list(detect(predictor.predict, source, 300, 2, normalization=card.normalization))
         mine = predictor.detect([example.rgb for example, _ in found], 0.0, batch_size=3)
@@ -177,7 +108,7 @@ def test_what_evaluation_takes(first, photos):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_engines_without_mxnet(first, photos, engine):
+def test_engines_without_mxnet(detector, photos, engine):
     code = (
         "import sys\n"
         "sys.modules['mxnet'] = None  # as if it were not installed\n"
@@ -187,17 +118,17 @@ def test_engines_without_mxnet(first, photos, engine):
         "others = {'onnxruntime', 'openvino', 'onnx', 'torch', 'gluoncv'} - {sys.argv[2]}\n"
         "print(' '.join(found.names), others & set(sys.modules), sep='|')"
     )
-    done = run_python("-c", code, first[1], engine, photos[0])
+    done = run_python("-c", code, detector[1], engine, photos[0])
     assert (done.returncode, done.stderr) == (0, "")
-    names = DetectorPredictor(first[0]).detect(photos[:1])[0].names
+    names = DetectorPredictor(detector[0]).detect(photos[:1])[0].names
     assert done.stdout.strip().split("|") == [" ".join(names), "set()"]
 
 
 # --- The files -----------------------------------------------------------------------------------
 
 
-def test_the_card_is_beside_and_inside(exported):
-    run, out = exported
+def test_the_card_is_beside_and_inside(each_detector):
+    run, out = each_detector
     card = read_card(out / "card.json")
     assert list(card.parity) == ["SymbolBlock", "Module", "onnxruntime", "opencv", "openvino"]
     for parity in card.parity.values():
@@ -214,19 +145,19 @@ def test_the_card_is_beside_and_inside(exported):
     assert "crop_ratio" not in metadata
 
 
-def test_a_file_travels_alone(copied):
-    card = read_card(copied / "card.json")
-    (copied / "card.json").unlink()
+def test_a_file_travels_alone(detector_copy):
+    card = read_card(detector_copy / "card.json")
+    (detector_copy / "card.json").unlink()
     for name, engine in (("onnx", "onnxruntime"), ("xml", "openvino"), ("onnx", "openvino")):
-        inside = DetectorPredictor(only(copied, f"*.{name}"), engine).card
+        inside = DetectorPredictor(only(detector_copy, f"*.{name}"), engine).card
         assert (inside.class_names, inside.id) == (["cat", "dog", "fish"], card.id)
         assert dataclasses.replace(inside, parity=card.parity) == card
     with pytest.raises(FileNotFoundError, match=r"card\.json: no such file; expected the card"):
-        DetectorPredictor(copied, "mxnet")
+        DetectorPredictor(detector_copy, "mxnet")
 
 
-def test_the_graph_is_plain(first):
-    graph = onnx.load(only(first[1], "*.onnx")).graph
+def test_the_graph_is_plain(detector):
+    graph = onnx.load(only(detector[1], "*.onnx")).graph
     shapes = {
         port.name: [d.dim_param or d.dim_value for d in port.type.tensor_type.shape.dim]
         for port in (*graph.input, *graph.output)
@@ -245,22 +176,22 @@ def test_the_graph_is_plain(first):
     assert len(set(names)) == len(names)
 
 
-def test_onnxruntime_says_nothing_when_it_loads(exported):
+def test_onnxruntime_says_nothing_when_it_loads(each_detector):
     code = "import onnxruntime as o, sys; o.InferenceSession(sys.argv[1])"
-    done = run_python("-c", code, only(exported[1], "*.onnx"))
+    done = run_python("-c", code, only(each_detector[1], "*.onnx"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("form", [OnnxForm(14, hard_swish="op"), OnnxForm(13, hard_swish="clip")])
-def test_other_forms_of_onnx(first, tmp_path, form):
-    out = export_all(open_saved(first[0]), tmp_path / "out", form=form, formats=["onnx"])
+def test_other_forms_of_onnx(detector, tmp_path, form):
+    out = export_all(open_saved(detector[0]), tmp_path / "out", form=form, formats=["onnx"])
     assert read_card(out / "card.json").parity["onnxruntime"]["relative"] < 1e-4
     assert sorted(p.suffix for p in out.iterdir()) == [".json", ".onnx"]
 
 
 @pytest.mark.thorough
-def test_what_cannot_be_exported(first, tmp_path, monkeypatch):
-    run, out = first
+def test_what_cannot_be_exported(detector, tmp_path, monkeypatch):
+    run, out = detector
     with pytest.raises(InputError, match="is an exported symbol, with the suppression inside: exp"):
         export_all(open_saved(out), tmp_path / "out", formats=["onnx"])
     with pytest.raises(InputError, match="is an exported symbol already: copy the folder"):
@@ -303,12 +234,12 @@ def test_what_cannot_be_exported(first, tmp_path, monkeypatch):
         (dict(rgb_mean=7), "not the card of a model"),
     ],
 )
-def test_a_card_that_is_wrong(copied, changes, message):
-    path = copied / "card.json"
+def test_a_card_that_is_wrong(detector_copy, changes, message):
+    path = detector_copy / "card.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     for engine in ENGINES:
         with pytest.raises(FormatError, match=rf"({message})[^\n]*$"):
-            DetectorPredictor(copied, engine)
+            DetectorPredictor(detector_copy, engine)
 
 
 @pytest.mark.parametrize(
@@ -316,26 +247,26 @@ def test_a_card_that_is_wrong(copied, changes, message):
     ["", "{", "[]", "7", "null", '"detector"', '{"kind": "detector"}', "[" * 100_000, "\x00",
      '{"kind": ["detector"]}'],
 )  # fmt: skip
-def test_a_damaged_card(copied, text):
-    (copied / "card.json").write_text(text)
+def test_a_damaged_card(detector_copy, text):
+    (detector_copy / "card.json").write_text(text)
     with pytest.raises(FormatError, match=r"card\.json"):
-        DetectorPredictor(copied, "onnxruntime")
+        DetectorPredictor(detector_copy, "onnxruntime")
     with pytest.raises(FormatError, match=r"x is|x: not the card of a model"):
         parse_card(text, "x", DETECTOR)
 
 
-def test_a_card_may_name_the_classes_otherwise(copied, photos):
-    path = copied / "card.json"
+def test_a_card_may_name_the_classes_otherwise(detector_copy, photos):
+    path = detector_copy / "card.json"
     names = ["Käse", "b", "c"]
     path.write_text(json.dumps({**json.loads(path.read_text()), "class_names": names}))
     for engine in ENGINES:
-        (found,) = DetectorPredictor(copied, engine).detect(photos[:1])
+        (found,) = DetectorPredictor(detector_copy, engine).detect(photos[:1])
         assert found.names == [names[label] for label in found.labels]
 
 
 @pytest.mark.thorough
-def test_a_classifier_is_not_a_detector(first, tmp_path, capsys):
-    run, out = first
+def test_a_classifier_is_not_a_detector(detector, tmp_path, capsys):
+    run, out = detector
     classifier = random_model(tmp_path)
     classifier.net.save_parameters(str(classifier.weights))
     classifier.card.save(tmp_path / "card.json")
@@ -365,9 +296,9 @@ def test_a_classifier_is_not_a_detector(first, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_files_that_are_not_detectors(copied, engine):
+def test_files_that_are_not_detectors(detector_copy, engine):
     helper, f32 = onnx.helper, onnx.TensorProto.FLOAT
-    path = only(copied, "*.onnx")
+    path = only(detector_copy, "*.onnx")
 
     def written(*shapes):
         outs = [helper.make_tensor_value_info(f"y{i}", f32, s) for i, s in enumerate(shapes)]
@@ -387,8 +318,8 @@ def test_files_that_are_not_detectors(copied, engine):
         DetectorPredictor(written(["n", 8, 4], ["n", 8, 4]), engine)
 
 
-def test_bad_arguments(first, photos):
-    predictor = DetectorPredictor(first[1])
+def test_bad_arguments(detector, photos):
+    predictor = DetectorPredictor(detector[1])
     assert len(predictor.detect(str(photos[0]))) == 1  # one image in place of a list
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         predictor.detect(photos, batch_size=0)
@@ -399,228 +330,3 @@ def test_bad_arguments(first, photos):
     with pytest.raises(FileNotFoundError, match=r"none.jpg: no such file"):
         predictor.detect([photos[0], "none.jpg"])
     assert predictor.detect([]) == []
-
-
-# --- The commands --------------------------------------------------------------------------------
-
-
-def test_the_command(first, photos, tmp_path, capsys):
-    folder = tmp_path / "photos"
-    (folder / "more").mkdir(parents=True)
-    (folder / "a.png").write_bytes(encode(read_image(photos[-2]), ".png"))
-    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff")
-    shutil.copy(photos[0], folder / "more/c.jpg")
-    status = main([
-        "detect", str(folder), "--model", str(first[1]), "--engine", "onnxruntime",
-        "--score-threshold", "0.1", "--json", str(tmp_path / "r.json"),
-        "--annotate", str(tmp_path / "marked"), "--batch-size", "2",
-    ])  # fmt: skip
-    out, err = capsys.readouterr()
-    assert status == 1
-    assert err.splitlines() == [
-        f"engine: onnxruntime, {next(first[1].glob('*.onnx'))}",
-        f"skipped {folder}/bad.jpg: truncated JPEG: its end marker is missing",
-    ]
-    result = json.loads((tmp_path / "r.json").read_text())
-    assert result["engine"] == "onnxruntime"
-    assert [one["path"] for one in result["skipped"]] == [str(folder / "bad.jpg")]
-    paths = [folder / "a.png", folder / "more/c.jpg"]
-    expected = DetectorPredictor(first[1], "openvino").detect(paths, 0.1)
-    rows = iter(out.splitlines())
-    for path, shown, found in zip(paths, result["pictures"], expected):
-        assert shown["path"] == str(path)
-        assert [o["label"] for o in shown["objects"]] == found.labels.tolist()
-        for place, (one, box) in enumerate(zip(shown["objects"], found.boxes)):
-            assert one["box"] == pytest.approx(box, abs=0.5)
-            assert one["name"] == ("cat", "dog", "fish")[one["label"]]
-            line = next(rows).split()
-            assert line[-6:] == [
-                f"{one['score']:.3f}", *(f"{v:.1f}" for v in one["box"]), one["name"]
-            ]  # fmt: skip
-            assert line[:-6] == ([str(path)] if place == 0 else [])
-    assert next(rows, None) is None
-    assert (tmp_path / "marked/photos/more/c.jpg").is_file()
-    marked = read_image(tmp_path / "marked/photos/a.png")
-    for label, (left, top, right, bottom) in zip(expected[0].labels, expected[0].boxes):
-        edges = marked[round(top) : round(bottom), [round(left), round(right) - 1]]
-        assert (edges == class_colour(label)).all(axis=-1).any()
-
-
-def test_the_command_finds_nothing_and_refuses(first, photos, tmp_path, capsys):
-    model = ["--model", str(first[1])]
-    assert main(["detect", str(photos[0]), "--score-threshold", "1", *model]) == 0
-    assert capsys.readouterr().out.split() == [str(photos[0]), "nothing"]
-    for arguments, message in (
-        (["--score-threshold", "2"], "--score-threshold must be from 0 to 1, got 2.0"),
-        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
-        (["--overlap", "0.1"], "--overlap and --tiles-only go with --tiles or --tile-size"),
-        (["--coco-ids", "x"], "--coco-ids goes with --coco"),
-        (["--annotate", str(photos[0].parent)], "would write over"),
-        (["--engine", "mxnet", "--precision", "bf16"], "bf16 is for openvino"),
-    ):
-        assert main(["detect", str(photos[0]), *arguments, *model]) == 2
-        out, err = capsys.readouterr()
-        assert message in err
-        assert (out, len(err.splitlines())) == ("", 1)
-
-
-@pytest.mark.thorough
-def test_export_of_a_run_by_the_command(first, photos, tmp_path, capsys):
-    run, out = first[0], tmp_path / "out"
-    assert main(["export", "all", str(run / "best.params"), str(out)]) == 0
-    printed, err = capsys.readouterr()
-    assert printed.count("pixels in a box, on 4 images") == 5
-    assert err == ""
-    found = [DetectorPredictor(path, "mxnet").detect(photos[:1])[0] for path in (run, out)]
-    np.testing.assert_array_equal(found[0].labels, found[1].labels)
-    rec = write_rec(tmp_path, LABEL, LABEL)
-    assert main(["export", "onnx", str(run), str(tmp_path / "real"), "--rec-val", str(rec)]) == 0
-    assert "pixels in a box, on 2 images" in capsys.readouterr().out
-    for flags, message in (
-        (["--input-size", "320"], f"--input-size is for classifiers; {run} holds a detector"),
-        (["--optimized"], "--optimized is for AsymmNet and MobileNetV3"),
-        (["--rec-val", "none.rec"], "none.rec"),
-    ):
-        assert main(["export", "symbol", str(run), str(tmp_path / "other"), *flags]) == 2
-        printed, err = capsys.readouterr()
-        assert message in err
-        assert (printed, len(err.splitlines())) == ("", 1)
-    assert not (tmp_path / "other").exists()
-
-
-# --- Videos, thresholds, tiles, COCO -------------------------------------------------------------
-
-
-def test_tiles_find_what_crops_find(first, photos):
-    """Four photographs side by side: with tiles at their places, each finds what it finds alone."""
-    side = 200
-    crops = [np.ascontiguousarray(read_image(path)[:side, :side]) for path in photos[:4]]
-    whole = np.concatenate([np.hstack(crops[:2]), np.hstack(crops[2:])])
-    predictor = DetectorPredictor(first[1], "onnxruntime")
-    tiling = Tiling(size=side, overlap=0, whole=False)
-    (merged,) = predictor.detect([whole], 0.1, tiling=tiling)
-    expected = []
-    for number, found in enumerate(predictor.detect(crops, 0.1)):
-        shift = np.float32([side * (number % 2), side * (number // 2)] * 2)
-        inner = [(2, 3), (0, 3), (2, 1), (0, 1)][number]  # corners at the borders of other tiles
-        limits = np.float32([0, 0, side, side])[list(inner)]
-        cut = (np.abs(found.boxes[:, list(inner)] - limits) <= 2).any(axis=1)
-        rows = zip(found.scores, found.labels, found.boxes + shift, cut)
-        expected += [(score, label, tuple(box)) for score, label, box, part in rows if not part]
-    shown = list(zip(merged.scores, merged.labels, map(tuple, merged.boxes)))
-    assert len(expected) > 20
-    assert set(expected) <= set(shown)  # exact: scores and boxes in the picture's pixels
-    assert merged.scores.tolist() == sorted(merged.scores.tolist(), reverse=True)
-    (united,) = predictor.detect([whole], 0.1, tiling=tiling._replace(whole=True))
-    (alone,) = predictor.detect([whole], 0.1)
-    assert set(map(tuple, alone.boxes)) & set(map(tuple, united.boxes))
-    with pytest.raises(InputError, match="one of them"):
-        predictor.detect([whole], tiling=Tiling())
-
-
-def test_thresholds_of_classes(first, photos):
-    predictor = DetectorPredictor(first[1], "onnxruntime")
-    (everything,) = predictor.detect(photos[:1], 0.1)
-    (some,) = predictor.detect(photos[:1], 0.1, class_thresholds={"cat": 0.4, " dog": 1.0})
-    expected = [
-        (name, score) for name, score in zip(everything.names, everything.scores)
-        if score >= {"cat": np.float32(0.4), "dog": 1}.get(name, 0.1)
-    ]  # fmt: skip
-    assert list(zip(some.names, some.scores)) == expected
-    assert 0 < len(expected) < len(everything.names)
-    with pytest.raises(
-        InputError, match=r"only in the thresholds: 'cta'; only in the model: 'cat'"
-    ):
-        predictor.detect(photos[:1], class_thresholds={"cta": 0.5})
-    with pytest.raises(InputError, match=r"the threshold of 'cat' must be from 0 to 1, got 5"):
-        predictor.detect(photos[:1], class_thresholds={"cat": 5})
-
-
-def test_the_command_on_a_video(first, tmp_path, capsys):
-    clip = write_video(tmp_path / "clip.avi", 7, size=(63, 47))
-    status = main([
-        "detect", str(clip), "--model", str(first[1]), "--engine", "opencv",
-        "--every", "2", "--batch-size", "3",
-        "--score-threshold", "0.2", "--json", str(tmp_path / "r.json"),
-        "--csv", str(tmp_path / "r.csv"), "--annotate", str(tmp_path / "marked"),
-        "--score", "fish=0.9", "--coco", str(tmp_path / "coco.json"),
-    ])  # fmt: skip
-    out, err = capsys.readouterr()
-    assert (status, len(err.splitlines())) == (0, 1)
-    rows = json.loads((tmp_path / "r.json").read_text())["pictures"]
-    assert [(row["path"], row["frame"], row["seconds"]) for row in rows] == [
-        (str(clip), 0, 0.0), (str(clip), 2, 0.4), (str(clip), 4, 0.8), (str(clip), 6, 1.2),
-    ]  # fmt: skip
-    frames = [frame.rgb for frame in read_frames(find_inputs([str(clip)]), Reading(every=2))]
-    predictor = DetectorPredictor(first[1], "opencv")
-    expected = predictor.detect(frames, 0.2, class_thresholds={"fish": 0.9})
-    for row, found in zip(rows, expected):
-        assert [one["name"] for one in row["objects"]] == found.names
-    assert sum(len(found.names) for found in expected) > 4
-    table = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
-    assert {int(row["frame"]) for row in table} == {0, 2, 4, 6}
-    assert len(table) == sum(max(1, len(found.names)) for found in expected)
-    assert float(table[0]["xmin"]) == rows[0]["objects"][0]["box"][0]
-    marked = Video(str(tmp_path / "marked/clip.avi.mp4"), "marked")
-    assert (marked.frames, marked.rate) == (4, 2.5)
-    drawn = marked.read().rgb[:48, :64]
-    assert np.abs(drawn.astype(int) - frames[0]).max() > 50
-    assert out.count(f"{clip}#") == 4
-    assert len(json.loads((tmp_path / "coco.json").read_text())) == sum(
-        len(found.names) for found in expected
-    )
-
-
-@pytest.mark.thorough
-def test_the_command_writes_coco(first, photos, tmp_path, capsys):
-    """pycocotools loads the results; boxes are those of the annotations' convention."""
-    from pycocotools.coco import COCO
-
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number, path in enumerate(photos[:2]):
-        shutil.copy(path, folder / f"{number}.jpg")
-    ids = {
-        "images": [{"id": 70, "file_name": "1.jpg"}, {"id": 30, "file_name": "photos/0.jpg"}],
-        "categories": [{"id": k, "name": name} for k, name in zip((9, 4), ("fish", "dog"))],
-        "annotations": [], "info": {},
-    }  # fmt: skip
-    ids["categories"].append({"id": 2, "name": "cat"})
-    (tmp_path / "ids.json").write_text(json.dumps(ids))
-    options = ["--model", str(first[1]), "--coco", str(tmp_path / "out.json")]
-    taken = ["--coco-ids", str(tmp_path / "ids.json")]
-    assert main(["detect", str(folder), *options, *taken]) == 0
-    truth = COCO(str(tmp_path / "ids.json"))
-    results = truth.loadRes(str(tmp_path / "out.json"))
-    expected = DetectorPredictor(first[1]).detect(sorted(folder.iterdir()))
-    for image_id, found, path in zip((30, 70), expected, sorted(folder.iterdir())):
-        height, width = read_image(path).shape[:2]
-        entries = results.loadAnns(results.getAnnIds([image_id]))
-        assert [truth.cats[one["category_id"]]["name"] for one in entries] == found.names
-        for one, (left, top, right, bottom) in zip(entries, found.boxes):
-            expected_box = [left, top, min(right + 1, width) - left, min(bottom + 1, height) - top]
-            assert one["bbox"] == pytest.approx(expected_box, abs=1e-3)
-    assert main(["detect", str(folder), *options]) == 0
-    entries = json.loads((tmp_path / "out.json").read_text())
-    assert {one["image_id"] for one in entries} == {1, 2}
-    assert {one["category_id"] for one in entries} <= {1, 2, 3}
-    capsys.readouterr()
-    for change, flags, message in (
-        ({"images": ids["images"][:1]}, taken, r"has no image '0.jpg', or several"),
-        (
-            {"categories": ids["categories"][:2]},
-            taken,
-            "only in the model: 'cat'",
-        ),
-        ({"categories": [{"id": 1}]}, taken, "has no id or no name"),
-        ({}, ["--score", "cta=0.5"], "only in the thresholds: 'cta'"),
-        ({}, ["--tiles", "2", "--tile-size", "9"], "one of them"),
-    ):
-        (tmp_path / "ids.json").write_text(json.dumps({**ids, **change}))
-        (tmp_path / "out.json").unlink(missing_ok=True)
-        assert main(["detect", str(folder), *options, *flags]) == 2
-        assert message in capsys.readouterr().err
-        assert not (tmp_path / "out.json").exists()
-    with pytest.raises(SystemExit):
-        main(["detect", str(folder), *options, "--score", "cat"])
-    assert "'cat': expected CLASS=SCORE" in capsys.readouterr().err

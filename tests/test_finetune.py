@@ -17,7 +17,6 @@ from gluon_asymmnet.train.detector import DetectorTask
 from gluon_asymmnet.train.detector_config import DetectorConfig
 from gluon_asymmnet.weights.params_file import read_params, write_params
 from tests.conftest import GREY
-from tests.test_train_ssd import boxes  # noqa: F401 - a fixture
 
 NAMES = ["3", "8", "seven"]  # the weights know "3" and "8"
 
@@ -120,7 +119,7 @@ def test_a_longer_run_keeps_the_warm_up_it_began_with():
 
 
 @pytest.mark.thorough
-def test_a_detectors_predictors_are_copied_by_name(boxes, tmp_path):  # noqa: F811
+def test_a_detectors_predictors_are_copied_by_name(boxes, tmp_path):
     settings = {
         "dataset": "custom", "dataset_root": str(boxes), "train_splits": "2007_trainval",
         "val_splits": "", "batch_size": 4, "num_workers": 1, "threads": 1, "num_epochs": 1,

@@ -13,7 +13,8 @@ import pytest
 from gluon_asymmnet.data.records.recordio import MAGIC
 from tests.conftest import ROOT, run_python
 from tests.fuzz.broken import BROKEN
-from tests.fuzz.targets import REFUSALS, TARGETS, input_of
+from tests.fuzz.parsers.base import REFUSALS
+from tests.fuzz.targets import TARGETS, input_of
 
 REPORT = ROOT / "docs/data/fuzzing.json"
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gluon_asymmnet.errors import FormatError
 from tests.fuzz import campaign, targets, worker
+from tests.fuzz.parsers.base import Target
 
 _LEAKED = []
 
@@ -57,9 +58,7 @@ def main() -> None:
                 broken.read(folder, data)
 
         worker.WALL_S = 1 if what == "waiting" else 60
-        targets.TARGETS[what] = targets.Target(
-            what, lambda: [b"sound"], lambda rng, seed: b"x", read
-        )
+        targets.TARGETS[what] = Target(what, lambda: [b"sound"], lambda rng, seed: b"x", read)
         results[what] = campaign.run(what, 2)
     print(json.dumps(results))
 

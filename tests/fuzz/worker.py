@@ -13,7 +13,8 @@ import struct
 import tracemalloc
 from pathlib import Path
 
-from tests.fuzz.targets import REFUSALS, TARGETS, empty, input_of
+from tests.fuzz.parsers.base import REFUSALS
+from tests.fuzz.targets import TARGETS, empty, input_of
 
 CPU_S = 5  # of one input in Python code: a hang
 WALL_S = 60  # of one input wherever it is, e.g. in C or waiting: the process is killed
