@@ -92,6 +92,16 @@ def test_clipping_goes_by_the_sum_over_devices(digits):
         np.testing.assert_array_equal(first, second)
 
 
+def test_clipping_of_a_small_norm_by_hand():
+    """PyTorch's factor is bound / (norm + 1e-6), here 1e-6 / (3e-6 + 1e-6)."""
+    dense = mx.gluon.nn.Dense(1, in_units=1, use_bias=False)
+    dense.initialize()
+    trainer = mx.gluon.Trainer(dense.collect_params(), "sgd", {"learning_rate": 1})
+    dense.weight.grad()[:] = 3e-6
+    clip_norm(trainer, 1e-6)
+    assert dense.weight.grad().asscalar() == pytest.approx(3e-6 / 4, rel=1e-3)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_clipping_hides_nothing_that_is_not_finite(bad):
     dense = mx.gluon.nn.Dense(2, in_units=2)
