@@ -26,6 +26,24 @@ CARD_FILE = "card.json"
 CLASSIFIER, DETECTOR = "classifier", "detector"
 _CARD = "the card of a model"
 _COMMANDS = {CLASSIFIER: "asymmnet predict", DETECTOR: "asymmnet detect"}
+# Fields in which the cards of one model may differ.
+_MAY_DIFFER = ("class_names", "crop_ratio", "parity", "accuracy", "parameters", "macs")
+AGREEMENT = "agreement"  # share of images with float32's best class
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """What a reduced precision makes of a set of images, measured at export."""
+
+    measure: str  # top-1, mAP, or agreement where the images have no labels
+    value: float  # 0 to 1
+    images: int
+    f32: Optional[float] = None  # the same of float32; None for agreement
+    processor: Optional[str] = None  # on which it was measured: others may round otherwise
+
+    def __str__(self) -> str:
+        of_f32 = "" if self.f32 is None else f"f32 {100 * self.f32:.2f} %, "
+        return f"{self.measure} {100 * self.value:.2f} % ({of_f32}{self.images:,} images)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +57,20 @@ class Card:
     rgb_std: tuple[float, ...] = IMAGENET_STD
     parameters: Optional[int] = None
     parity: Optional[dict] = None  # differences between exported files and the net, by engine
+    accuracy: Optional[dict] = None  # fields of Accuracy by engine and precision: "openvino bf16"
+
+    def accuracy_in(self, what: str) -> Optional[Accuracy]:
+        """Return what was measured for an engine and precision, e.g. ``openvino bf16``, or None.
+
+        Raises: FormatError for a damaged entry.
+        """
+        found = (self.accuracy or {}).get(what)
+        if found is None:
+            return None
+        where = f"the accuracy of {what} in {_CARD}"
+        if not isinstance(found, dict):
+            raise FormatError(f"{where} is {reprlib.repr(found)}, expected an object")
+        return make(Accuracy, found, where, "an accuracy")
 
     @property
     def normalization(self) -> Normalization:
@@ -179,6 +211,18 @@ class DetectorCard(Card):
 def _check_range(name: str, value, low, high) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}, expected a number from {low} to {high}")
+
+
+def differences(card: Card, other: Card) -> list[str]:
+    """Return in what the cards of one model must agree and do not, as "input_size 32 and 64"."""
+    names = [f.name for f in dataclasses.fields(card) if f.name not in _MAY_DIFFER]
+    values = [(name, getattr(card, name), getattr(other, name)) for name in names]
+    found = [f"{name} {mine} and {theirs}" for name, mine, theirs in values if mine != theirs]
+    mine, theirs = card.class_names, other.class_names
+    # Other names may be a translation; the same ones elsewhere are another model's.
+    if mine and theirs and mine != theirs and sorted(mine) == sorted(theirs):
+        found.append("class_names in another order")
+    return found
 
 
 def read_card(path, kind: Optional[str] = None) -> Card:

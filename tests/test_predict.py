@@ -152,7 +152,7 @@ def test_engines_without_mxnet(exported, tmp_path, engine):
     ("arguments", "message"),
     [
         (dict(engine="tensorrt"), "engine must be auto, mxnet, onnxruntime, openvino, opencv, "),
-        (dict(precision="int8"), "precision must be f32 or bf16, got 'int8'"),
+        (dict(precision="int8"), "precision must be f32, bf16 or auto, got 'int8'"),
         (dict(threads=-1), "threads must be a whole number, 0 "),
         (dict(threads=1.5), "threads must be a whole number, 0 "),
     ],

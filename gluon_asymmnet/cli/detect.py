@@ -3,6 +3,7 @@
 import argparse
 
 from gluon_asymmnet.cli.coco_results import CocoResults
+from gluon_asymmnet.cli.engine import choose_model
 from gluon_asymmnet.cli.images import INPUTS, Task, add_image_flags, run_on_images
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.drawing import SCORE_THRESHOLD, draw_boxes
@@ -89,9 +90,7 @@ def run(args) -> int:
 
 
 def _open(args):
-    predictor = DetectorPredictor(
-        args.model, args.engine, threads=args.threads, precision=args.precision
-    )
+    predictor = DetectorPredictor.of(choose_model(args.model, args), args.threads)
     predictor.thresholds(args.score_threshold, dict(args.score))  # names are checked at once
     return predictor
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gluon_asymmnet.cli import evaluate_voc
+from gluon_asymmnet.cli.engine import add_engine_flags, choose_model, print_engine
 from gluon_asymmnet.cli.options import (
     add_bad_records_flag,
-    add_engine_flags,
     add_model_flags,
     add_threads_flag,
     flag_of,
@@ -34,7 +34,7 @@ from gluon_asymmnet.evaluation.label_maps import (
     results_row,
     score,
 )
-from gluon_asymmnet.predict import Predictor, choose_engine
+from gluon_asymmnet.predict import Predictor
 from gluon_asymmnet.utils.threads import set_threads
 
 _MAX_BATCH = 256  # larger batches need more memory, and are not faster
@@ -122,7 +122,10 @@ def run(args) -> int:
     source, predict, label_map = _with_label_map(args, source, model)
     contents = check_labels(source, model.card.classes, allowed=allowed)
     print(contents.line("data"), file=sys.stderr)
-    print(f"engine: {getattr(model, 'engine', 'mxnet')}, {model.weights}", file=sys.stderr)
+    if isinstance(model, Predictor):
+        print_engine(model, args)
+    else:
+        print(f"engine: mxnet, {model.weights}", file=sys.stderr)
     with tqdm(total=len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
         result = evaluate(
             predict, source, classes=model.card.classes,
@@ -186,23 +189,22 @@ def _with_label_map(args, source, model):
 
 def _open(args):
     """Return the model in the chosen engine, with ``card`` and ``predict``."""
-    model = _open_exported(args) if Path(args.path).exists() else None
-    if model is None and args.precision != "f32":
-        raise InputError(f"--precision {args.precision} is for openvino; MXNet computes in f32")
-    return model or open_model(args)
+    choice = choose_model(args.path, args) if Path(args.path).exists() else None
+    if choice and choice.engine != "mxnet":
+        return _open_exported(args, choice)
+    if args.precision == "bf16":
+        raise InputError("--precision bf16 is for openvino; MXNet computes in f32")
+    return open_model(args)
 
 
-def _open_exported(args):
-    """Open exported files in their engine; None if the engine is MXNet.
+def _open_exported(args, choice):
+    """Open exported files in their engine.
 
     The input size of an ONNX file or IR is fixed; flags may override the crop ratio.
     """
-    engine, _ = choose_engine(args.path, args.engine)
-    if engine == "mxnet":
-        return None
     given = model_settings(args)
     refuse_architecture(given)
-    predictor = Predictor(args.path, args.engine, threads=args.threads, precision=args.precision)
+    predictor = Predictor.of(choice, args.threads)
     input_size = predictor.card.input_size
     if given.get("input_size", input_size) != input_size:
         raise InputError(

@@ -8,9 +8,9 @@ import math
 import os
 from pathlib import Path
 
+from gluon_asymmnet.cli.engine import add_engine_flags, choose_model, print_engine
 from gluon_asymmnet.cli.options import (
     add_bad_records_flag,
-    add_engine_flags,
     add_threads_flag,
     print_left_out,
     progress_bar,
@@ -96,9 +96,8 @@ def run(args) -> int:
     """Evaluate and print."""
     _check(args)
     set_threads(args.threads)
-    model = DetectorPredictor(
-        args.path, args.engine, threads=args.threads, precision=args.precision
-    )
+    model = DetectorPredictor.of(choose_model(args.path, args), args.threads)
+    print_engine(model, args)
     classes = model.card.class_names
     coco = COCOEvaluator(classes) if args.coco else None
     source = open_boxes(args.dataset_root, args.val_splits, classes, skip_bad=args.skip_bad)
@@ -180,6 +179,7 @@ def _write_json(args, model, source, result, coco) -> None:
     content = {
         "weights": str(model.weights),
         "engine": model.engine,
+        "precision": model.precision,
         "model": card.model,
         "input_size": card.input_size,
         "nms_thresh": card.nms_thresh,

@@ -68,6 +68,8 @@ in accuracy and costs in speed. Then blocks are left in float until less than --
 top-1 are lost, with the least cost in speed. The report shows the results, also where a target is
 missed. Speed is compared with the engine's own float32, so the machine should be idle. Needs the
 extra [int8].
+
+Written to the folder int8 in that of `export onnx` or `export all`, it is what --allow int8 takes.
 """
 _INT8_EXAMPLE = """\
 example: export.py int8 checkpoints/imagenet/asymmnet_large_baseline out --engine openvino
@@ -108,6 +110,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
             )  # fmt: skip
         if name in ("onnx", "all"):
             _add_onnx_flags(form)
+        if name in ("openvino", "all"):
+            _add_bf16_flags(form)
         if name in ("onnx", "openvino", "all"):
             form.add_argument(
                 "--joins", choices=("before", "behind", "apart"), default="behind",
@@ -131,6 +135,20 @@ def _add_onnx_flags(parser) -> None:
         help="as one operator (from opset 14 on), as x * HardSigmoid(x), or as x * Clip(x + 3) / 6 "
         "for converters that need that (default: the first that the opset has)",
     )  # fmt: skip
+
+
+def _add_bf16_flags(parser) -> None:
+    group = parser.add_argument_group("bfloat16")
+    group.add_argument(
+        "--bf16", action="store_true", help="measure what bfloat16 does to the top-1 (a detector's "
+        "mAP) of all images of --rec-val, for --allow bf16; needs a processor that computes in it",
+    )  # fmt: skip
+    group.add_argument(
+        "--calib-dir", default="", metavar="DIR", help="or how often the best class stays the same "
+        "in a folder of images without labels",
+    )  # fmt: skip
+    group.add_argument("--images", type=int, default=128, help="of that folder (default 128)")
+    add_bad_records_flag(group)
 
 
 def _add_int8(forms) -> None:
@@ -167,8 +185,11 @@ def run(args) -> int:
     """Export, and print the files and the differences of their outputs."""
     set_threads()
     model = open_model(args, kind=None)
-    images = _real_images(args.rec_val, model.card) if args.rec_val else None
-    out = _export(model, args, images)
+    images = _real_images(args, model.card) if args.rec_val else None
+    left_out = _left_out(args)
+    data = _bf16_data(args, model.card) if args.form in ("openvino", "all") else None
+    out = _export(model, args, images, bf16=data, left_out=left_out)
+    print_left_out(left_out, 0 if data is None else len(data))
     _print_card(out)
     if args.form == "web":
         from gluon_asymmnet.export.web.export import how_to_open
@@ -177,7 +198,30 @@ def run(args) -> int:
     return 0
 
 
-def _export(model, args, images):
+def _bf16_data(args, card):
+    """Return the images to measure bfloat16 on, as ``measure_bf16`` takes them, or None."""
+    if not args.bf16:
+        if args.calib_dir:
+            raise InputError("--calib-dir goes with --bf16")
+        return None
+    if bool(args.rec_val) == bool(args.calib_dir):
+        raise InputError("--bf16 takes --rec-val or --calib-dir, one of them")
+    if args.rec_val:
+        if card.kind == DETECTOR:
+            return DetectionRecords(args.rec_val, classes=card.class_names)
+        return _labelled(args, card)
+    if card.kind == DETECTOR:
+        raise InputError("--calib-dir is for classifiers: give --rec-val, records with boxes")
+    return _calibration(args, card)
+
+
+def _labelled(args, card):
+    """Return the records of --rec-val with the labels of the model."""
+    source = open_source(rec=args.rec_val)
+    return match_source(source, card.class_names, card.classes, "the model")
+
+
+def _export(model, args, images, **bf16):
     if args.form == "symbol":
         from gluon_asymmnet.export.symbol import export_symbol
 
@@ -185,7 +229,7 @@ def _export(model, args, images):
     if args.form == "openvino":
         from gluon_asymmnet.export.openvino import export_openvino
 
-        return export_openvino(model, args.out, joins=args.joins, images=images)
+        return export_openvino(model, args.out, joins=args.joins, images=images, **bf16)
     if args.form == "ncnn":
         from gluon_asymmnet.export.ncnn import export_ncnn
 
@@ -200,25 +244,34 @@ def _export(model, args, images):
     form = OnnxForm(args.opset, args.ir_version, args.hard_swish, args.joins)
     if args.form == "onnx":
         return export_onnx(model, args.out, images=images, **form._asdict())
-    return export_all(model, args.out, form=form, images=images)
+    return export_all(model, args.out, form=form, images=images, **bf16)
 
 
-def _real_images(rec: str, card):
-    """Return the first records as network input."""
+def _left_out(args) -> LeftOut:
+    return LeftOut(SkippedRecords(getattr(args, "max_bad_records", 0)))
+
+
+def _real_images(args, card):
+    """Return the first records of --rec-val as network input."""
+    left_out = _left_out(args)
     if card.kind == DETECTOR:
-        source = DetectionRecords(rec)
         batches = validation_batches(
-            source, _REAL_IMAGES, card.input_size, normalization=card.normalization
-        )
+            DetectionRecords(args.rec_val), _REAL_IMAGES, card.input_size,
+            normalization=card.normalization, left_out=left_out,
+        )  # fmt: skip
         return next(batches).data
-    images, _ = next(read_batches(open_source(rec=rec), card.preprocessing, _REAL_IMAGES))
+    source = open_source(rec=args.rec_val)
+    images, _ = next(read_batches(source, card.preprocessing, _REAL_IMAGES, left_out=left_out))
     return images
 
 
 def _print_card(out) -> None:
-    differences = read_card(out / CARD_FILE).parity
+    card = read_card(out / CARD_FILE)
+    differences = card.parity
     for form, parity in differences.items():
         print(f"{form}: {_differences(parity)} {parity['images']} images")
+    for precision in card.accuracy or ():
+        print(f"{precision}: {card.accuracy_in(precision)}")
     if "onnxruntime" in differences and "opencv" not in differences:
         print("opencv: cannot run the ONNX file of this network; the other engines can")
     print(f"written: {', '.join(sorted(str(p) for p in out.iterdir()))}")
@@ -242,11 +295,10 @@ def _run_int8(args) -> int:
     from gluon_asymmnet.export.int8.quantizers import quantizer_of
 
     quantizer_of(args.engine)  # fails before the work
+    if bool(args.rec_calib) == bool(args.calib_dir):
+        raise InputError("give --rec-calib or --calib-dir, one of them")
     model = open_model(args)
-    validation = open_source(rec=args.rec_val) if args.rec_val else None
-    if validation is not None:
-        card = model.card
-        validation = match_source(validation, card.class_names, card.classes, "the model")
+    validation = _labelled(args, model.card) if args.rec_val else None
     report = export_int8(
         model, args.out, _calibration(args, model.card), engine=args.engine,
         validation=validation, max_loss=args.max_loss, batch=args.batch, threads=args.threads,
@@ -260,17 +312,15 @@ def _run_int8(args) -> int:
 
 def _calibration(args, card) -> np.ndarray:
     """Return the calibration images as network input, spread evenly over the source."""
-    if bool(args.rec_calib) == bool(args.calib_dir):
-        raise InputError("give --rec-calib or --calib-dir, one of them")
     require_positive(args, "images")
-    if args.rec_calib:
+    if getattr(args, "rec_calib", ""):
         source = open_source(rec=args.rec_calib)
         count, name, read = len(source), source.name, lambda i: source.read(i).image
     else:
         paths = find_pictures(args.calib_dir)
         count, name, read = len(paths), lambda i: paths[i], lambda i: paths[i].read_bytes()
     chosen = np.unique(np.linspace(0, count - 1, min(args.images, count)).round().astype(int))
-    left_out, images = LeftOut(SkippedRecords(args.max_bad_records)), []
+    left_out, images = _left_out(args), []
     for i in chosen:
         try:
             images.append(card.preprocessing(decode(read(i))))

@@ -8,12 +8,8 @@ from typing import Callable, NamedTuple
 
 from tqdm import tqdm
 
-from gluon_asymmnet.cli.options import (
-    add_engine_flags,
-    add_import_flag,
-    add_threads_flag,
-    require_positive,
-)
+from gluon_asymmnet.cli.engine import add_engine_flags, print_engine
+from gluon_asymmnet.cli.options import add_import_flag, add_threads_flag, require_positive
 from gluon_asymmnet.cli.outputs import Annotated, CsvFile, JsonFile, check_targets
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.predict.inputs import (
@@ -83,8 +79,7 @@ def run_on_images(args, task: Task) -> int:
     if args.annotate:
         check_targets(inputs, args.annotate)
     predictor = task.open(args)
-    why = f" ({predictor.reason})" if args.engine == "auto" else ""
-    print(f"engine: {predictor.engine}, {predictor.weights}{why}", file=sys.stderr)
+    print_engine(predictor, args)
     quiet = not sys.stderr.isatty()
     total = None if quiet else count_frames(inputs, args.every)
     frames = read_frames(inputs, task.reading(args, predictor))

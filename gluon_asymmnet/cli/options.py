@@ -59,20 +59,6 @@ def add_import_flag(parser) -> None:
     )  # fmt: skip
 
 
-def add_engine_flags(parser) -> None:
-    """Add the engine that runs an exported model."""
-    parser.add_argument(
-        "--engine", default="auto",
-        choices=("auto", "mxnet", "onnxruntime", "openvino", "opencv", "ncnn"),
-        help="engine that runs the model (default: the faster of onnxruntime and openvino, "
-        "measured once and remembered; without them or their files another, MXNet for runs and "
-        ".params)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--precision", default="f32", choices=("f32", "bf16"), help="of openvino (default f32)"
-    )
-
-
 def add_threads_flag(parser) -> None:
     """Add the number of CPU threads of the engine."""
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")

@@ -56,7 +56,8 @@ class JsonFile(TextFile):
         self._rows = 0
 
     def _begin(self) -> None:
-        head = {"model": str(self._predictor.weights), "engine": self._predictor.engine}
+        one = self._predictor
+        head = {"model": str(one.weights), "engine": one.engine, "precision": one.precision}
         self._file.write(f'{json.dumps(head)[:-1]}, "pictures": [')
 
     def add(self, frame: Frame, result) -> None:

@@ -4,6 +4,7 @@ import argparse
 
 import numpy as np
 
+from gluon_asymmnet.cli.engine import choose_model
 from gluon_asymmnet.cli.images import INPUTS, Task, add_image_flags, run_on_images
 from gluon_asymmnet.cli.options import require_positive
 from gluon_asymmnet.errors import InputError
@@ -53,7 +54,7 @@ def run(args) -> int:
 
 
 def _open(args):
-    return Predictor(args.model, args.engine, threads=args.threads, precision=args.precision)
+    return Predictor.of(choose_model(args.model, args), args.threads)
 
 
 def _reading(args, predictor) -> Reading:

@@ -70,7 +70,7 @@ def decompose_model(
     }
     card = dataclasses.replace(
         model.card, model=f"{model.card.model}_decomposed", width=1.0, rate=0, spec=spec,
-        parameters=after.parameters, macs=after.macs, parity=None,
+        parameters=after.parameters, macs=after.macs, parity=None, accuracy=None,
     )  # fmt: skip
     report = {
         "model": model.card.model,

@@ -7,11 +7,12 @@ from typing import Callable, Optional, Union
 
 import numpy as np
 
-from gluon_asymmnet.card import CARD_FILE, DETECTOR
+from gluon_asymmnet.card import CARD_FILE, DETECTOR, Accuracy
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.export.parity import BoxParity, Parity, sample_images
 from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.utils.atomic import new_folder
+from gluon_asymmnet.utils.doctor import cpu_model
 
 AnyParity = Union[Parity, BoxParity]
 # write(model, folder, images): write the files of one format into the folder, compare their outputs
@@ -21,13 +22,20 @@ Writer = Callable[[object, Path, np.ndarray], dict[str, AnyParity]]
 _SAMPLES = 4  # images to compare on if none are given
 
 
-def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.ndarray]) -> Path:
+def export_folder(
+    model,
+    out,
+    writers: Sequence[Writer],
+    images: Optional[np.ndarray],
+    measure: Optional[Callable[[Path], dict[str, Accuracy]]] = None,
+) -> Path:
     """Write the files of every writer and ``card.json`` to the folder ``out``, all or nothing.
 
     Args:
         model: the ``Saved`` model.
         out: a folder that does not exist yet.
         images: ``(n, 3, S, S)`` float32, S the card's input size, to compare on; None: synthetic.
+        measure: from the written folder to the accuracies for its card.
 
     Raises: RunError if a file differs from the network; InputError if ``out`` exists or the images
         have another shape.
@@ -45,13 +53,27 @@ def export_folder(model, out, writers: Sequence[Writer], images: Optional[np.nda
         for write in writers:
             parity.update(write(model, scratch, images))
         with_costs(card, parity, len(images)).save(scratch / CARD_FILE)
+        if measure:
+            with_costs(card, parity, len(images), measure(scratch)).save(scratch / CARD_FILE)
     return out
 
 
-def with_costs(card, parity: Optional[dict[str, AnyParity]] = None, images: int = 0):
-    """Return the card with counts and, if it is known, parity on so many images filled in."""
-    known = parity and {name: {"images": images, **p._asdict()} for name, p in parity.items()}
+def with_costs(
+    card,
+    parity: Optional[dict[str, AnyParity]] = None,
+    images: int = 0,
+    accuracy: Optional[dict[str, Accuracy]] = None,
+):
+    """Return the card with counts and, if known, parity on so many images and accuracies."""
+    measured = accuracy and {
+        name: {**dataclasses.asdict(one), "processor": cpu_model()}
+        for name, one in accuracy.items()
+    }
+    known = {
+        "parity": parity and {n: {"images": images, **p._asdict()} for n, p in parity.items()},
+        "accuracy": measured,
+    }
     if card.kind == DETECTOR:
-        return dataclasses.replace(card, parity=known)
+        return dataclasses.replace(card, **known)
     cost = count_model(card.model_spec, classes=card.classes, input_size=card.input_size)
-    return dataclasses.replace(card, parameters=cost.parameters, macs=cost.macs, parity=known)
+    return dataclasses.replace(card, parameters=cost.parameters, macs=cost.macs, **known)

@@ -7,7 +7,9 @@ from typing import Optional
 
 import numpy as np
 
+from gluon_asymmnet.data.bad_records import LeftOut
 from gluon_asymmnet.errors import InputError
+from gluon_asymmnet.export.accuracy import to_measure
 from gluon_asymmnet.export.folder import export_folder
 from gluon_asymmnet.export.onnx.export import OnnxForm, write_onnx
 from gluon_asymmnet.export.openvino import write_openvino
@@ -31,6 +33,8 @@ def export_all(
     form: Optional[OnnxForm] = None,
     images: Optional[np.ndarray] = None,
     formats: Sequence[str] = FORMATS,
+    bf16=None,
+    left_out: Optional[LeftOut] = None,
 ) -> Path:
     """Write symbol, parameters, ONNX, IR and one card with their parities, all or nothing.
 
@@ -43,11 +47,13 @@ def export_all(
     unknown = [name for name in formats if name not in _WRITERS]
     if unknown or not formats:
         raise InputError(f"formats must be some of {', '.join(FORMATS)}, got {list(formats)}")
+    if bf16 is not None and "openvino" not in formats:
+        raise InputError(f"bf16 is OpenVINO's, which is not among the formats {list(formats)}")
     chosen = {name: _WRITERS[name] for name in FORMATS if name in formats}
     for _, libraries in chosen.values():
         for library in libraries:
             load_extra(library)  # before any work
-    form = form or OnnxForm()
+    measure, form = to_measure(bf16, left_out), form or OnnxForm()
     settings = {"symbol": {}, "onnx": {"form": form}, "openvino": {"joins": form.joins}}
     writers = [functools.partial(write, **settings[name]) for name, (write, _) in chosen.items()]
-    return export_folder(model, out, writers, images)
+    return export_folder(model, out, writers, images, measure)

@@ -6,6 +6,8 @@ from typing import Optional
 
 import numpy as np
 
+from gluon_asymmnet.data.bad_records import LeftOut
+from gluon_asymmnet.export.accuracy import to_measure
 from gluon_asymmnet.export.folder import AnyParity, export_folder
 from gluon_asymmnet.export.onnx.export import CARD_KEY, OnnxForm, limit_of, to_onnx
 from gluon_asymmnet.export.onnx.joins import BEHIND
@@ -18,8 +20,9 @@ _OPSET = 17  # with the HardSwish operator, the only form that OpenVINO fuses
 
 
 def export_openvino(
-    model: Saved, out, *, joins: str = BEHIND, images: Optional[np.ndarray] = None
-) -> Path:
+    model: Saved, out, *, joins: str = BEHIND, images: Optional[np.ndarray] = None,
+    bf16=None, left_out: Optional[LeftOut] = None,
+) -> Path:  # fmt: skip
     """Write ``out/<variant>.xml``, ``.bin`` and ``card.json``, all or nothing.
 
     Weights stay float32; the arithmetic, float32 or bfloat16, is chosen when the files are opened
@@ -30,14 +33,19 @@ def export_openvino(
         out: a folder that does not exist yet.
         joins: as of ``export_onnx``.
         images: ``(n, 3, S, S)`` float32 to compare on; synthetic by default.
+        bf16: the data on which the card's accuracy in bfloat16 is measured, see ``measure_bf16``;
+            None: it is not measured.
+        left_out: takes damaged images of ``bf16``; without it the first one is an error.
 
     Raises:
-        InputError: if ``out`` exists, onnx or openvino is missing, or the network has an operator
-            that ONNX lacks, such as group normalisation.
+        InputError: if ``out`` exists, onnx or openvino is missing, the network has an operator
+            that ONNX lacks, such as group normalisation, or bfloat16 cannot be measured here.
         RunError: if OpenVINO's logits differ by more than 1e-4 of the largest; a detector's scores
             by 1e-3, or boxes by 1e-3 of the input's side.
     """
-    return export_folder(model, out, [partial(write_openvino, joins=joins)], images)
+    return export_folder(
+        model, out, [partial(write_openvino, joins=joins)], images, to_measure(bf16, left_out)
+    )
 
 
 def write_openvino(

@@ -12,11 +12,12 @@ import numpy as np
 
 from gluon_asymmnet.card import CLASSIFIER
 from gluon_asymmnet.errors import FormatError
-from gluon_asymmnet.predict.base import EnginePredictor, check_counts, choose_engine
+from gluon_asymmnet.predict.base import EnginePredictor, check_counts
+from gluon_asymmnet.predict.choice import choose, choose_engine
 from gluon_asymmnet.predict.images import Image, prepared_batches, read_image
 from gluon_asymmnet.utils.threads import available
 
-__all__ = ["ClassScore", "Predictor", "choose_engine"]
+__all__ = ["ClassScore", "Predictor", "choose", "choose_engine"]
 
 
 class ClassScore(NamedTuple):
@@ -41,10 +42,14 @@ class Predictor(EnginePredictor):
             first of the others that is installed and for which ``path`` contains a file.
         threads: CPU threads; 0: one per processor.
         precision: ``f32``, or ``bf16`` for OpenVINO on processors that support it: faster, with
-            about two digits less.
+            about two digits less; or ``auto``: the fastest of f32 and those in ``allow``.
+        allow: what ``auto`` may take beside f32: ``bf16`` or ``int8``, a sequence of them or with
+            commas.  Their accuracy must have been measured at export, by ``asymmnet export openvino
+            --bf16``, and by ``asymmnet export int8`` to the folder ``int8`` in that of the model.
 
     Attributes:
         engine: name of the engine.
+        precision: f32, bf16, or int8 where ``auto`` took it.
         card: the card beside the file or, without one, the card inside.
         weights: the model's file.
         reason: one line that says why this engine was taken.
@@ -52,7 +57,8 @@ class Predictor(EnginePredictor):
     Raises:
         FileNotFoundError: the path does not exist.
         FormatError: the file is damaged, or its card describes another network.
-        InputError: the engine is not installed or has no file here, or there is no card.
+        InputError: the engine is not installed or has no file here, there is no card, or the
+            accuracy of an allowed precision has not been measured.
     """
 
     kind = CLASSIFIER

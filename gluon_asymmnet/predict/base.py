@@ -1,35 +1,15 @@
-"""Base of the predictors: find the model's file, choose its engine, and check its card."""
+"""Base of the predictors: open the model's file in its engine, and check its card."""
 
-import dataclasses
 import numbers
-import os
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Union
 
 import numpy as np
 
-from gluon_asymmnet.card import CARD_FILE, Card, parse_card, read_card
+from gluon_asymmnet.card import CARD_FILE, Card, differences, parse_card, read_card
 from gluon_asymmnet.errors import FormatError, InputError, RunError
-from gluon_asymmnet.predict.engines import ENGINES, NCNN, NCNN_HALF, PRECISIONS
-from gluon_asymmnet.predict.fastest import fastest
-from gluon_asymmnet.utils.extras import installed
+from gluon_asymmnet.predict.choice import Choice, choose
 from gluon_asymmnet.utils.memory import keep_freed_memory
-
-# Engines and the files they run.  "auto" takes the first that is possible; if that is one of
-# _MEASURED, the fastest of those.  The others are slower in every measurement of benchmarks/.
-_RUNS = (
-    ("openvino", ".xml"),
-    ("onnxruntime", ".onnx"),
-    ("openvino", ".onnx"),
-    ("mxnet", "-symbol.json"),
-    ("opencv", ".onnx"),
-    ("ncnn", NCNN),
-    ("ncnn", NCNN_HALF),
-)
-_MEASURED = ("openvino", "onnxruntime")
-# engine -> the format to export
-_EXPORT = {"openvino": "openvino", "onnxruntime": "onnx", "opencv": "onnx", "ncnn": "ncnn"}
-# Fields in which the card beside a file may differ from the one inside.
-_MAY_DIFFER = ("class_names", "crop_ratio", "parity", "parameters", "macs")
 
 
 class EnginePredictor:
@@ -39,6 +19,7 @@ class EnginePredictor:
 
     Attributes:
         engine: name of the engine.
+        precision: f32, bf16, or int8 where ``auto`` took it.
         card: the card beside the file or, without one, the card inside.
         weights: the model's file.
         reason: one line that says why this engine was taken.
@@ -46,20 +27,28 @@ class EnginePredictor:
 
     kind: str  # kind of card
 
-    def __init__(self, path, engine: str = "auto", *, threads: int = 0, precision: str = "f32"):
-        if engine not in ("auto", *ENGINES):
-            raise InputError(f"engine must be auto, {', '.join(ENGINES)}, got {engine!r}")
-        if precision not in PRECISIONS:
-            raise InputError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
-            raise InputError(f"threads must be a whole number, 0 (all) or more, got {threads!r}")
+    def __init__(
+        self,
+        path,
+        engine: str = "auto",
+        *,
+        threads: int = 0,
+        precision: str = "f32",
+        allow: Union[str, Sequence[str]] = (),
+    ):
+        self._open(choose(path, engine, threads=threads, precision=precision, allow=allow), threads)
+
+    @classmethod
+    def of(cls, choice: Choice, threads: int = 0):
+        """Return the predictor of what ``choose`` returned."""
+        predictor = cls.__new__(cls)
+        predictor._open(choice, threads)
+        return predictor
+
+    def _open(self, choice: Choice, threads: int) -> None:
         keep_freed_memory()
-        self.engine, self.weights = choose_engine(path, engine)
-        self.reason = "as asked for" if engine != "auto" else "the first that fits"
-        measured = _to_measure(path) if engine == "auto" and precision == "f32" else {}
-        if self.engine in measured and len(measured) > 1:
-            self.engine, self.weights, self.reason = fastest([*measured.items()], threads)
-        self._engine = ENGINES[self.engine](self.weights, threads, precision)
+        self.engine, self.precision, self.weights, self._card_file, self.reason = choice
+        self._engine = choice.open(threads)
         cards = self._read_cards()
         self._check_ports(self._engine.inputs, self._engine.outputs)
         self.card = self._choose_card(cards)
@@ -71,11 +60,6 @@ class EnginePredictor:
                 f"{self.weights} takes {size} pixels, its card says input_size "
                 f"{self.card.input_size}"
             )
-
-    @property
-    def _card_file(self) -> Path:
-        folder = self.weights if self.weights.is_dir() else self.weights.parent
-        return folder / CARD_FILE
 
     def _read_cards(self) -> list[Card]:
         """Return the cards inside and beside the file, as far as they exist."""
@@ -90,13 +74,7 @@ class EnginePredictor:
                 f"{self.weights} has no card, neither inside nor as {CARD_FILE} beside it, so its "
                 f"classes and preprocessing are unknown; export it with `asymmnet export`"
             )
-        names = [f.name for f in dataclasses.fields(cards[0]) if f.name not in _MAY_DIFFER]
-        values = [[getattr(card, name) for card in (cards[-1], cards[0])] for name in names]
-        differing = [f"{name} {a} and {b}" for name, (a, b) in zip(names, values) if a != b]
-        beside, inside = cards[-1].class_names, cards[0].class_names
-        # Other names may be a translation; the same ones elsewhere are another model's.
-        if beside and inside and beside != inside and sorted(beside) == sorted(inside):
-            differing.append("class_names in another order")
+        differing = differences(cards[-1], cards[0])
         if differing:
             raise FormatError(
                 f"{self._card_file} belongs to another model than {self.weights.name}: "
@@ -165,54 +143,3 @@ def check_counts(**counts) -> None:
             raise InputError(f"{name} must be a whole number, got {value!r}")
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-
-
-def choose_engine(path, engine: str = "auto") -> tuple[str, Path]:
-    """Return the engine for ``path`` and the file it runs.
-
-    MXNet runs a path without exported files: a run directory or a parameter file.
-    """
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"the model must be a path, got {path!r}")
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder; expected an exported model")
-    possible = _possible(path, engine)
-    if possible:
-        return next((one for one in possible if _is_installed(one[0])), possible[0])
-    if engine in _EXPORT:
-        raise InputError(
-            f"{path} holds nothing for {engine}: export it with `asymmnet export {_EXPORT[engine]}`"
-        )
-    return "mxnet", path
-
-
-def _possible(path: Path, engine: str = "auto") -> list[tuple[str, Path]]:
-    return [
-        (name, file)
-        for name, suffix in _RUNS
-        if engine in ("auto", name) and (file := _file(path, suffix))
-    ]
-
-
-def _is_installed(engine: str) -> bool:
-    return engine == "opencv" or installed(engine)
-
-
-def _to_measure(path) -> dict[str, Path]:
-    """Return the installed ones of ``_MEASURED`` with their files."""
-    found: dict[str, Path] = {}
-    for name, file in _possible(Path(path)):
-        if name in _MEASURED and _is_installed(name):
-            found.setdefault(name, file)
-    return found
-
-
-def _file(path: Path, suffix: str):
-    """Return the file with this suffix that ``path`` is or contains, or None."""
-    found = [path] if path.is_file() else sorted(path.iterdir())
-    found = [file for file in found if file.name.endswith(suffix)]
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise InputError(f"{path} holds several models: {names}; name one of them")
-    return found[0] if found else None

@@ -20,7 +20,7 @@ from gluon_asymmnet.utils.extras import load_extra, require
 from gluon_asymmnet.utils.opencv import set_log_level
 from gluon_asymmnet.utils.threads import available, set_threads
 
-PRECISIONS = ("f32", "bf16")
+F32, BF16, INT8 = "f32", "bf16", "int8"
 RT_INFO = ("gluon_asymmnet", "card")  # path of the card in the IR
 _RT_INFO_OF_ONNX = ("framework", "card")  # where OpenVINO puts the metadata of an ONNX file
 NCNN, NCNN_HALF = ".ncnn.param", ".ncnn-fp16.param"  # ends of names; the weights are in .bin
@@ -218,6 +218,12 @@ ENGINES = {
     "mxnet": MXNet, "onnxruntime": OnnxRuntime, "openvino": OpenVino, "opencv": OpenCv,
     "ncnn": Ncnn,
 }  # fmt: skip
+
+
+def computes_bf16() -> bool:
+    """Return whether OpenVINO computes in bfloat16 on this processor; elsewhere it takes f32."""
+    core = load_extra("openvino").Core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _only_f32(engine: str, precision: str) -> None:

@@ -1,7 +1,8 @@
-"""The fastest engine for a model on this machine: measured once, then remembered.
+"""The fastest engine and precision for a model on this machine: measured once, then remembered.
 
-``engines.json`` in the user's cache holds the measurements.  Files of a model, versions of the
-engines, processor and number of threads are part of an entry's key.
+``engines.json`` in the user's cache holds the measurements.  The key of an entry is made of the
+engines with their precisions and versions, the content of their files, the processor, and the
+number of threads.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from gluon_asymmnet.errors import InputError
-from gluon_asymmnet.predict.engines import ENGINES
+from gluon_asymmnet.predict.engines import ENGINES, F32, INT8
 from gluon_asymmnet.utils.atomic import write_text
 from gluon_asymmnet.utils.cache import cache_folder
 from gluon_asymmnet.utils.doctor import cpu_features, cpu_model, version
@@ -28,69 +29,89 @@ _SECONDS = 0.15  # of measuring, after loading
 _ROUNDS = 3  # at least
 _KEPT = 100  # entries of the cache, the newest
 
-Times = dict[str, Optional[float]]  # engine -> seconds for one image; None: it cannot run the file
+# label of a candidate -> seconds for one image; None: it cannot run the file
+Times = dict[str, Optional[float]]
 
 
-class Choice(NamedTuple):
-    """An engine, the file it runs, and why."""
+class Candidate(NamedTuple):
+    """An engine, its precision, and the file that it runs."""
 
     engine: str
+    precision: str  # f32, bf16, or int8, which is in the file
     weights: Path
-    reason: str  # one line
+
+    @property
+    def label(self) -> str:
+        """The engine, with its precision if that is not f32."""
+        return self.engine if self.precision == F32 else f"{self.engine} {self.precision}"
+
+    def open(self, threads: int = 0):
+        """Return the engine with the file."""
+        arithmetic = F32 if self.precision == INT8 else self.precision
+        return ENGINES[self.engine](self.weights, threads, arithmetic)
 
 
-def fastest(candidates: Sequence[tuple[str, Path]], threads: int = 0) -> Choice:
-    """Return the fastest of engines for one image.
+def fastest(candidates: Sequence[Candidate], threads: int = 0) -> tuple[Candidate, str]:
+    """Return the fastest candidate for one image, and in one line why.
 
-    Takes a fraction of a second the first time, and as long as reading the cache afterwards.  A
-    cache that is damaged or cannot be written only means that engines are measured again.
+    Takes a fraction of a second the first time, and as long as reading files and cache afterwards.
+    A cache that is damaged or cannot be written only means that engines are measured again.
 
     Args:
-        candidates: engines, each once, with the file that each runs; of equal ones the first wins.
+        candidates: their labels differ; of equal ones the first wins.
         threads: CPU threads; 0: one per processor.
     """
     key = _key(candidates, threads or available())
     times, when = _read_cache().get(key), "measured earlier"
-    if not _is_valid(times, [name for name, _ in candidates]):
+    if not _is_valid(times, [one.label for one in candidates]):
         times, when = _measure(candidates, threads), "measured now"
         if all(times.values()):
             _remember(key, times)
-    best = min(candidates, key=lambda one: times[one[0]] or math.inf)
+    best = min(candidates, key=lambda one: times[one.label] or math.inf)
     shown = ", ".join(
-        f"{name} {f'{1e3 * seconds:.2f} ms' if seconds else 'fails'}"
-        for name, seconds in times.items()
+        f"{label} {f'{1e3 * seconds:.2f} ms' if seconds else 'fails'}"
+        for label, seconds in times.items()
     )
-    return Choice(*best, f"{shown} for one image, {when}")
+    return best, f"{shown} for one image, {when}"
 
 
-def _key(candidates: Sequence[tuple[str, Path]], threads: int) -> str:
+def _key(candidates: Sequence[Candidate], threads: int) -> str:
     parts: list = [cpu_model(), cpu_features(), available(), threads]
-    for name, file in candidates:
-        status = file.stat()
-        parts += [name, version(name), str(file.resolve()), status.st_size, status.st_mtime_ns]
+    contents = {file: _content(file) for file in {one.weights for one in candidates}}
+    for one in candidates:
+        parts += [one.label, version(one.engine), contents[one.weights]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _measure(candidates: Sequence[tuple[str, Path]], threads: int) -> Times:
+def _content(file: Path) -> str:
+    """Return a hash of a model's file and, of an IR, of its weights."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in (file, file.with_suffix(".bin")):
+        if part.is_file():
+            found.update(part.read_bytes())
+    return found.hexdigest()
+
+
+def _measure(candidates: Sequence[Candidate], threads: int) -> Times:
     """Time the engines in turn, round by round."""
     runs, samples = {}, {}
-    for name, file in candidates:
+    for one in candidates:
         # Whatever is wrong with a file is said when the predictor opens it.
         with contextlib.suppress(Exception):
-            engine = ENGINES[name](file, threads)
+            engine = one.open(threads)
             _, channels, *sides = engine.inputs[0]
             images = np.random.default_rng(0).normal(size=(1, channels, *sides)).astype(np.float32)
             engine.run(images)  # the first call is slower
-            runs[name], samples[name] = (engine, images), []
+            runs[one.label], samples[one.label] = (engine, images), []
     begun, rounds = time.perf_counter(), 0
     while rounds < _ROUNDS or time.perf_counter() - begun < _SECONDS:
-        for name, (engine, images) in runs.items():
+        for label, (engine, images) in runs.items():
             start = time.perf_counter()
             engine.run(images)
-            samples[name].append(time.perf_counter() - start)
+            samples[label].append(time.perf_counter() - start)
         rounds += 1
-    return {name: statistics.median(samples[name]) if name in runs else None
-            for name, _ in candidates}  # fmt: skip
+    return {one.label: statistics.median(samples[one.label]) if one.label in runs else None
+            for one in candidates}  # fmt: skip
 
 
 def _read_cache() -> dict:
@@ -101,8 +122,8 @@ def _read_cache() -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def _is_valid(times, names: list[str]) -> bool:
-    return isinstance(times, dict) and [*times] == names and all(
+def _is_valid(times, labels: list[str]) -> bool:
+    return isinstance(times, dict) and [*times] == labels and all(
         isinstance(seconds, float) and 0 < seconds < math.inf for seconds in times.values()
     )  # fmt: skip
 

@@ -9,15 +9,17 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from gluon_asymmnet.card import CARD_FILE
+from gluon_asymmnet.card import AGREEMENT, CARD_FILE, Accuracy
 from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate
+from gluon_asymmnet.export.accuracy import agreement, predict_all
 from gluon_asymmnet.export.folder import with_costs
 from gluon_asymmnet.export.int8.quantizers import quantizer_of
 from gluon_asymmnet.export.int8.report import REPORT_FILE, Int8Report
 from gluon_asymmnet.export.int8.search import Score, search
 from gluon_asymmnet.export.parity import compare
+from gluon_asymmnet.predict.engines import INT8
 from gluon_asymmnet.saved import Saved
 from gluon_asymmnet.utils.atomic import new_folder, write_text
 
@@ -84,8 +86,10 @@ def export_int8(
         result = search(list(quantizer.parts), scorer.measure, max_loss, progress)
         file = quantizer.write(result.chosen.in_float)
         predict = _load(quantizer, file, threads)
-        parity = compare(scorer.logits, _predict_all(predict, images))
-        written = with_costs(card, {f"{engine} int8": parity}, len(images))
+        parity = compare(scorer.logits, predict_all(predict, images))
+        label = f"{engine} {INT8}"
+        accuracy = {label: scorer.accuracy(result.chosen.score)}
+        written = with_costs(card, {label: parity}, len(images), accuracy)
         quantizer.place(file, folder / f"{card.id}_int8{quantizer.suffix}", written)
         written.save(folder / CARD_FILE)
         report = Int8Report(
@@ -104,19 +108,26 @@ class _Scorer:
         self._validation, self._skipped = validation, skipped
         self._batch, self._threads = batch, threads
         self.left_out: list[str] = []  # reasons
+        self._validated = 0  # images
         self._float = _load(quantizer, quantizer.float_file, threads)
-        self.logits = _predict_all(self._float, images)
+        self.logits = predict_all(self._float, images)
         self.top1 = self._top1(self._float)
 
     def measure(self, in_float: Sequence[str], *, validate: bool) -> Score:
         """Quantise all parts but those ``in_float`` and return the score."""
         predict = _load(self._quantizer, self._quantizer.write(in_float), self._threads)
-        found = _predict_all(predict, self._images)
-        agreement = float((found.argmax(axis=1) == self.logits.argmax(axis=1)).mean())
+        found = predict_all(predict, self._images)
+        same = agreement(self.logits, found).value
         top1 = self._top1(predict) if validate else None
-        loss = 1 - agreement if top1 is None else self.top1 - top1
+        loss = 1 - same if top1 is None else self.top1 - top1
         speed = self.speed(predict, self._batch)
-        return Score(signal_to_noise(self.logits, found), agreement, top1, 100 * loss, speed)
+        return Score(signal_to_noise(self.logits, found), same, top1, 100 * loss, speed)
+
+    def accuracy(self, score: Score) -> Accuracy:
+        """Return a score for the card."""
+        if score.top1 is None:
+            return Accuracy(AGREEMENT, score.agreement, len(self._images))
+        return Accuracy("top-1", score.top1, self._validated, self.top1)
 
     def speed(self, predict, batch: int) -> float:
         """Return the speed of ``predict`` in times that of the engine's float32."""
@@ -131,7 +142,7 @@ class _Scorer:
             predict, self._validation, classes=self._card.classes,
             preprocessing=self._card.preprocessing, left_out=left_out,
         )  # fmt: skip
-        self.left_out = left_out.reasons
+        self.left_out, self._validated = left_out.reasons, result.images
         return result.top1
 
 
@@ -164,8 +175,3 @@ def speed_ratio(slow, fast, images: np.ndarray) -> float:
         return min(times)
 
     return statistics.median(best(slow) / best(fast) for _ in range(_ROUNDS))
-
-
-def _predict_all(predict, images: np.ndarray, batch: int = 32) -> np.ndarray:
-    chunks = [images[i : i + batch] for i in range(0, len(images), batch)]
-    return np.concatenate([predict(chunk) for chunk in chunks])
