@@ -333,7 +333,7 @@ def test_a_validation_without_a_readable_image(tmp_path):
     with RecordWriter(tmp_path / "a.rec") as writer:
         for i in range(3):
             writer.write(i, 0, b"no image")
-    with pytest.raises(FormatError, match="none of the 3 images to validate can be used"):
+    with pytest.raises(FormatError, match="none of the 3 images can be used"):
         evaluate(
             None, open_source(rec=tmp_path / "a.rec"), classes=4, preprocessing=Preprocessing(),
             left_out=LeftOut(SkippedRecords(9)),

@@ -372,8 +372,13 @@ def test_the_command(made, digits, tmp_path, capsys):
     assert main([str(word) for word in [*command, *flags, "--max-bad-records", 1]]) == 0
     out, err = capsys.readouterr()
     assert "1 of 46 images left out: they cannot be read" in out
+    assert f"left out: {damaged}: truncated JPEG" in err
     assert f"left out: {rec}, record 4 (key 4): " in err
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "1.png").write_bytes(b"no picture")
     refused = [
+        ([*command[:4], "--calib-dir", bad], f"{bad}/1.png: not a picture: it starts with"),
         ([*command[:4]], "give --rec-calib or --calib-dir, one of them"),
         ([*command, "--engine", "mxnet"], "MXNet's own 8 bits are slower"),
         ([*command[:4], "--calib-dir", photos, "--images", "0"], "--images must be at least 1"),

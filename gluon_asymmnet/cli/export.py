@@ -17,13 +17,14 @@ from gluon_asymmnet.cli.options import (
 from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.data.boxes.loader import validation_batches
 from gluon_asymmnet.data.boxes.records import DetectionRecords
-from gluon_asymmnet.data.images import decode
+from gluon_asymmnet.data.records.recordio import Record
 from gluon_asymmnet.data.sources import match_source, open_source
-from gluon_asymmnet.errors import FormatError, InputError
+from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import read_batches
 from gluon_asymmnet.predict.images import find_pictures
-from gluon_asymmnet.utils.threads import set_threads
+from gluon_asymmnet.utils.threads import available, set_threads
 
+_AT_ONCE = 32  # images to calibrate on that are read together
 _REAL_IMAGES = 16  # records of --rec-val on which the exported files are checked
 
 # name: help, description
@@ -313,20 +314,30 @@ def _run_int8(args) -> int:
 def _calibration(args, card) -> np.ndarray:
     """Return the calibration images as network input, spread evenly over the source."""
     require_positive(args, "images")
-    if getattr(args, "rec_calib", ""):
-        source = open_source(rec=args.rec_calib)
-        count, name, read = len(source), source.name, lambda i: source.read(i).image
-    else:
-        paths = find_pictures(args.calib_dir)
-        count, name, read = len(paths), lambda i: paths[i], lambda i: paths[i].read_bytes()
-    chosen = np.unique(np.linspace(0, count - 1, min(args.images, count)).round().astype(int))
-    left_out, images = _left_out(args), []
-    for i in chosen:
-        try:
-            images.append(card.preprocessing(decode(read(i))))
-        except FormatError as error:
-            left_out.add(int(i), f"{name(i)}: {error}")
+    rec = getattr(args, "rec_calib", "")
+    source = open_source(rec=rec) if rec else _Pictures(args.calib_dir)
+    wanted = min(args.images, len(source))
+    chosen = np.unique(np.linspace(0, len(source) - 1, wanted).round().astype(int))
+    left_out = _left_out(args)
+    batches = read_batches(
+        source, card.preprocessing, _AT_ONCE, available(), positions=chosen, left_out=left_out
+    )
+    images = np.concatenate([batch for batch, _ in batches])
     print_left_out(left_out, len(chosen))
-    if not images:
-        raise FormatError(f"none of the {len(chosen)} images to calibrate on can be used")
-    return np.stack(images)
+    return images
+
+
+class _Pictures:
+    """The pictures in a folder as a source without labels."""
+
+    def __init__(self, folder: str):
+        self._paths = find_pictures(folder)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, i: int) -> str:
+        return str(self._paths[i])
+
+    def read(self, i: int) -> Record:
+        return Record(i, -1, self._paths[i].read_bytes())

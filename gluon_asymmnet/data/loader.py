@@ -68,7 +68,7 @@ def _columns(batch: int, shard: Shard) -> np.ndarray:
     return np.concatenate([front, [middle] * (batch % 2), whole - 1 - front[::-1]]).astype(int)
 
 
-def in_order(positions: range, batch: int) -> list[range]:
+def in_order(positions: Sequence[int], batch: int) -> list[Sequence[int]]:
     """Return rows of ``batch`` positions each; the last row may be shorter."""
     return [positions[first : first + batch] for first in range(0, len(positions), batch)]
 
@@ -184,7 +184,7 @@ def read_validation(
             empty = False
             yield samples
     if order and empty:
-        raise FormatError(f"none of the {sum(map(len, order))} images to validate can be used")
+        raise FormatError(f"none of the {sum(map(len, order))} images can be used")
 
 
 class _Generators(threading.local):

@@ -60,7 +60,7 @@ def wilson_interval(hits: int, trials: int, z: float = 1.959964) -> tuple[float,
 
 def read_batches(
     source, preprocessing: Preprocessing, batch_size: int, threads: int = 2, *,
-    positions: Optional[range] = None, classes: Optional[int] = None,
+    positions: Optional[Sequence[int]] = None, classes: Optional[int] = None,
     left_out: Optional[LeftOut] = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """Yield ``(n, 3, H, W)`` float32 and ``(n,)`` labels, in order; the last n may be smaller.
