@@ -15,6 +15,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
+USER_CACHE = os.environ.get("XDG_CACHE_HOME", "")  # "": ~/.cache
 
 if not importlib.util.find_spec("torch"):  # make test does without
     collect_ignore = [
@@ -40,6 +41,24 @@ def thorough_but(cases, *quick):
         else pytest.param(*case if type(case) is tuple else [case], marks=pytest.mark.thorough)
         for i, case in enumerate(cases)
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory):
+    """The user's cache as links, but for the speeds of engines, which are those of the session."""
+    from gluon_asymmnet.predict.fastest import CACHE_FILE
+    from gluon_asymmnet.utils.cache import cache_folder
+
+    own = cache_folder()
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / own.name).mkdir()
+    for place, name in ((own, own.name), (own.parent, "")):
+        for entry in place.iterdir() if place.is_dir() else ():
+            if entry not in (own, own / CACHE_FILE):
+                (folder / name / entry.name).symlink_to(entry)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,9 @@ import pytest
 from gluon_asymmnet.export.formats import export_all
 from gluon_asymmnet.export.parity import sample_images
 from gluon_asymmnet.predict import Predictor
-from tests.conftest import ROOT
+from gluon_asymmnet.predict.fastest import CACHE_FILE
+from gluon_asymmnet.utils.cache import cache_folder
+from tests.conftest import ROOT, run_python
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 
@@ -25,6 +27,14 @@ def cache(tmp_path, monkeypatch):
     """The cache file of an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "gluon_asymmnet" / "engines.json"
+
+
+def test_the_tests_leave_the_users_cache_alone(exported, tmp_path_factory):
+    Predictor(exported)
+    below = str(tmp_path_factory.getbasetemp())
+    assert (cache_folder() / CACHE_FILE).is_file() and str(cache_folder()).startswith(below)
+    code = "from gluon_asymmnet.utils.cache import cache_folder; print(cache_folder())"
+    assert run_python("-c", code).stdout.startswith(below)
 
 
 def test_the_faster_engine_is_measured_once(exported, cache):

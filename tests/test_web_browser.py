@@ -27,6 +27,7 @@ from gluon_asymmnet.predict.nms import suppress
 from gluon_asymmnet.saved import Saved, open_saved
 from gluon_asymmnet.zoo import get_model
 from tests.browser import Browser
+from tests.conftest import USER_CACHE
 from tests.odd_pictures import odd_pictures, photograph
 from tests.test_nms import candidates
 from tests.test_report_browser import complaints, smallest_letters, wider_than_the_page
@@ -44,7 +45,10 @@ _NO_GPU = "No available adapters"
 @pytest.fixture(scope="module")
 def sites(teacher_run, tmp_path_factory):
     """A folder with the pages of a classifier and of a detector, and the pictures."""
-    folder, ort = tmp_path_factory.mktemp("sites"), cached_archive()
+    folder = tmp_path_factory.mktemp("sites")
+    with pytest.MonkeyPatch.context() as patched:  # fetched once, not in each session
+        patched.setenv("XDG_CACHE_HOME", USER_CACHE)
+        ort = cached_archive()
     export_web(open_saved(teacher_run), folder / "classifier", ort_from=ort)
     mx.random.seed(5)
     net = get_model(DETECTOR, classes=["cat", "dog", "ox"])
