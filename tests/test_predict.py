@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+import threading
 
 import numpy as np
 import onnx
@@ -430,6 +431,28 @@ def test_eval_of_an_exported_folder_needs_no_mxnet(exported, digits, tmp_path, e
     by_mxnet = run_python(ROOT / "eval.py", *arguments, "--engine", "mxnet")
     assert done.stdout == by_mxnet.stdout
     assert "449 images" in done.stdout
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_as_many_threads_read_as_compute(exported, tmp_path, monkeypatch, threads):
+    together, seen = threading.Barrier(threads, timeout=60), set()
+
+    def read(*_):
+        together.wait()
+        seen.add(threading.get_ident())
+        return picture(40, 30)
+
+    for number in range(9):
+        (tmp_path / f"{number}.png").write_bytes(encode(picture(9, 9), ".png"))
+    paths = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("gluon_asymmnet.predict.read_image", read)
+    assert len(Predictor(exported[0], "onnxruntime", threads=threads).classify(paths)) == 9
+    assert len(seen) == threads
+    seen.clear()
+    monkeypatch.setattr("gluon_asymmnet.predict.inputs.read_image", read)
+    command = ["predict", tmp_path, "--model", exported[0], "--threads", threads]
+    assert main([str(word) for word in command]) == 0
+    assert len(seen) == threads
 
 
 def test_eval_refuses(exported, digits, capsys):

@@ -82,7 +82,7 @@ def run_on_images(args, task: Task) -> int:
     print_engine(predictor, args)
     quiet = not sys.stderr.isatty()
     total = None if quiet else count_frames(inputs, args.every)
-    frames = read_frames(inputs, task.reading(args, predictor))
+    frames = read_frames(inputs, task.reading(args, predictor)._replace(threads=args.threads))
     if args.frames > 0:
         frames, total = itertools.islice(frames, args.frames), min(total or 1 << 60, args.frames)
     width, skipped = max(len(one.shown) for one in inputs), []

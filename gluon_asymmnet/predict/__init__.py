@@ -15,7 +15,6 @@ from gluon_asymmnet.errors import FormatError
 from gluon_asymmnet.predict.base import EnginePredictor, check_counts
 from gluon_asymmnet.predict.choice import choose, choose_engine
 from gluon_asymmnet.predict.images import Image, prepared_batches, read_image
-from gluon_asymmnet.utils.threads import available
 
 __all__ = ["ClassScore", "Predictor", "choose", "choose_engine"]
 
@@ -40,7 +39,7 @@ class Predictor(EnginePredictor):
             but this package), ``ncnn``, or ``auto``: the faster of ``onnxruntime`` and
             ``openvino``, measured once on one image and remembered in the user's cache, or the
             first of the others that is installed and for which ``path`` contains a file.
-        threads: CPU threads; 0: one per processor.
+        threads: CPU threads of the engine, and as many that read images; 0: one per processor.
         precision: ``f32``, or ``bf16`` for OpenVINO on processors that support it: faster, with
             about two digits less; or ``auto``: the fastest of f32 and those in ``allow``.
         allow: what ``auto`` may take beside f32: ``bf16`` or ``int8``, a sequence of them or with
@@ -122,7 +121,7 @@ class Predictor(EnginePredictor):
         """
         check_counts(top=top, batch_size=batch_size)
         prepare = functools.partial(self.prepare, scaled_decoding=scaled_decoding)
-        batches = prepared_batches(images, prepare, batch_size, available())
+        batches = prepared_batches(images, prepare, batch_size, self._threads)
         return [scores for batch in batches for scores in self.rank(batch, top)]
 
     def prepare(self, image: Image, *, scaled_decoding: bool = False) -> np.ndarray:

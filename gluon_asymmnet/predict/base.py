@@ -10,6 +10,7 @@ from gluon_asymmnet.card import CARD_FILE, Card, differences, parse_card, read_c
 from gluon_asymmnet.errors import FormatError, InputError, RunError
 from gluon_asymmnet.predict.choice import Choice, choose
 from gluon_asymmnet.utils.memory import keep_freed_memory
+from gluon_asymmnet.utils.threads import available
 
 
 class EnginePredictor:
@@ -48,7 +49,7 @@ class EnginePredictor:
     def _open(self, choice: Choice, threads: int) -> None:
         keep_freed_memory()
         self.engine, self.precision, self.weights, self._card_file, self.reason = choice
-        self._engine = choice.open(threads)
+        self._engine, self._threads = choice.open(threads), threads or available()
         cards = self._read_cards()
         self._check_ports(self._engine.inputs, self._engine.outputs)
         self.card = self._choose_card(cards)

@@ -18,7 +18,7 @@ from gluon_asymmnet.predict.images import Image, image_batches, read_image
 from gluon_asymmnet.predict.nms import suppress
 from gluon_asymmnet.predict.tiles import Tiling, merge
 
-_THREADS = 2  # read and resize images while the engine computes
+_THREADS = 2  # at most, that read and resize images while the engine computes
 _BATCHES = 16  # taken at a time from an iterable of images
 
 
@@ -104,7 +104,7 @@ class DetectorPredictor(EnginePredictor):
     def _detect_in(self, images: Sequence[Image], thresholds, batch_size: int) -> list[Detections]:
         results = detect(
             self.predict, _ImageSource(images), self.card.input_size, min(batch_size, len(images)),
-            normalization=self.card.normalization, threads=_THREADS,
+            normalization=self.card.normalization, threads=min(_THREADS, self._threads),
         )  # fmt: skip
         return [_select(found, thresholds) for _, found in results]
 

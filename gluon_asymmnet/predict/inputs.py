@@ -115,6 +115,7 @@ class Reading(NamedTuple):
     prepare: Optional[Callable] = None  # rgb -> array; called on the threads that decode
     shorter: int = 0  # pixels of the shorter side that are enough, as in ``read_image``
     ahead: int = AHEAD  # pictures or frames that are decoded, prepared, and not yet used
+    threads: int = 0  # that decode pictures; 0: one per processor
 
     def frame(self, one: Input, rgb: np.ndarray, *place) -> Frame:
         """Return a frame with its picture or with what ``prepare`` makes of it."""
@@ -127,7 +128,7 @@ def read_frames(inputs: Sequence[Input], how: Reading = Reading()) -> Iterator[F
     for is_picture, group in itertools.groupby(inputs, lambda one: one.kind == PICTURE):
         if is_picture:
             read = functools.partial(_read_picture, how=how)
-            yield from map_in_order(read, group, available(), ahead=how.ahead)
+            yield from map_in_order(read, group, how.threads or available(), ahead=how.ahead)
             continue
         for one in group:
             try:
