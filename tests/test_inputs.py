@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import signal
 import struct
+import subprocess
 import sys
 import threading
 
@@ -25,6 +27,7 @@ from gluon_asymmnet.predict.inputs import (
 )
 from gluon_asymmnet.predict.video import Video
 from gluon_asymmnet.predict.web import fetch_picture
+from tests.conftest import ROOT
 from tests.videos import photo, place_of, serve, shade, write_video
 
 
@@ -248,3 +251,43 @@ def test_a_stream_that_stops_answering(monkeypatch):
     monkeypatch.setattr("gluon_asymmnet.predict.video.TIMEOUT_S", 0.3)
     with serve({}) as address, pytest.raises(FormatError, match="cannot be opened"):
         Video(f"{address}/silent", "the stream")
+
+
+SERVER = """
+from gluon_asymmnet.data.images import encode
+from tests.videos import serve, shade
+with serve({"/live": [encode(shade(number % 9)) for number in range(2000)]}, pause=0.02) as address:
+    print(address, flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_server_that_dies_or_hangs_within_a_stream(monkeypatch, end):
+    monkeypatch.setattr("gluon_asymmnet.predict.video.TIMEOUT_S", 2)
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    ) as server:
+        try:
+            url, said = f"{server.stdout.readline().decode().strip()}/live", []
+            frames = read_frames(find_inputs([url]), Reading(say=said.append))
+            found = list(itertools.islice(frames, 5))
+            server.send_signal(end)
+            found += frames
+        finally:
+            server.kill()
+    assert all(frame.live for frame in found[:5])
+    if end == signal.SIGKILL:
+        assert said == [f"{url}: the stream ended after {len(found)} frames"]
+    else:
+        assert found[-1].problem == f"{url}: no frame came in 2 s, after {len(found) - 1} frames"
+        assert said == []
+
+
+def test_a_stream_that_is_left_has_not_ended():
+    said = []
+    with serve({"/live": [encode(shade(number)) for number in range(9)]}) as address:
+        frames = read_frames(find_inputs([f"{address}/live"]), Reading(say=said.append))
+        next(frames)
+        frames.close()
+    assert said == []

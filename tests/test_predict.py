@@ -24,7 +24,7 @@ from tests.conftest import ROOT, run_python
 from tests.floats import NET, assert_close
 from tests.random_nets import random_model
 from tests.test_image_files import picture
-from tests.videos import write_video
+from tests.videos import serve, shade, write_video
 
 ENGINES = ("mxnet", "onnxruntime", "openvino", "opencv")
 NAMES = [str(number) for number in range(10)]  # of the demo set
@@ -431,6 +431,17 @@ def test_eval_of_an_exported_folder_needs_no_mxnet(exported, digits, tmp_path, e
     by_mxnet = run_python(ROOT / "eval.py", *arguments, "--engine", "mxnet")
     assert done.stdout == by_mxnet.stdout
     assert "449 images" in done.stdout
+
+
+def test_the_end_of_a_stream_is_said(exported, capsys):
+    command = ["predict", "--model", str(exported[0]), "--top", "1", "--every", "2"]
+    with serve({"/live": [encode(shade(number)) for number in range(7)]}) as address:
+        assert main([*command, f"{address}/live"]) == 0
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 4
+        assert err.splitlines()[-1] == f"{address}/live: the stream ended after 7 frames"
+        assert main([*command, f"{address}/live", "--frames", "2"]) == 0
+        assert "the stream ended" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("threads", [1, 3])

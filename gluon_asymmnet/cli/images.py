@@ -82,7 +82,8 @@ def run_on_images(args, task: Task) -> int:
     print_engine(predictor, args)
     quiet = not sys.stderr.isatty()
     total = None if quiet else count_frames(inputs, args.every)
-    frames = read_frames(inputs, task.reading(args, predictor)._replace(threads=args.threads))
+    how = task.reading(args, predictor)._replace(threads=args.threads, say=_say)
+    frames = read_frames(inputs, how)
     if args.frames > 0:
         frames, total = itertools.islice(frames, args.frames), min(total or 1 << 60, args.frames)
     width, skipped = max(len(one.shown) for one in inputs), []
@@ -108,6 +109,10 @@ def run_on_images(args, task: Task) -> int:
     for frame in skipped:
         print(f"skipped {frame.problem}", file=sys.stderr)
     return 1 if skipped else 0
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)  # above the bar
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:

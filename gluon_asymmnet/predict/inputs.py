@@ -116,6 +116,7 @@ class Reading(NamedTuple):
     shorter: int = 0  # pixels of the shorter side that are enough, as in ``read_image``
     ahead: int = AHEAD  # pictures or frames that are decoded, prepared, and not yet used
     threads: int = 0  # that decode pictures; 0: one per processor
+    say: Callable[[str], None] = lambda line: None  # called where a stream ends by itself
 
     def frame(self, one: Input, rgb: np.ndarray, *place) -> Frame:
         """Return a frame with its picture or with what ``prepare`` makes of it."""
@@ -165,6 +166,8 @@ def _read_video(one: Input, how: Reading, source=None) -> Iterator[Frame]:
         # one thread: the calls of ``read`` follow each other
         frames = map_in_order(read, itertools.count(), 1, ahead=1 if live else how.ahead)
         yield from itertools.takewhile(lambda frame: frame is not None, frames)
+        if live:  # OpenCV does not tell the end of a stream from the death of its server
+            how.say(f"{one.shown}: the stream ended after {video.passed} frames")
     finally:
         frames.close()
         video.close()

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -39,6 +40,7 @@ class Video:
     Attributes:
         rate: frames per second, before ``every``.
         frames: how many the container says there are; None: unknown.
+        passed: how many were read or skipped.
 
     Raises: FormatError if it cannot be opened.
     """
@@ -56,31 +58,38 @@ class Video:
         self.rate = rate if _RATES[0] <= rate <= _RATES[1] else _USUAL_RATE
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.frames = int(count) if 0 < count < 1e9 else None
-        self._read = 0
+        self.passed = 0
 
     def read(self) -> Optional[VideoFrame]:
         """Return the next frame, None at the end.
 
-        Raises: FormatError if the file ends before its last frame, or a frame is too large.
+        Raises: FormatError if the file ends before its last frame, no frame comes in time, or a
+            frame is too large.
         """
+        begun = time.monotonic()
         ok, bgr = self._capture.read()
         if not ok:
-            self._check_end()
+            self._check_end(time.monotonic() - begun)
             return None
         if bgr.shape[0] * bgr.shape[1] > MAX_PIXELS:
             raise FormatError(f"{self._name}: a frame of {bgr.shape[1]} x {bgr.shape[0]} pixels")
-        number, time = self._read, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        known = math.isfinite(time) and 0 <= time < 1e9 and (time > 0 or number == 0)
-        self._read += 1
+        number, place = self.passed, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        known = math.isfinite(place) and 0 <= place < 1e9 and (place > 0 or number == 0)
+        self.passed += 1
         for _ in range(self._every - 1):
-            self._read += self._capture.grab()
-        seconds = round(time, 3) if known else round(number / self.rate, 3)
+            self.passed += self._capture.grab()
+        seconds = round(place, 3) if known else round(number / self.rate, 3)
         return VideoFrame(number, seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
-    def _check_end(self) -> None:
-        if self.frames is not None and self._read < self.frames * (1 - _MISSING) - 1:
+    def _check_end(self, waited: float) -> None:
+        """Raise FormatError unless this is an end; ``waited`` seconds for the next frame."""
+        if waited >= TIMEOUT_S:  # OpenCV gives no reason
             raise FormatError(
-                f"{self._name}: it ends after {self._read} of {self.frames} frames; the file is "
+                f"{self._name}: no frame came in {TIMEOUT_S:g} s, after {self.passed} frames"
+            )
+        if self.frames is not None and self.passed < self.frames * (1 - _MISSING) - 1:
+            raise FormatError(
+                f"{self._name}: it ends after {self.passed} of {self.frames} frames; the file is "
                 f"damaged or cut off"
             )
 
