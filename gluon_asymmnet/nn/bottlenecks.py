@@ -8,6 +8,7 @@ from gluon_asymmnet.arch import BlockPlan
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn.activations import activation
 from gluon_asymmnet.nn.attention import SqueezeExcite, attention_in_bottleneck
+from gluon_asymmnet.nn.depthwise import DepthwiseConv2D
 from gluon_asymmnet.nn.onednn import (
     TRAINING,
     GraphModeMixin,
@@ -95,8 +96,9 @@ class ConvNorm(GraphModeMixin, mx.gluon.HybridBlock):
         self._odd_groups = kernel == 1 < groups and any(
             c // groups % 8 for c in (in_channels, channels)
         )
+        depthwise = 1 < groups == channels == in_channels
         with self.name_scope():
-            self.conv = nn.Conv2D(
+            self.conv = (DepthwiseConv2D if depthwise else nn.Conv2D)(
                 channels, kernel, stride, kernel // 2, groups=groups, use_bias=norm.folded,
                 in_channels=in_channels, prefix="conv_",
             )  # fmt: skip
@@ -105,7 +107,7 @@ class ConvNorm(GraphModeMixin, mx.gluon.HybridBlock):
         if isinstance(self.norm, BatchNorm):
             # Not after pointwise convolutions: oneDNN's backward pass fails in some nets (e.g. from
             # 20 to 64 channels).
-            self.norm.before_relu = act == "relu" and 1 < groups == channels and channels % 16 == 0
+            self.norm.before_relu = act == "relu" and depthwise and channels % 16 == 0
 
     def hybrid_forward(self, F, x):
         if self._odd and self.graph_mode == TRAINING:

@@ -14,6 +14,11 @@ converts each of its inputs back.  One copy before a chain of such operators con
 Measured on two processors, see ``benchmarks/``.
 """
 
+import functools
+import os
+
+from gluon_asymmnet.utils.doctor import cpu_features
+
 PLAIN, TRAINING, INFERENCE = "plain", "training", "inference"
 
 
@@ -36,6 +41,17 @@ def set_graph_mode(net, mode: str) -> None:
             block.graph_mode = mode
 
     net.apply(change)
+
+
+@functools.cache
+def has_avx512() -> bool:
+    """Whether oneDNN uses AVX-512: the processor (on Linux) has it, and no switch forbids it.
+
+    oneDNN reads its switch once per process, when it first computes.
+    """
+    names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+    allowed = next((os.environ[name].upper() for name in names if os.environ.get(name)), "ALL")
+    return "avx512f" in cpu_features() and allowed.startswith(("ALL", "AVX512"))
 
 
 def to_plain_layout(F, x):
