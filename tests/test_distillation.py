@@ -62,6 +62,14 @@ def test_loss_and_gradient_are_gluoncvs_and_the_papers(temperature, hard_weight)
     )  # fmt: skip
 
 
+def test_soft_targets_by_hand():
+    """exp(4 ln 3 / 4) is 3: a quarter and three quarters."""
+    logits = mx.nd.array([[0, 4 * np.log(3)]])
+    teacher = Teacher(lambda images: logits, 2, None, 8, Normalization())
+    found = distillation(4, 0.5, teacher).soft_target(mx.nd.zeros((1, 3, 8, 8)))
+    assert_close(found, [[0.25, 0.75]], terms=2)
+
+
 def test_a_teacher_gets_its_own_normalisation_and_size():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
     seen = []
