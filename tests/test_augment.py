@@ -83,6 +83,16 @@ def test_random_area_stays_inside_and_has_the_asked_size():
     assert max(aspects) < 1.36
 
 
+def test_a_crop_has_ten_attempts_of_five_numbers_each():
+    """The numbers that come after do not depend on which attempt fits."""
+    how = Augmentation()
+    for seed in range(20):
+        rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
+        random_area(300, 40, 224, how, rng)
+        other.random(50)
+        assert rng.random() == other.random()
+
+
 def their_images(folder, rgb, count, size, **settings):
     """Return ``count`` draws of MXNet's reader for one picture, ``(count, 3, size, size)``."""
     folder.mkdir()
@@ -190,6 +200,12 @@ def test_one_colour_change_is_imagerecorditers(tmp_path, change):
         best = apart.sum(axis=(1, 2, 3)).argmin()
         assert apart[best].max() <= 1
         assert (apart[best] > 0).mean() < 0.06
+
+
+def test_colour_noise_has_the_directions_of_mxnets_python():
+    noise = mx.image.CreateAugmenter((3, 8, 8), pca_noise=0.1)[-1]
+    assert isinstance(noise, mx.image.LightingAug)
+    assert_close(_PCA, noise.eigvec * noise.eigval, axes=())
 
 
 def test_colour_noise_rounds_down_as_imagerecorditers(tmp_path):

@@ -206,6 +206,8 @@ def test_a_teacher_stays_as_it_is(digits, teacher_run):
          FileNotFoundError, "/nowhere/a.params"),
         ({"teacher": "ssd_512_mobilenet1.0_voc", "teacher_params": "x"}, InputError,
          "GluonCV cannot give it|no classifier of images|takes no images"),
+        ({"teacher": "alexnet", "teacher_params": "x"}, InputError,
+         r"alexnet takes no images of 32 pixels: .*kernel size \(3\) exceeds input"),
     ],
 )  # fmt: skip
 def test_what_cannot_teach_says_why(digits, teacher_run, changes, error, message):

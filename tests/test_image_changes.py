@@ -157,6 +157,7 @@ def test_neither_is_on_and_then_nothing_is_drawn_for_them():
     """The published recipe's pictures are what they were: same draws, same bits."""
     how = Augmentation()
     assert (how.operations, how.erasing) == (0, 0)
+    assert how.magnitude == 9  # torchvision's
     rgb = picture(60, 70)
     plain = training_image(rgb, 32, how, Normalization(), np.random.default_rng(1))
     other = training_image(

@@ -3,7 +3,13 @@ import pytest
 
 from gluon_asymmnet.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from gluon_asymmnet.data.images import encode
-from gluon_asymmnet.data.loader import RecordIterInput, Shard, ThreadedInput, epoch_order
+from gluon_asymmnet.data.loader import (
+    RecordIterInput,
+    Shard,
+    ThreadedInput,
+    epoch_order,
+    read_ahead,
+)
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import FolderTree, check_labels, open_source
 from gluon_asymmnet.data.transforms import Augmentation
@@ -76,6 +82,24 @@ def test_order_by_hand():
     over = [set(range(103)) - set(epoch_order(103, 12, 8, 0, e).ravel()) for e in range(4)]
     assert all(len(o) == 7 for o in over)
     assert len(set.union(*over)) > 7  # not the same ones left out in every epoch
+    odd = [epoch_order(103, 4, 7, 0, 5, Shard(i, 3)) for i in range(3)]
+    assert len(set(np.concatenate(odd).ravel())) == 84
+
+
+def test_three_batches_are_read_ahead_of_the_one_in_use():
+    begun = []
+
+    def new_row(images):
+        begun.append(images)
+        return np.empty(images)
+
+    order = [range(16 * i, 16 * i + 16) for i in range(9)]
+    rows = read_ahead(lambda position, out: position, order, 2, new_row)
+    assert next(rows)[0] == list(order[0])
+    assert len(begun) == 4
+    assert next(rows)[0] == list(order[1])
+    assert len(begun) == 5
+    rows.close()
 
 
 def test_without_augmentation_the_record_itself_arrives(source):

@@ -1,11 +1,14 @@
 """Mixup and CutMix, by hand."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.train.mixing import Box, Mixing, Mixup, random_box
 from tests.floats import assert_close
+from tests.timm_import import import_timm
 
 
 def images(number=4, size=6):
@@ -104,3 +107,10 @@ def test_probability_and_switch():
     assert cut / 4000 == pytest.approx(0.6 * 0.25, abs=0.02)
     always = Mixing(0.8, 1.0, switch_prob=1)
     assert all(always.sample(64, rng).box is not None for _ in range(50))
+
+
+@pytest.mark.thorough
+def test_the_probabilities_are_timms_by_default():
+    mixup = inspect.signature(import_timm().data.Mixup).parameters
+    found = Mixing()
+    assert (found.prob, found.switch_prob) == (mixup["prob"].default, mixup["switch_prob"].default)

@@ -176,7 +176,7 @@ def _classes(net, name: str, size: int, device) -> int:
     try:
         logits = net(mx.nd.zeros((1, 3, size, size), ctx=device))
     except (mx.base.MXNetError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[-1]
         raise InputError(f"--teacher {name} takes no images of {size} pixels: {reason}") from None
     if not isinstance(logits, mx.nd.NDArray) or logits.ndim != 2:
         raise InputError(f"--teacher {name} is not a classifier of images")

@@ -35,7 +35,7 @@ MODULES = {
     "train/distillation": "distillation",
     "data/transforms": "augment image_changes",
     "data/randaugment": "image_changes",
-    "data/loader": "input bad_records",
+    "data/loader": "input bad_records image_changes",
     "train/ssd_targets": "ssd_targets",
     "train/ssd_loss": "ssd_targets",
     "models/ssd_box_coder": "ssd ssd_targets",
