@@ -15,7 +15,7 @@ from gluon_asymmnet.predict import Predictor, choose_engine
 from gluon_asymmnet.saved import open_saved
 from gluon_asymmnet.train import checkpoint
 from gluon_asymmnet.train.classifier import FP16_LOSS_SCALE, ClassifierTask
-from gluon_asymmnet.train.distillation import Distillation, Teacher
+from gluon_asymmnet.train.distillation import Distillation, Teacher, _classes
 from gluon_asymmnet.weights.params_file import read_params, write_params
 from gluon_asymmnet.zoo import get_model
 from tests.conftest import GREY
@@ -213,6 +213,12 @@ def test_a_teacher_stays_as_it_is(digits, teacher_run):
 def test_what_cannot_teach_says_why(digits, teacher_run, changes, error, message):
     with pytest.raises(error, match=message):
         task_of(digits, **{"teacher": teacher_run, **changes})
+
+
+@pytest.mark.parametrize("net", [lambda x: x, lambda x: [x, x]])
+def test_what_gives_no_logits_is_no_classifier(net):
+    with pytest.raises(InputError, match="--teacher net is not a classifier of images"):
+        _classes(net, "net", 8, mx.cpu())
 
 
 def test_classes_must_be_the_same(digits, teacher_run, tmp_path):
