@@ -324,6 +324,7 @@ def test_export_measures_bf16(run, digits, tmp_path, capsys, processor_with_bf16
     assert read_card(tmp_path / "out" / "card.json").accuracy_in("openvino bf16").images == 448
 
 
+@pytest.mark.thorough
 def test_export_measures_agreement_without_labels(run, digits, tmp_path, processor_with_bf16):
     command = ["export", "all", run.weights.parent, tmp_path / "out", "--bf16"]
     command += ["--calib-dir", digits.root / "images/val/3", "--images", "20"]
@@ -357,6 +358,7 @@ def test_what_is_exported_again_was_not_measured(folder, tmp_path):
     assert read_card(again / "card.json").accuracy is None
 
 
+@pytest.mark.thorough
 def test_a_detector(tmp_path, monkeypatch, capsys, processor_with_bf16):
     monkeypatch.setattr(choice, "computes_bf16", lambda: True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

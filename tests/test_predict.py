@@ -16,7 +16,7 @@ from gluon_asymmnet.errors import FormatError, InputError
 from gluon_asymmnet.evaluation.classification import evaluate
 from gluon_asymmnet.export.formats import export_all
 from gluon_asymmnet.export.parity import compare, sample_images
-from gluon_asymmnet.predict import Predictor
+from gluon_asymmnet.predict import Predictor, choice
 from gluon_asymmnet.predict.images import read_image
 from gluon_asymmnet.predict.inputs import find_inputs, read_frames
 from gluon_asymmnet.predict.video import Video
@@ -464,6 +464,15 @@ def test_as_many_threads_read_as_compute(exported, tmp_path, monkeypatch, thread
     command = ["predict", tmp_path, "--model", exported[0], "--threads", threads]
     assert main([str(word) for word in command]) == 0
     assert len(seen) == threads
+
+
+def test_eval_chooses_the_engine_once(exported, digits, monkeypatch, capsys):
+    chosen, choose = [], choice.choose_engine
+    monkeypatch.setattr(choice, "choose_engine", lambda *a: chosen.append(choose(*a)) or chosen[-1])
+    assert main(["eval", "imagenet", str(exported[0]), "--rec-val", str(digits.val)]) == 0
+    assert len(chosen) == 1
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("engine: ")]
+    assert "for one image, measured " in line
 
 
 def test_eval_refuses(exported, digits, capsys):
