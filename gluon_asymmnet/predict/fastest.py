@@ -11,6 +11,7 @@ import json
 import math
 import statistics
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -83,13 +84,14 @@ def _key(candidates: Sequence[Candidate], threads: int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _content(file: Path) -> str:
-    """Return a hash of a model's file and, of an IR, of its weights."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in (file, file.with_suffix(".bin")):
-        if part.is_file():
-            found.update(part.read_bytes())
-    return found.hexdigest()
+def _content(file: Path) -> list[int]:
+    """Return size and check sum of a model's file and, of an IR, of its weights.
+
+    CRC-32 takes a quarter of the time of a hash, 9 ms for 24 MB; by chance two versions of one size
+    have the same one once in four billion.
+    """
+    parts = [part.read_bytes() for part in (file, file.with_suffix(".bin")) if part.is_file()]
+    return [number for data in parts for number in (len(data), zlib.crc32(data))]
 
 
 def _measure(candidates: Sequence[Candidate], threads: int) -> Times:
