@@ -22,6 +22,8 @@ it, ours in each layout, engine and precision, GluonCV's MobileNetV3, PyTorch.
   input    the record reader and the whole input pipeline alone, beside training
   startup  whole processes until the first result; preprocessing's share of classifying an image
   pictures preprocessing of one picture and of 12 megapixels; a folder of 2,000 pictures
+  detect   one picture file to boxes: our detector in each engine, its stages, torchvision's SSDLite
+           (--environment torchvision=PYTHON: torchvision, onnx, onnxruntime), GluonCV's SSD
   scaled   what scaled decoding changes in the answers of --run for the photographs in --pictures
   memory   peak memory of inference and training alone, quickly
   shift    AddressNet's shifts beside channel shuffle and sum; ignores --models
@@ -40,9 +42,14 @@ and the table gives the reason.  The machine should be idle.
 """
 _PARTS = {"infer": suite.infer, "train": suite.train, "input": suite.inputs,
           "startup": suite.startup, "pictures": suite.pictures, "memory": suite.memory,
-          "shift": suite.shift}  # fmt: skip
+          "shift": suite.shift, "detect": suite.detect}  # fmt: skip
 _ALL = ("infer", "train", "input", "startup")
-_BATCHES = {"train": "32", "pictures": "32", "startup": "1"}  # default where it is not 1,32
+_BATCHES = {
+    "train": "32",
+    "pictures": "32",
+    "startup": "1",
+    "detect": "1",
+}  # default where it is not 1,32
 
 
 def main(argv=None) -> int:
@@ -67,7 +74,7 @@ def _add_flags(parser) -> None:
     )  # fmt: skip
     parser.add_argument("--widths", default="", help="(default: the names', or 1)")
     parser.add_argument("--batches", default="", help="(default 1,32; training 32)")
-    parser.add_argument("--sizes", default="224", help="pixels (default 224)")
+    parser.add_argument("--sizes", default="", help="pixels (default 224; detect 320)")
     parser.add_argument("--threads", default="1,2", help="(default 1,2)")
     parser.add_argument("--rounds", type=int, default=7, help="(default 7)")
     parser.add_argument("--only", default="", help="names of candidates, comma-separated")
@@ -85,7 +92,7 @@ def _add_flags(parser) -> None:
     demo.add_argument(
         "--environment", action="append", default=[], metavar="NAME=PYTHON", help="Python of an "
         "environment with litert-torch, executorch or nncf: a row in deploy; NAME is litert, "
-        "executorch or nncf; repeatable",
+        "executorch or nncf; torchvision: for detect; repeatable",
     )  # fmt: skip
     parser.add_argument("--pictures", default="", metavar="DIR", help="photographs (scaled)")
     compared = parser.add_argument_group("nets")
@@ -132,9 +139,10 @@ def _run_parts(args) -> str:
 def _plan(args, batches: str) -> suite.Plan:
     return suite.Plan(
         models=args.models.split(","), widths=_widths(args),
-        batches=_numbers("--batches", batches, int), sizes=_numbers("--sizes", args.sizes, int),
+        batches=_numbers("--batches", batches, int), sizes=_sizes(args),
         threads=_numbers("--threads", args.threads, int), rounds=args.rounds,
         only=[name for name in args.only.split(",") if name],
+        environments=_environments(args, ["torchvision"]) if args.what == "detect" else (),
     )  # fmt: skip
 
 
@@ -156,18 +164,28 @@ def _run_int8(args) -> str:
 def _run_deploy(args) -> str:
     threads = min(_numbers("--threads", args.threads, int))
     rounds = args.rounds if args.speed else 0
-    pairs = [item.partition("=")[::2] for item in args.environment]
-    if not all(name in deploy_worker.TARGETS and python for name, python in pairs):
-        raise InputError(
-            f"--environment takes NAME=PYTHON with a NAME of {', '.join(deploy_worker.TARGETS)}, "
-            f"got {' '.join(args.environment)}"
-        )
+    environments = _environments(args, deploy_worker.TARGETS)
     found = deploy.measure(
-        args.run_directory, args.digits, rounds=rounds, threads=threads, environments=dict(pairs)
+        args.run_directory,
+        args.digits,
+        rounds=rounds,
+        threads=threads,
+        environments=dict(environments),
     )
     if args.out:
         deploy.write(found, args.out)
     return deploy.document(found)
+
+
+def _environments(args, names) -> list[tuple[str, str]]:
+    """Return the name and the Python of each environment."""
+    pairs = [item.partition("=")[::2] for item in args.environment]
+    if not all(name in names and python for name, python in pairs):
+        raise InputError(
+            f"--environment takes NAME=PYTHON with a NAME of {', '.join(names)}, "
+            f"got {' '.join(args.environment)}"
+        )
+    return pairs
 
 
 def _run_scaling(args) -> str:
@@ -175,7 +193,7 @@ def _run_scaling(args) -> str:
     case = scaling.Case(
         spec.name, spec.width,
         _numbers("--batches", args.batches or "32", int)[0],
-        _numbers("--sizes", args.sizes, int)[0], args.engine, args.rounds,
+        _sizes(args)[0], args.engine, args.rounds,
     )  # fmt: skip
     rows = scaling.scaling(case, _numbers("--workers", args.workers, int))
     _write(rows, args.out)
@@ -218,6 +236,10 @@ def _write(rows: list, out: str) -> None:
 
 def _widths(args) -> list:
     return _numbers("--widths", args.widths, float) if args.widths else [None]
+
+
+def _sizes(args) -> list:
+    return _numbers("--sizes", args.sizes or ("320" if args.what == "detect" else "224"), int)
 
 
 def _numbers(flag: str, text: str, kind) -> list:

@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from benchmarks import ROOT
@@ -34,19 +35,24 @@ def compare(names, case: Case, *, rounds: int, calls: int) -> list:
     return compare_cases([(name, case) for name in names], rounds=rounds, calls=calls)[0]
 
 
-def compare_cases(candidates, *, rounds: int, calls: int) -> tuple[list, dict[str, str]]:
+def compare_cases(
+    candidates, *, rounds: int, calls: int, pythons: Optional[Mapping[str, str]] = None
+) -> tuple[list, dict[str, str]]:
     """Time each ``(name, Case)``; return the timings, and the error of those not built, by name.
 
     A round times ``calls`` calls of each candidate in turn.  The others are stopped (SIGSTOP)
     meanwhile: some libraries spin while they wait.
 
+    Args:
+        pythons: the Python that runs a candidate, by name, where it is not this one.
+
     Raises: RunError if none could be built.
     """
-    workers, left_out = [], {}
+    workers, left_out, pythons = [], {}, pythons or {}
     try:
         for name, case in candidates:
             try:
-                workers.append(_Worker(name, case))
+                workers.append(_Worker(name, case, pythons.get(name, sys.executable)))
             except _BuildError as error:
                 left_out[name] = str(error)
                 print(f"left out: {name}: {error}", file=sys.stderr)
@@ -68,12 +74,12 @@ class _BuildError(Exception):
 class _Worker:
     """A candidate's process, stopped between its turns."""
 
-    def __init__(self, name: str, case: Case):
+    def __init__(self, name: str, case: Case, python: str):
         """Start the process and wait for its first call.  Raises: _BuildError."""
         # A file, not a pipe: nobody reads it, and MXNet without oneDNN says more than a pipe holds.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", name, json.dumps(case._asdict())],
+            [python, "-m", "benchmarks.worker", name, json.dumps(case._asdict())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
             env=environment(name, case.threads), cwd=ROOT,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from benchmarks import candidates as c
-from benchmarks import exported, photographs, pipeline, readers, shifts
+from benchmarks import detectors, exported, photographs, pipeline, readers, shifts
 from benchmarks.candidates import Case
 from benchmarks.compare import Timing, compare_cases
 from benchmarks.report import document
@@ -42,6 +42,7 @@ class Plan:
     threads: Sequence[int] = (1, 2)
     rounds: int = 7
     only: Sequence[str] = ()  # names of candidates; empty: all
+    environments: Sequence[tuple[str, str]] = ()  # name and Python of each, for ``detect``
 
     def cases(self):
         """Return every combination; a model name may include its width."""
@@ -138,6 +139,26 @@ def pictures(plan: Plan) -> list:
     return rows
 
 
+def detect(plan: Plan) -> list:
+    """Measure detection from a picture file to boxes, and its stages; a row per candidate."""
+    rows, pythons, environments = [], {}, dict(plan.environments)
+    wanted = [*detectors.OTHERS, *detectors.OURS, *detectors.STAGES]
+    for name, of in detectors.ENVIRONMENTS.items():
+        if of in environments:
+            pythons[name] = environments[of]
+        else:
+            print(f"left out: {name}: --environment {of}=PYTHON names its Python", file=sys.stderr)
+            wanted.remove(detectors.CANDIDATES[name])
+    for case in plan.cases():
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "exported"
+            case = case._replace(model=f"ssdlite_{case.size}_{case.model}", folder=str(out))
+            detectors.picture(case).write_bytes(photographs.jpegs(1)[0])
+            detectors.export_detector(case, out)
+            rows += _rows("detect", case, wanted, plan, pythons)
+    return rows
+
+
 def _repeated():
     return itertools.cycle(photographs.jpegs(_PHOTOGRAPHS))
 
@@ -160,7 +181,7 @@ def shift(plan: Plan) -> list:
     return rows
 
 
-def _rows(kind: str, case: Case, candidates, plan: Plan) -> list:
+def _rows(kind: str, case: Case, candidates, plan: Plan, pythons=None) -> list:
     names = [f.__name__ for f in candidates if not plan.only or f.__name__ in plan.only]
     if not names:
         return []
@@ -170,7 +191,7 @@ def _rows(kind: str, case: Case, candidates, plan: Plan) -> list:
     rows = []
     for group in _groups(kind, names):
         timings, left_out = compare_cases(
-            [(name, case) for name in group], rounds=plan.rounds, calls=calls
+            [(name, case) for name in group], rounds=plan.rounds, calls=calls, pythons=pythons
         )
         row = {"kind": kind, **_settings(case), "beside": round(timings[0].median, 6)}
         again = {row["name"] for row in rows}

@@ -6,6 +6,7 @@ A ratio is between candidates timed in turn; "best" is over the numbers of threa
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
+from benchmarks.detectors import OTHERS
 from tools.markdown import markdown_table
 
 _LARGE = {"model": "asymmnet_large", "width": 1.0, "size": 224}
@@ -116,6 +117,23 @@ def picture_targets(pictures: list[dict], readers: list[dict]) -> Iterator[Targe
             found = read.times("input_opencv", "input_record_iter")
             title = f"reader, {data}, {threads} thread(s): times ImageRecordIter"
             yield Target(title, wanted, found)
+
+
+def detect_targets(rows: list[dict]) -> Iterator[Target]:
+    """Yield the targets of detection from a picture file to boxes, for each net and threads."""
+    others = [function.__name__ for function in OTHERS]
+    cases = ((row["model"], row["size"], row["threads"]) for row in rows)
+    for model, size, threads in dict.fromkeys(cases):
+        found = _Rows(rows, "detect", model=model, size=size, threads=threads)
+        ours, best = (
+            min(filter(None, map(found.value, names)), default=None)
+            for names in (("detect_onnxruntime", "detect_openvino"), others)
+        )
+        title = f"`{model}`, {threads} thread(s)"
+        times = best / ours if best and ours else None
+        yield Target(f"{title}: times the best of the others", 3, times)
+        share = found.times("detect_onnxruntime", "stage_suppress")
+        yield Target(f"{title}: suppression's share in ONNX Runtime", 0.1, share, at_most=True)
 
 
 def table(found: Iterable[Target]) -> str:

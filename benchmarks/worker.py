@@ -14,9 +14,9 @@ _LONG = 3  # seconds of a call that cold caches do not change
 def main() -> None:
     """Serve one candidate.  Arguments: its name, the ``Case`` as JSON."""
     begun = time.perf_counter()
-    from benchmarks import candidates, exported, pipeline, readers, shifts
+    from benchmarks import candidates, detectors, exported, pipeline, readers, shifts
 
-    parts = (candidates, exported, pipeline, readers, shifts)
+    parts = (candidates, detectors, exported, pipeline, readers, shifts)
     builders = {name: build for part in parts for name, build in part.CANDIDATES.items()}
     call = builders[sys.argv[1]](candidates.Case(**json.loads(sys.argv[2])))
     first = _timed(call)

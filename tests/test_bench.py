@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import (
     candidates,
+    detectors,
     exported,
     int8,
     photographs,
@@ -60,7 +61,7 @@ def test_table_by_hand():
 
 
 def test_every_candidate_says_what_it_is():
-    for part in (candidates, exported, pipeline, shifts, readers):
+    for part in (candidates, detectors, exported, pipeline, shifts, readers):
         assert all(function.__doc__ for function in part.CANDIDATES.values())
 
 
@@ -135,6 +136,55 @@ def test_folder_and_preprocessing_tables_by_hand():
     rows = [{**case, "name": "prepare_large_opencv", "median": 0.2, "fastest": 0.14},
             {**case, "name": "prepare_large_scaled", "median": 0.03, "fastest": 0.02}]  # fmt: skip
     assert "| prepare_large_scaled | 30.00 | 20.00 | 7.00 | 200 |" in table(rows)
+
+
+def test_detection_table_by_hand():
+    """Of 20 ms in ONNX Runtime the suppression takes 1; the best of the others takes 25."""
+    case = {**CASE, "kind": "detect", "batch": 1, "p95": 0.03, "peak_mb": 300.0}
+    seconds = {
+        "torchvision_onnx": 0.025,
+        "gluoncv_ssd": 0.1,
+        "detect_onnxruntime": 0.02,
+        "detect_openvino": 0.04,
+        "stage_net_openvino": 0.03,
+        "stage_suppress": 0.001,
+    }
+    rows = [{**case, "name": n, "median": s, "fastest": s} for n, s in seconds.items()]
+    text = table(rows)
+    assert "| gluoncv_ssd | 100.00 | 30.00 | 100.00 | 0.25 |  | 300 |" in text
+    assert "| detect_onnxruntime | 20.00 | 30.00 | 20.00 | 1.25 |  | 300 |" in text
+    assert "| stage_net_openvino | 30.00 | 30.00 | 30.00 |  | 75 % | 300 |" in text
+    assert "| stage_suppress | 1.00 | 30.00 | 1.00 |  | 5 % | 300 |" in text
+
+
+def test_spread_heads_score_above_the_threshold_as_often_as_asked():
+    """Logits of any size; the softmax is computed anew here."""
+    rng = np.random.default_rng(0)
+    for size in (1e-9, 30):
+        logits = rng.normal(0, size, (3000, detectors.CLASSES + 1))
+        scale, background = detectors.spread(logits)
+        logits = logits * scale
+        assert logits.std() == pytest.approx(1)
+        logits[:, 0] += background
+        powers = np.exp(logits)
+        scores = (powers / powers.sum(1, keepdims=True))[:, 1:]
+        assert (scores > detectors.THRESHOLD).sum() == detectors.ABOVE
+
+
+def test_detection_is_measured_in_each_engine(tmp_path):
+    done = run_python(
+        ROOT / "benchmark.py", "detect", "--models", "asymmnet_small", "--widths", "0.35",
+        "--threads", "1", "--rounds", "1", "--only",
+        "gluoncv_ssd,detect_onnxruntime,stage_suppress", "--out", tmp_path / "m",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "m.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["gluoncv_ssd", "detect_onnxruntime", "stage_suppress"]
+    assert rows[2]["median"] < rows[1]["median"]
+    assert "torchvision_onnx: --environment torchvision=PYTHON names its Python" in done.stderr
+    bad = run_python(ROOT / "benchmark.py", "detect", "--environment", "vision=python")
+    assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1)
+    assert "NAME of torchvision, got vision=python" in bad.stderr
 
 
 def test_shift_primitives(tmp_path):

@@ -56,6 +56,12 @@ def picture_targets_table() -> str:
     )
 
 
+def detect_targets_table() -> str:
+    """Return the targets of detection beside the measurements."""
+    rows = json.loads((_ROOT / "benchmarks/detect.json").read_text())["rows"]
+    return targets.table(targets.detect_targets(rows))
+
+
 def joins_table() -> str:
     """Return the forms of the joins beside MobileNetV3, and the machine."""
     measured = json.loads((_ROOT / "benchmarks/joins.json").read_text())
@@ -222,6 +228,7 @@ def _search() -> dict:
 TABLES = {
     "README.md": {"counts": counts_table, "speed": speed_table},
     "docs/voc.md": {"demo": demo_table},
+    "docs/detection.md": {"speed": detect_targets_table},
     "docs/decomposition.md": {
         "nets": _decomposition(decomposition.nets_table),
         "accuracy": _decomposition(decomposition.accuracy_table),

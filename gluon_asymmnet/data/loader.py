@@ -100,7 +100,13 @@ def read_ahead(
     rows: deque = deque()  # of the rows that are begun and not yet yielded
     rows_ahead = 1 + _PREFETCH
     ahead = rows_ahead * max((-(-len(row) // _CHUNK) for row in order[:1]), default=1)
-    with contextlib.closing(map_in_order(read_chunk, chunks(), threads, ahead=ahead)) as results:
+    alone = len(order) == 1 and len(order[0]) == 1  # a thread would only add its start
+    found = (
+        (read_chunk(chunk) for chunk in chunks())
+        if alone
+        else map_in_order(read_chunk, chunks(), threads, ahead=ahead)
+    )
+    with contextlib.closing(found) as results:
         for positions in order:
             parts = itertools.islice(results, -(-len(positions) // _CHUNK))
             samples = list(itertools.chain.from_iterable(parts))

@@ -50,9 +50,10 @@ def detect(
         source, batch_size, size, normalization=normalization, threads=threads, left_out=left_out
     ):
         # one shape, so that a compiled net is not compiled again for the last batch
-        filled = np.zeros((batch_size, *batch.data.shape[1:]), np.float32)
-        filled[: len(batch.examples)] = batch.data
-        outputs = predict(filled)
+        missing = batch_size - len(batch.examples)
+        outputs = predict(
+            np.pad(batch.data, [(0, missing), *[(0, 0)] * 3]) if missing else batch.data
+        )
         if any(len(output) != batch_size for output in outputs):
             raise RunError(
                 f"the detector gives {', '.join(str(len(o)) for o in outputs)} rows for a batch of "

@@ -41,7 +41,10 @@ class DetectorPredictor(EnginePredictor):
             input, float32, by falling score; padded with rows of -1.
         Raises: InputError for another shape, RunError for values that are not finite.
         """
-        outputs = self._run(images)
+        return self._suppress(self._run(images))
+
+    def _suppress(self, outputs: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Map the outputs of an engine to those of ``predict``."""
         if len(outputs) == 3:
             return tuple(outputs)
         card = self.card

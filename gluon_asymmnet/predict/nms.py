@@ -4,6 +4,10 @@ import numpy as np
 
 from gluon_asymmnet.data.boxes.geometry import Detections
 
+# Boxes compared with each other at a time: of more, most comparisons are with suppressed ones; of
+# fewer, NumPy's calls take longer than their arithmetic.
+_BLOCK = 128
+
 
 def suppress(
     scores: np.ndarray, boxes: np.ndarray, *,
@@ -18,10 +22,12 @@ def suppress(
             (0, 1) all boxes stay, in the order of classes.
         score_threshold: boxes with this score or a lower one are dropped first.
     """
-    by_class = scores.T.ravel()  # of equal scores, the lower class comes first, then the lower box
-    candidates = np.flatnonzero(by_class > np.float32(score_threshold))
-    ids, anchors = np.divmod(candidates, len(boxes))
-    found = Detections(ids, by_class[candidates], boxes[anchors])
+    candidates = np.flatnonzero(scores > np.float32(score_threshold))
+    anchors, ids = np.divmod(candidates, scores.shape[1])
+    # of equal scores, the lower class comes first, then the lower box
+    by_class = np.argsort(ids, kind="stable")
+    ids, anchors = ids[by_class], anchors[by_class]
+    found = Detections(ids, scores[anchors, ids], boxes[anchors])
     if not 0 < nms_thresh < 1:
         return found
     kept = box_nms(*found[:3], overlap_thresh=nms_thresh, topk=nms_topk, max_boxes=post_nms)
@@ -46,23 +52,38 @@ def box_nms(
     """
     order = np.argsort(-scores, kind="stable")
     order = order[:topk] if topk > 0 else order
-    areas = _area(boxes[:, :2], boxes[:, 2:])
-    kept = []
-    while len(order) and len(kept) != max_boxes:
-        best, order = order[0], order[1:]
-        kept.append(best)
-        rivals = np.flatnonzero(ids[order] == ids[best])
-        others = order[rivals]
-        common = _area(
-            np.maximum(boxes[others, :2], boxes[best, :2]),
-            np.minimum(boxes[others, 2:], boxes[best, 2:]),
-        )
-        with np.errstate(invalid="ignore"):  # 0 / 0 of two empty boxes is nan, not above
-            above = common / (areas[best] + areas[others] - common) > np.float32(overlap_thresh)
-        order = np.delete(order, rivals[above])
-    return np.array(kept, np.int64)
+    kept = order[:0]
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
+        block = block[~_suppressed(kept, block, ids, boxes, overlap_thresh).any(axis=0)]
+        kept = np.append(kept, block[_best(_suppressed(block, block, ids, boxes, overlap_thresh))])
+        if 0 <= max_boxes <= len(kept):
+            return kept[:max_boxes]
+    return kept
 
 
-def _area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    sides = np.maximum(high - low, 0)
+def _suppressed(by, others, ids, boxes, overlap_thresh: float) -> np.ndarray:
+    """Return whether each box of ``by`` suppresses each of ``others``, both positions, if kept."""
+    (left, top, right, bottom), (left2, top2, right2, bottom2) = boxes[by].T, boxes[others].T
+    width = np.minimum.outer(right, right2) - np.maximum.outer(left, left2)
+    height = np.minimum.outer(bottom, bottom2) - np.maximum.outer(top, top2)
+    common = np.maximum(width, 0) * np.maximum(height, 0)
+    union = np.add.outer(_area(boxes[by]), _area(boxes[others])) - common
+    with np.errstate(invalid="ignore"):  # 0 / 0 of two empty boxes is nan, not above
+        above = common / union > np.float32(overlap_thresh)
+    return above & np.equal.outer(ids[by], ids[others])
+
+
+def _best(suppressed: np.ndarray) -> list[int]:
+    """Return the positions that stay of boxes by falling score, given the matrix of all pairs."""
+    stays, kept = np.ones(len(suppressed), bool), []
+    for box, row in enumerate(~suppressed):
+        if stays[box]:
+            kept.append(box)
+            stays &= row
+    return kept
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     return sides[:, 0] * sides[:, 1]
