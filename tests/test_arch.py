@@ -4,7 +4,16 @@ from pathlib import Path
 import pytest
 
 from gluon_asymmnet import arch
-from gluon_asymmnet.arch import LARGE, SMALL, BlockSpec, plan_block, plan_net, round_up, scale_spec
+from gluon_asymmnet.arch import (
+    LARGE,
+    SMALL,
+    BlockSpec,
+    plan_block,
+    plan_net,
+    round_nearest,
+    round_up,
+    scale_spec,
+)
 from gluon_asymmnet.errors import InputError
 
 COUNTS = json.loads((Path(__file__).parent / "data/counts.json").read_text())["rows"]
@@ -87,3 +96,12 @@ def test_feature_maps_by_hand():
 def test_hidden_layer_does_not_scale():
     assert scale_spec(SMALL, 0.5).hidden == 1280
     assert scale_spec(SMALL, 0.5).squeeze == 288
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "divisor", "expected"),
+    [(32, 1.4, 8, 48), (16, 1.4, 8, 24), (1280, 1.4, 8, 1792), (24, 0.5, 8, 16), (16, 0.1, 8, 8),
+     (40, 1.3, 4, 52), (112, 0.75, 4, 84), (24, 0.75, 4, 20), (12, 0.9, 8, 16), (44, 1, 8, 48)],
+)  # fmt: skip
+def test_round_nearest_by_hand(channels, width, divisor, expected):
+    assert round_nearest(channels, width, divisor) == expected

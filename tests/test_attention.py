@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.arch import BlockSpec, plan_block, round_nearest
+from gluon_asymmnet.arch import BlockSpec, plan_block
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.nn import AsymmBottleneck, EfficientAttention, attention
 from gluon_asymmnet.nn.attention import eca_kernel
@@ -165,15 +165,6 @@ def test_a_bottleneck_takes_any_kind(kind, settings, where, weights, rate, wide)
     assert plain.shape == (2, 16, 6, 6)
     block.hybridize()
     assert_close(block(x), plain, terms=500)
-
-
-@pytest.mark.parametrize(
-    ("channels", "width", "divisor", "expected"),
-    [(32, 1.4, 8, 48), (16, 1.4, 8, 24), (1280, 1.4, 8, 1792), (24, 0.5, 8, 16), (16, 0.1, 8, 8),
-     (40, 1.3, 4, 52), (112, 0.75, 4, 84), (24, 0.75, 4, 20), (12, 0.9, 8, 16)],
-)  # fmt: skip
-def test_round_nearest_by_hand(channels, width, divisor, expected):
-    assert round_nearest(channels, width, divisor) == expected
 
 
 @pytest.mark.parametrize(
