@@ -83,6 +83,18 @@ def test_random_area_stays_inside_and_has_the_asked_size():
     assert max(aspects) < 1.36
 
 
+@pytest.mark.parametrize(("draw", "place"), [(0.0, (0, 0)), (1 - 2**-53, (3, 7))])
+def test_a_crop_reaches_the_first_and_the_last_place(draw, place):
+    """By hand: a quarter of 8 x 12 pixels is a square of 5, at most 3 down and 7 to the right."""
+
+    class Drawn:
+        def random(self, shape):
+            return np.broadcast_to([0, 0, 0, draw, draw], shape)
+
+    how = Augmentation(min_area=0.25, aspect=(1, 1))
+    assert random_area(8, 12, 4, how, Drawn()) == (*place, 5, 5)
+
+
 def test_a_crop_has_ten_attempts_of_five_numbers_each():
     """The numbers that come after do not depend on which attempt fits."""
     how = Augmentation()

@@ -111,6 +111,16 @@ def test_what_is_listed_and_where_it_stops(tmp_path):
     assert len((tmp_path / SKIPPED_FILE).read_text().splitlines()) == 4
 
 
+def test_what_is_listed_has_the_step_of_the_whole_run(tmp_path):
+    rec, skipped = damaged_set(tmp_path), SkippedRecords(4)
+    skipped.log_to(tmp_path, lambda *_: None)
+    source = open_source(rec=rec, sample=False)
+    list(ThreadedInput(source, 8, 16, steps=5, classes=4, skipped=skipped, seed=3).epoch(2))
+    order = epoch_order(40, 5, 8, 3, 2).ravel().tolist()
+    for row in map(json.loads, (tmp_path / SKIPPED_FILE).read_text().splitlines()):
+        assert 10 < row["step"] <= 11 + order.index(row["position"]) // 8
+
+
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_one_too_many_stops_with_its_name(tmp_path, limit):
     rec = damaged_set(tmp_path)

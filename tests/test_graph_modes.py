@@ -101,6 +101,8 @@ def test_folding_by_hand():
     one = np.ones(1)
     weight, bias = fold(np.full((1, 1, 1, 1), 2.0), 4 * one, 5 * one, one, 3 * one, epsilon=1)
     assert (weight.item(), bias.item()) == (4.0, 3.0)
+    weight, _ = fold(one, one, one, one, 0 * one)  # MXNet's epsilon: 1e-5
+    assert weight.item() == pytest.approx(100_000**0.5)
 
 
 @pytest.mark.parametrize("make", [initialized, unsettled])
