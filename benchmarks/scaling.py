@@ -2,12 +2,12 @@
 
 Each number of workers is a run of ``asymmnet launch``; every worker has the same batch and one
 thread.  In turn, round by round, a worker times whole steps, the same steps without the exchange of
-gradients, and the exchange alone.
+gradients, and the exchange alone.  Workers that exchange wait for the slowest of a round, so they
+are compared with the time that the slowest takes without the exchange.
 """
 
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -97,10 +97,14 @@ def _measure(case: Case, folder: str, out: str) -> None:
         for _ in range(case.rounds):
             for name, call in calls.items():
                 times[name].append(seconds(call))
-        medians = [statistics.median(values) for values in times.values()]
-        means = [total / workers.world_size for total in workers.sum_numbers("times", medians)]
+        mine = np.zeros((workers.world_size, len(calls), case.rounds))
+        mine[workers.rank] = [*times.values()]
+        every = np.reshape(workers.sum_numbers("times", mine.ravel()), mine.shape)
         if workers.rank == 0:
-            result = {name: round(value, 6) for name, value in zip(calls, means)}
+            means = np.median(every, axis=2).mean(axis=0)
+            result = {name: round(float(value), 6) for name, value in zip(calls, means)}
+            slowest = every.max(axis=0)[[*calls].index("compute")]
+            result["slowest"] = round(float(np.median(slowest)), 6)
             write_text(out, json.dumps({**result, "load": round(os.getloadavg()[0], 1)}))
 
 
@@ -111,13 +115,17 @@ def table(rows: list[dict]) -> str:
         f"**{case['model']} {case['width']}, {case['size']} px, {case['batch']} images and one "
         f"thread per worker, {case['engine']}**"
     )
-    head = ("workers", "ms a step", "without exchange", "exchange alone", "images/s", "efficiency",
-            "load")  # fmt: skip
+    head = ("workers", "ms a step", "without exchange", "its slowest", "exchange alone", "images/s",
+            "efficiency", "of the slowest", "load")  # fmt: skip
+    # Rows measured before "slowest" was recorded lack it.
     lines = [
         (row["workers"], f"{1e3 * row['step']:.0f}", f"{1e3 * row['compute']:.0f}",
+         f"{1e3 * row['slowest']:.0f}" if "slowest" in row else "not measured",
          f"{1e3 * row['exchange'] if row['workers'] > 1 else 0:.0f}",
          f"{row['workers'] * row['batch'] / row['step']:.1f}",
-         f"{one['step'] / row['step']:.2f}", row["load"])
+         f"{one['step'] / row['step']:.2f}",
+         f"{row['slowest'] / row['step']:.2f}" if "slowest" in row else "not measured",
+         row["load"])
         for row in rows
     ]  # fmt: skip
     return f"{title}\n\n{markdown_table(head, lines)}"

@@ -95,7 +95,7 @@ class Launched:
         return self.left(ASYMMNET_ROLE=name)[0]
 
 
-def train_together(tmp_path, digits, engine, count, frozen=True, **changes):
+def train_together(tmp_path, digits, engine, count, frozen=True, variables=None, **changes):
     settings = {
         "model": "asymmnet_small", "width": 0.35, "dataset": "custom", "input_size": 32,
         "crop_ratio": 1.0, "batch_size": 64 // count, "lr": 0.3, "lr_mode": "step",
@@ -105,7 +105,10 @@ def train_together(tmp_path, digits, engine, count, frozen=True, **changes):
     }  # fmt: skip
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     out = tmp_path / f"{engine}{count}.npz"
-    run = Launched("-n", count, "--engine", engine, "--", SCRIPT, tmp_path / "settings.json", out)
+    run = Launched(
+        "-n", count, "--engine", engine, "--", SCRIPT, tmp_path / "settings.json", out,
+        **(variables or {})
+    )  # fmt: skip
     assert run.end() == 0, run.text
     arrays = dict(np.load(out))
     return arrays.pop("sums"), arrays
@@ -139,6 +142,17 @@ def test_running_statistics_are_the_mean_of_the_workers(digits, tmp_path, engine
     one, two = (train_together(tmp_path, digits, engine, n, **settings)[1][name] for n in (1, 2))
     assert np.linalg.norm(one) > 0
     assert_close(two, one, terms=NET)
+
+
+def test_shared_memory_and_servers_give_the_same_bits(digits, tmp_path):
+    """With batch statistics, whose means are taken, too; 20 steps would carry any difference on."""
+    by_memory, by_servers = (
+        train_together(tmp_path, digits, "kvstore", 2, frozen=False,
+                       variables={"ASYMMNET_SHARED_MEMORY": value})[1]
+        for value in "10"
+    )  # fmt: skip
+    assert len(by_memory) > 100
+    assert all(np.array_equal(by_servers[name], array) for name, array in by_memory.items())
 
 
 GONE = r"worker {} of 3 \(.*, process \d+\) is gone: its connection closed"
