@@ -10,6 +10,8 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+from gluon_asymmnet.errors import RunError
+from gluon_asymmnet.utils.doctor import cpu_features
 from gluon_asymmnet.utils.threads import SETTINGS
 
 Call = Callable[[], object]
@@ -247,20 +249,26 @@ def train_task(case: Case) -> Call:
     return call
 
 
-def _torch_train(case: Case, last: bool) -> Call:
+def _torch_train(
+    case: Case, *, last: bool = True, compiled: bool = False, bf16: bool = False
+) -> Call:
     torch, net = _torch_net(case)
     images = torch.from_numpy(_images(case))
     labels = torch.from_numpy(_labels(case)).long()
     if last:
         net, images = (t.to(memory_format=torch.channels_last) for t in (net, images))
     net.train()
+    if compiled:
+        net = torch.compile(net)
     settings = {"lr": 0.01, "momentum": 0.9, "weight_decay": 3e-5, "nesterov": True}
     optimizer = torch.optim.SGD(net.parameters(), **settings)
     loss = torch.nn.CrossEntropyLoss()
 
     def call():
         optimizer.zero_grad()
-        loss(net(images), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            value = loss(net(images), labels)
+        value.backward()
         optimizer.step()
 
     return call
@@ -273,7 +281,19 @@ def train_torch_eager(case: Case) -> Call:
 
 def train_torch_channels_last(case: Case) -> Call:
     """Our PyTorch module in channels-last memory."""
-    return _torch_train(case, last=True)
+    return _torch_train(case)
+
+
+def train_torch_compiled(case: Case) -> Call:
+    """Our PyTorch module through ``torch.compile``, channels last."""
+    return _torch_train(case, compiled=True)
+
+
+def train_torch_bf16(case: Case) -> Call:
+    """Our PyTorch module with autocast to bfloat16, channels last."""
+    if "avx512_bf16" not in cpu_features():
+        raise RunError("this processor has no bfloat16 (avx512_bf16): PyTorch would emulate it")
+    return _torch_train(case, bf16=True)
 
 
 INFER = (
@@ -282,7 +302,7 @@ INFER = (
 )  # fmt: skip
 TRAIN = (
     train_plain, train_plain_settings, train_untuned, train_ours, train_task, train_torch_eager,
-    train_torch_channels_last,
+    train_torch_channels_last, train_torch_compiled, train_torch_bf16,
 )  # fmt: skip
 CANDIDATES = {function.__name__: function for function in (*INFER, *TRAIN, matmul)}
 
