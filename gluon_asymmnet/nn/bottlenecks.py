@@ -13,6 +13,8 @@ from gluon_asymmnet.nn.onednn import (
     TRAINING,
     GraphModeMixin,
     concat_channels,
+    fills_blocks,
+    has_avx512,
     to_plain_layout,
     to_plain_layout_with_grad,
 )
@@ -91,7 +93,7 @@ class ConvNorm(GraphModeMixin, mx.gluon.HybridBlock):
         super().__init__(prefix=prefix, params=params)
         norm = norm or NormFactory()
         # After these convolutions oneDNN's backward pass of batch normalisation is slow,
-        self._odd = kernel == 1 and channels % 16 != 0
+        self._odd = kernel == 1 and not fills_blocks(channels)
         # and after these its forward pass too: ten times from 16 to 144 channels in 4 groups.
         self._odd_groups = kernel == 1 < groups and any(
             c // groups % 8 for c in (in_channels, channels)
@@ -105,9 +107,10 @@ class ConvNorm(GraphModeMixin, mx.gluon.HybridBlock):
             self.norm = None if norm.folded else norm(channels, zero_gamma=zero_gamma)
             self.act = activation(act) if act else None
         if isinstance(self.norm, BatchNorm):
-            # Not after pointwise convolutions: oneDNN's backward pass fails in some nets (e.g. from
-            # 20 to 64 channels).
-            self.norm.before_relu = act == "relu" and depthwise and channels % 16 == 0
+            # With AVX-512 not after pointwise convolutions: oneDNN's backward pass fails in some
+            # nets (e.g. from 20 to 64 channels).
+            fusible = (depthwise or not has_avx512()) and fills_blocks(in_channels, channels)
+            self.norm.before_relu = act == "relu" and fusible
 
     def hybrid_forward(self, F, x):
         if self._odd and self.graph_mode == TRAINING:
@@ -178,6 +181,8 @@ class AsymmBottleneck(GraphModeMixin, mx.gluon.HybridBlock):
         channels = plan.depthwise_channels
         self.rate = plan.rate
         self.shortcut = plan.shortcut
+        # with AVX-512 not tried
+        self._in_blocks = not has_avx512() and fills_blocks(plan.in_channels, plan.expand_channels)
         with self.name_scope():
             self.expand = (
                 ConvNorm(
@@ -211,7 +216,9 @@ class AsymmBottleneck(GraphModeMixin, mx.gluon.HybridBlock):
         y = x if self.expand is None else self.expand(x)
         if self.rate:
             copies = [x] * self.rate
-            y = concat_channels(F, [*copies, y, *copies], self.graph_mode)
+            y = concat_channels(
+                F, [*copies, y, *copies], self.graph_mode, in_blocks=self._in_blocks
+            )
         if self.shuffle is not None:
             y = self.shuffle(y)
         y = self.depthwise(y)

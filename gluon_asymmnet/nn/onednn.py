@@ -8,8 +8,9 @@
   the memory layout.
 
 The copies are identity operators that write their input in plain memory layout.  oneDNN keeps
-activations in blocks of 16 channels, and elementwise operators cannot read blocks: each of them
-converts each of its inputs back.  One copy before a chain of such operators converts once.
+activations in blocks of 16 channels, without AVX-512 of 8, and elementwise operators cannot read
+blocks: each of them converts each of its inputs back.  One copy before a chain of such operators
+converts once.
 
 Measured on two processors, see ``benchmarks/``.
 """
@@ -54,6 +55,12 @@ def has_avx512() -> bool:
     return "avx512f" in cpu_features() and allowed.startswith(("ALL", "AVX512"))
 
 
+def fills_blocks(*channels: int) -> bool:
+    """Whether all these channel counts are multiples of oneDNN's block of channels."""
+    block = 16 if has_avx512() else 8
+    return all(count % block == 0 for count in channels)
+
+
 def to_plain_layout(F, x):
     """Return a copy of ``x`` in plain memory layout."""
     return F.reshape(x, shape=(0, 0, 0, 0))
@@ -64,13 +71,17 @@ def to_plain_layout_with_grad(F, x):
     return F.slice_axis(x, axis=1, begin=0, end=None)
 
 
-def concat_channels(F, maps, mode: str):
+def concat_channels(F, maps, mode: str, *, in_blocks: bool = False):
     """Concatenate maps ``(N, C_i, H, W)`` along the channels.
 
-    oneDNN's backward pass of the concatenation fails in MXNet 1.9.1 where channel counts are not
-    multiples of 16.  A negative axis takes another code path, which works.
+    oneDNN's backward pass of the concatenation fails in MXNet 1.9.1 where channel counts do not
+    fill its blocks.  A negative axis takes another code path, which works, in plain layout.
+
+    Args:
+        in_blocks: use oneDNN's in training, too.
     """
-    return F.concat(*maps, dim=1 if mode == INFERENCE else -3)
+    onednn = mode == INFERENCE or (mode == TRAINING and in_blocks)
+    return F.concat(*maps, dim=1 if onednn else -3)
 
 
 def channel_mean(F, x, mode: str):
