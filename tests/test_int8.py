@@ -201,6 +201,21 @@ def test_eight_bits_are_close(card, tmp_path):
     assert kinds == {np.dtype(np.int8)}
 
 
+def test_products_of_the_largest_numbers(tmp_path):
+    """Eight times 255 * 127: without VNNI two of these products exceed 16 bits."""
+    source = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 8, 4, 4))
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (1, 8, 4, 4))
+    weight = onnx.numpy_helper.from_array(np.ones((8, 8, 1, 1), np.float32), "w")
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    graph = onnx.helper.make_graph([node], "graph", [source], [out], [weight])
+    model = onnx.helper.make_model(
+        graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 13)]
+    )
+    images = np.ones((1, 8, 4, 4), np.float32)
+    found = run_on(quantize(model, measure_ranges(model, images)), images, tmp_path)
+    np.testing.assert_allclose(found, 8, rtol=0.01)  # a step of 8 bits is 0.4 %
+
+
 def test_every_node_belongs_to_a_part(made):
     model = to_onnx(made)
     parts = find_parts(model, made.card)

@@ -43,6 +43,9 @@ class OnnxRuntime:
         # Spinning threads take the processors from other programs: beside some, a call took eight
         # times as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Without VNNI its 8-bit products of unsigned and signed numbers overflow, in pairs, and are
+        # cut off at 16 bits.  This makes the weights unsigned there.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = library.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
