@@ -14,7 +14,7 @@ from gluon_asymmnet.nn.onednn import (
     GraphModeMixin,
     concat_channels,
     fills_blocks,
-    has_avx512,
+    stops_at_avx2,
     to_plain_layout,
     to_plain_layout_with_grad,
 )
@@ -109,7 +109,7 @@ class ConvNorm(GraphModeMixin, mx.gluon.HybridBlock):
         if isinstance(self.norm, BatchNorm):
             # With AVX-512 not after pointwise convolutions: oneDNN's backward pass fails in some
             # nets (e.g. from 20 to 64 channels).
-            fusible = (depthwise or not has_avx512()) and fills_blocks(in_channels, channels)
+            fusible = (depthwise or stops_at_avx2()) and fills_blocks(in_channels, channels)
             self.norm.before_relu = act == "relu" and fusible
 
     def hybrid_forward(self, F, x):
@@ -182,7 +182,7 @@ class AsymmBottleneck(GraphModeMixin, mx.gluon.HybridBlock):
         self.rate = plan.rate
         self.shortcut = plan.shortcut
         # with AVX-512 not tried
-        self._in_blocks = not has_avx512() and fills_blocks(plan.in_channels, plan.expand_channels)
+        self._in_blocks = stops_at_avx2() and fills_blocks(plan.in_channels, plan.expand_channels)
         with self.name_scope():
             self.expand = (
                 ConvNorm(

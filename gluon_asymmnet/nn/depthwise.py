@@ -1,7 +1,7 @@
 """The depthwise convolution, in a form whose gradient is fast without AVX-512, too."""
 
 from gluon_asymmnet._mxnet import mx
-from gluon_asymmnet.nn.onednn import TRAINING, GraphModeMixin, has_avx512
+from gluon_asymmnet.nn.onednn import TRAINING, GraphModeMixin, stops_at_avx2
 
 _WIDEST = 3  # columns of a kernel
 
@@ -17,7 +17,7 @@ class DepthwiseConv2D(GraphModeMixin, mx.gluon.nn.Conv2D):
 
     def hybrid_forward(self, F, x, weight, bias=None):
         rows, columns = self._kwargs["kernel"]
-        split = self.graph_mode == TRAINING and columns > _WIDEST and not has_avx512()
+        split = self.graph_mode == TRAINING and columns > _WIDEST and stops_at_avx2()
         if not split or bias is not None:
             return super().hybrid_forward(F, x, weight, bias)
         high, wide = self._kwargs["pad"]

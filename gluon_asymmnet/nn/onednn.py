@@ -45,19 +45,21 @@ def set_graph_mode(net, mode: str) -> None:
 
 
 @functools.cache
-def has_avx512() -> bool:
-    """Whether oneDNN uses AVX-512: the processor (on Linux) has it, and no switch forbids it.
+def stops_at_avx2() -> bool:
+    """Whether oneDNN uses AVX2 but not AVX-512, which the processor lacks or a switch forbids.
 
-    oneDNN reads its switch once per process, when it first computes.
+    False where the instruction sets are not known: they are read on Linux, on x86.  oneDNN reads
+    its switch once per process, when it first computes.
     """
     names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
     allowed = next((os.environ[name].upper() for name in names if os.environ.get(name)), "ALL")
-    return "avx512f" in cpu_features() and allowed.startswith(("ALL", "AVX512"))
+    avx512 = "avx512f" in cpu_features() and allowed.startswith(("ALL", "AVX512"))
+    return "avx2" in cpu_features() and not avx512
 
 
 def fills_blocks(*channels: int) -> bool:
     """Whether all these channel counts are multiples of oneDNN's block of channels."""
-    block = 16 if has_avx512() else 8
+    block = 8 if stops_at_avx2() else 16
     return all(count % block == 0 for count in channels)
 
 
