@@ -108,8 +108,9 @@ class ConvNorm(GraphModeMixin, mx.gluon.HybridBlock):
             self.act = activation(act) if act else None
         if isinstance(self.norm, BatchNorm):
             # With AVX-512 not after pointwise convolutions: oneDNN's backward pass fails in some
-            # nets (e.g. from 20 to 64 channels).
-            fusible = (depthwise or stops_at_avx2()) and fills_blocks(in_channels, channels)
+            # nets (e.g. from 20 to 64 channels).  Not after those in groups: not measured.
+            dense = groups == 1 and stops_at_avx2()
+            fusible = (depthwise or dense) and fills_blocks(in_channels, channels)
             self.norm.before_relu = act == "relu" and fusible
 
     def hybrid_forward(self, F, x):
