@@ -13,6 +13,7 @@ from gluon_asymmnet.data.loader import Shard, epoch_order
 from gluon_asymmnet.data.records.writer import RecordWriter
 from gluon_asymmnet.data.sources import open_source
 from gluon_asymmnet.data.transforms import Preprocessing
+from gluon_asymmnet.distributed.engines import _Packed
 from gluon_asymmnet.distributed.environment import WorkerEnvironment, read_environment
 from gluon_asymmnet.distributed.heartbeat import Coordinator, Member
 from gluon_asymmnet.distributed.launch import read_hosts
@@ -188,6 +189,20 @@ def reasons_of(ends, count, seconds=10):
     while len(ends) < count and time.monotonic() < until:
         time.sleep(0.02)
     return [ends[rank] for rank in sorted(ends)]
+
+
+def test_sums_of_half_precision_reach_every_device():
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.Dense(2, in_units=3), mx.gluon.nn.BatchNorm(in_channels=2))
+    net.cast("float16")
+    net.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
+    trainer = mx.gluon.Trainer(net.collect_params(), "sgd")
+    weight, running = net[0].weight, net[1].running_var
+    weight.list_grad()[0][:] = 3
+    packed = _Packed(trainer)
+    packed.put_back(2 * packed.flat(), workers=4)
+    for grad, variance in zip(weight.list_grad(), running.list_data()):
+        assert (grad.asnumpy() == 6).all() and (variance.asnumpy() == 0.5).all()
 
 
 def test_a_missing_worker_is_named_to_the_others():

@@ -106,6 +106,8 @@ class _Packed:
         if self._running is not None:
             self._running /= workers
         for devices, place in self._places:
+            # MXNet copies between two GPUs within one type only
+            place = place.astype(devices[0].dtype, copy=False)
             for array in devices:
                 place.copyto(array)
 
