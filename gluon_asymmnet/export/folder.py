@@ -52,28 +52,30 @@ def export_folder(
         parity = {}
         for write in writers:
             parity.update(write(model, scratch, images))
-        with_costs(card, parity, len(images)).save(scratch / CARD_FILE)
+        card = with_costs(card, parity, len(images))
+        card.save(scratch / CARD_FILE)
         if measure:
-            with_costs(card, parity, len(images), measure(scratch)).save(scratch / CARD_FILE)
+            with_accuracy(card, measure(scratch)).save(scratch / CARD_FILE)
     return out
 
 
-def with_costs(
-    card,
-    parity: Optional[dict[str, AnyParity]] = None,
-    images: int = 0,
-    accuracy: Optional[dict[str, Accuracy]] = None,
-):
-    """Return the card with counts and, if known, parity on so many images and accuracies."""
-    measured = accuracy and {
-        name: {**dataclasses.asdict(one), "processor": cpu_model()}
-        for name, one in accuracy.items()
-    }
-    known = {
-        "parity": parity and {n: {"images": images, **p._asdict()} for n, p in parity.items()},
-        "accuracy": measured,
-    }
+def with_costs(card, parity: Optional[dict[str, AnyParity]] = None, images: int = 0):
+    """Return the card with counts and, if it is known, parity on so many images filled in.
+
+    The accuracies of an earlier export, of other files, are left out.
+    """
+    known = parity and {name: {"images": images, **p._asdict()} for name, p in parity.items()}
+    card = dataclasses.replace(card, parity=known, accuracy=None)
     if card.kind == DETECTOR:
-        return dataclasses.replace(card, **known)
+        return card
     cost = count_model(card.model_spec, classes=card.classes, input_size=card.input_size)
-    return dataclasses.replace(card, parameters=cost.parameters, macs=cost.macs, **known)
+    return dataclasses.replace(card, parameters=cost.parameters, macs=cost.macs)
+
+
+def with_accuracy(card, measured: dict[str, Accuracy]):
+    """Return the card with what was measured on this processor, by engine and precision."""
+    found = {
+        name: {**dataclasses.asdict(accuracy), "processor": cpu_model()}
+        for name, accuracy in measured.items()
+    }
+    return dataclasses.replace(card, accuracy=found)

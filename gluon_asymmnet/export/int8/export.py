@@ -14,7 +14,7 @@ from gluon_asymmnet.data.bad_records import LeftOut, SkippedRecords
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate
 from gluon_asymmnet.export.accuracy import agreement, predict_all
-from gluon_asymmnet.export.folder import with_costs
+from gluon_asymmnet.export.folder import with_accuracy, with_costs
 from gluon_asymmnet.export.int8.quantizers import quantizer_of
 from gluon_asymmnet.export.int8.report import REPORT_FILE, Int8Report
 from gluon_asymmnet.export.int8.search import Score, search
@@ -89,7 +89,7 @@ def export_int8(
         parity = compare(scorer.logits, predict_all(predict, images))
         label = f"{engine} {INT8}"
         accuracy = {label: scorer.accuracy(result.chosen.score)}
-        written = with_costs(card, {label: parity}, len(images), accuracy)
+        written = with_accuracy(with_costs(card, {label: parity}, len(images)), accuracy)
         quantizer.place(file, folder / f"{card.id}_int8{quantizer.suffix}", written)
         written.save(folder / CARD_FILE)
         report = Int8Report(
