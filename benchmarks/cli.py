@@ -44,12 +44,8 @@ _PARTS = {"infer": suite.infer, "train": suite.train, "input": suite.inputs,
           "startup": suite.startup, "pictures": suite.pictures, "memory": suite.memory,
           "shift": suite.shift, "detect": suite.detect}  # fmt: skip
 _ALL = ("infer", "train", "input", "startup")
-_BATCHES = {
-    "train": "32",
-    "pictures": "32",
-    "startup": "1",
-    "detect": "1",
-}  # default where it is not 1,32
+# defaults where they are not 1,32
+_BATCHES = {"train": "32", "pictures": "32", "startup": "1", "detect": "1"}
 
 
 def main(argv=None) -> int:

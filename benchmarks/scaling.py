@@ -117,14 +117,13 @@ def table(rows: list[dict]) -> str:
     )
     head = ("workers", "ms a step", "without exchange", "its slowest", "exchange alone", "images/s",
             "efficiency", "of the slowest", "load")  # fmt: skip
-    # Rows measured before "slowest" was recorded lack it.
     lines = [
         (row["workers"], f"{1e3 * row['step']:.0f}", f"{1e3 * row['compute']:.0f}",
-         f"{1e3 * row['slowest']:.0f}" if "slowest" in row else "not measured",
+         f"{1e3 * row['slowest']:.0f}",
          f"{1e3 * row['exchange'] if row['workers'] > 1 else 0:.0f}",
          f"{row['workers'] * row['batch'] / row['step']:.1f}",
          f"{one['step'] / row['step']:.2f}",
-         f"{row['slowest'] / row['step']:.2f}" if "slowest" in row else "not measured",
+         f"{row['slowest'] / row['step']:.2f}",
          row["load"])
         for row in rows
     ]  # fmt: skip
