@@ -214,10 +214,12 @@ def train_plain_settings(case: Case) -> Call:
 
 def train_ours(case: Case) -> Call:
     """Our net in its training graph: bare forward, backward, update."""
+    from gluon_asymmnet.nn.depthwise import note_map_sizes
     from gluon_asymmnet.nn.onednn import TRAINING, set_graph_mode
 
     mx, net = _mxnet_net(case)
     set_graph_mode(net, TRAINING)
+    note_map_sizes(net, case.size)
     return _mxnet_train(mx, net, case)
 
 

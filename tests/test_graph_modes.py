@@ -7,6 +7,7 @@ from benchmarks.authors_net import plain_copy
 from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.asymmnet import fold_for_inference
+from gluon_asymmnet.nn.depthwise import note_map_sizes
 from gluon_asymmnet.nn.folding import fold
 from gluon_asymmnet.nn.onednn import PLAIN, TRAINING, set_graph_mode
 from gluon_asymmnet.zoo import get_model
@@ -28,6 +29,7 @@ def unsettled(*args, **kwargs):
 
 def gradients(net, mode, x, label):
     set_graph_mode(net, mode)
+    note_map_sizes(net, x.shape[2])
     net.hybridize(static_alloc=True, static_shape=True)
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     with mx.autograd.record():

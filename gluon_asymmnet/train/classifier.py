@@ -22,6 +22,7 @@ from gluon_asymmnet.evaluation.classification import evaluate_distributed
 from gluon_asymmnet.models.build import build_classifier
 from gluon_asymmnet.models.complexity import count_model
 from gluon_asymmnet.models.registry import ModelSpec
+from gluon_asymmnet.nn.depthwise import note_map_sizes
 from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_graph_mode
 from gluon_asymmnet.train import optimization as gradients
 from gluon_asymmnet.train.checkpoint import load_states_file, load_trainer, set_updates
@@ -294,6 +295,7 @@ class ClassifierTask(Task):
         config, net = self.config, self._new_net()
         if self.devices[0].device_type == "cpu":
             set_graph_mode(net, TRAINING)
+            note_map_sizes(net, config.input_size)
         net.initialize(mx.init.MSRAPrelu(), ctx=self.devices)
         if config.use_pretrained:
             load_published(net, skip_output=self.classes != IMAGENET_CLASSES)
