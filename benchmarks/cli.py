@@ -34,7 +34,8 @@ it, ours in each layout, engine and precision, GluonCV's MobileNetV3, PyTorch.
            --epochs: about half an hour
   evidence rate 0, 1 and 2 side by side on Fashion-MNIST: many hours; goes on where it stopped, and
            several may run at once.  --only takes part of a run's name
-  joins    each form of the exported joins beside MobileNetV3, in ONNX Runtime, OpenVINO and OpenCV
+  joins    each form of the exported joins beside MobileNetV3, in ONNX Runtime, OpenVINO,
+           OpenCV and MXNet
   all      infer, train, input and startup; about half an hour on two idle processors
 
 Needs the extras onnx, openvino, torch, int8 and demo; a candidate that cannot be built is left out,
