@@ -165,9 +165,10 @@ def test_record_iter_has_a_new_order_in_every_epoch(digits):
     assert not np.array_equal(labels[0], other)
 
 
-def equal_images(folder):
+def equal_images(folder, rgb=None):
     """Return a record file of 32 copies of one picture: batches differ by the draws alone."""
-    rgb = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    if rgb is None:
+        rgb = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     with RecordWriter(folder / "a.rec", folder / "a.idx") as writer:
         for i in range(32):
             writer.write(i, 0.0, encode(rgb, ".png"))
@@ -190,6 +191,20 @@ def test_only_our_draws_follow_seed_and_epoch(tmp_path):
     draws = np.concatenate([ours(0, 0), ours(0, 1), ours(5, 0)])
     assert len(np.unique(draws, axis=0)) == len(draws)
     assert np.array_equal(ours(5, 3), ours(5, 3))
+
+
+def test_both_readers_crop_parts_of_random_size_and_shape(tmp_path):
+    """From a ramp, the smallest and largest pixel tell each crop's place and width."""
+    ramp = np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], 24, 0).repeat(3, 2)
+    rec = equal_images(tmp_path, ramp)
+    how = PLAIN._replace(min_area=0.1, aspect=(0.5, 2))
+    ours = ThreadedInput(open_source(rec=rec), 16, 16, steps=2, augmentation=how)
+    theirs = RecordIterInput(rec, rec.with_suffix(".idx"), 16, 16, steps=2, augmentation=how)
+    for made in (ours, theirs):
+        images = np.concatenate([_numpy(batch.data) for batch in made.epoch(0)])[:, 0]
+        widths = images.max((1, 2)) - images.min((1, 2))
+        assert len({round(float(width), 2) for width in widths}) > 5
+        assert widths.max() > 2 * widths.min()
 
 
 def test_record_iter_and_ours_agree_without_augmentation(digits, source):

@@ -16,7 +16,12 @@ from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.evaluation.classification import evaluate
 from gluon_asymmnet.export.int8.export import export_int8, signal_to_noise, speed_ratio
 from gluon_asymmnet.export.int8.qdq import measure_ranges, quantize
-from gluon_asymmnet.export.int8.quantizers import SQUEEZE_EXCITE, NncfQuantizer, find_parts
+from gluon_asymmnet.export.int8.quantizers import (
+    SQUEEZE_EXCITE,
+    NncfQuantizer,
+    OnnxQuantizer,
+    find_parts,
+)
 from gluon_asymmnet.export.int8.search import Score, search
 from gluon_asymmnet.export.onnx.export import to_onnx
 from gluon_asymmnet.export.openvino import to_ir
@@ -224,6 +229,21 @@ def test_every_node_belongs_to_a_part(made):
         assert len([p for p in found if p != SQUEEZE_EXCITE]) == 1, node.name
     blocks = sum(part.startswith("block ") for part in parts)
     assert blocks == 11  # rows of the paper's table 2
+    gates = {n.name for n in model.graph.node if re.fullmatch(parts[SQUEEZE_EXCITE], n.name)}
+    assert gates == {n.name for n in model.graph.node if "_se_" in n.name} != set()
+
+
+def test_the_quantizer_keeps_the_parts_that_it_is_told_to(made, tmp_path):
+    quantizer = OnnxQuantizer(made, sample_images(4, 32), tmp_path)
+
+    def in_float(*kept):
+        names = constants(onnx.load(quantizer.write(kept)))
+        return {name for name in names if name.endswith("conv_fwd.weight")}
+
+    assert in_float() == set()
+    one = in_float("block 3")
+    assert one and all("_features_blocks_3_" in name for name in one)
+    assert in_float("block 3", "stem") == one | in_float("stem") != one
 
 
 @pytest.mark.thorough

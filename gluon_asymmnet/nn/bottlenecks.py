@@ -182,8 +182,7 @@ class AsymmBottleneck(GraphModeMixin, mx.gluon.HybridBlock):
         channels = plan.depthwise_channels
         self.rate = plan.rate
         self.shortcut = plan.shortcut
-        # with AVX-512 not tried
-        self._in_blocks = stops_at_avx2() and fills_blocks(plan.in_channels, plan.expand_channels)
+        self._in_blocks = fills_blocks(plan.in_channels, plan.expand_channels)
         with self.name_scope():
             self.expand = (
                 ConvNorm(
