@@ -8,7 +8,7 @@ from gluon_asymmnet._mxnet import mx
 from gluon_asymmnet.errors import InputError
 from gluon_asymmnet.models.asymmnet import fold_for_inference
 from gluon_asymmnet.nn.depthwise import note_map_sizes
-from gluon_asymmnet.nn.folding import fold
+from gluon_asymmnet.nn.folding import fold, fold_all
 from gluon_asymmnet.nn.onednn import PLAIN, TRAINING, set_graph_mode
 from gluon_asymmnet.zoo import get_model
 from tests.floats import NET, assert_close
@@ -105,6 +105,15 @@ def test_folding_by_hand():
     assert (weight.item(), bias.item()) == (4.0, 3.0)
     weight, _ = fold(one, one, one, one, 0 * one)  # MXNet's epsilon: 1e-5
     assert weight.item() == pytest.approx(100_000**0.5)
+
+
+def test_what_has_no_normalisation_stays_as_it_is():
+    """As a detector's prediction heads."""
+    one = np.ones(1, np.float32)
+    norm = {f"a.norm.{name}": one for name in ("gamma", "beta", "running_mean", "running_var")}
+    kept = {"head.conv.weight": 2 * one, "head.conv.bias": 3 * one, "scale": 4 * one}
+    found = fold_all({"a.conv.weight": one, **norm, **kept}, epsilon=0)
+    assert found == {"a.conv.weight": 1, "a.conv.bias": 0, **kept}
 
 
 @pytest.mark.parametrize("make", [initialized, unsettled])
