@@ -80,7 +80,9 @@ def _speed_table(case: dict, rows: list) -> str:
             f"{row['peak_mb']:.0f}", f"{limit / row['median']:.2f}" if limit else "",
         )  # fmt: skip
 
-    head = ("candidate", "ms, median", "p95", "images/s", "times plain", "peak MB", "of the limit")
+    reference = rows[0]["name"].removeprefix("train_")  # the first of those timed together
+    head = ("candidate", "ms, median", "p95", "images/s", f"times {reference}", "peak MB",
+            "of the limit")  # fmt: skip
     return _table(case, case["kind"], head, rows, cells, end)
 
 

@@ -29,7 +29,9 @@ def test_tables_are_those_of_the_data(document):
     assert updated(text, TABLES[document]) == text, "run `make tables`"
 
 
-@pytest.mark.parametrize("name", ["measured", "measured-small", "pictures", "readers"])
+@pytest.mark.parametrize(
+    "name", ["measured", "measured-small", "measured-training", "pictures", "readers"]
+)
 def test_the_page_of_measurements_is_that_of_its_data(name):
     folder = ROOT / "benchmarks"
     measured = json.loads((folder / f"{name}.json").read_text())
