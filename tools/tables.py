@@ -63,9 +63,12 @@ def detect_targets_table() -> str:
 
 
 def joins_table() -> str:
-    """Return the forms of the joins beside MobileNetV3, and the machine."""
-    measured = json.loads((_ROOT / "benchmarks/joins.json").read_text())
-    return f"{machine_line(measured['machine'])}\n\n{joins.table(measured['rows'])}"
+    """Return the forms of the joins beside MobileNetV3 on each machine."""
+    parts = []
+    for name in ("joins", "joins-intel"):
+        measured = json.loads((_ROOT / f"benchmarks/{name}.json").read_text())
+        parts += [machine_line(measured["machine"]), joins.table(measured["rows"])]
+    return "\n\n".join(parts)
 
 
 def related_table() -> str:
