@@ -219,7 +219,7 @@ def train_ours(case: Case) -> Call:
 
     mx, net = _mxnet_net(case)
     set_graph_mode(net, TRAINING)
-    note_map_sizes(net, case.size)
+    note_map_sizes(net, (1, 3, case.size, case.size))
     return _mxnet_train(mx, net, case)
 
 

@@ -38,10 +38,10 @@ def compare_joins(cases: Sequence[Case], rounds: int) -> Iterator[list[dict]]:
                 forms = folders[case.model, case.width, case.size]
                 if engine == "opencv" and case.batch > 1:
                     continue  # minutes
-                compared = {form: case._replace(folder=str(path)) for form, path in forms.items()}
                 if engine == "optimized":
-                    base = f"{BASE}_{case.model.rpartition('_')[2]}"
-                    compared = {BASE: case._replace(model=base), BEFORE: case}
+                    compared = {BASE: case._replace(model=_base(case.model)), BEFORE: case}
+                else:
+                    compared = {form: case._replace(folder=str(p)) for form, p in forms.items()}
                 timings, left_out = compare_cases(
                     [(engine, one) for one in compared.values()],
                     rounds=rounds, calls=_CALLS.get(case.batch, 1),
@@ -54,14 +54,19 @@ def compare_joins(cases: Sequence[Case], rounds: int) -> Iterator[list[dict]]:
             yield rows
 
 
+def _base(model: str) -> str:
+    """Return the MobileNetV3 that AsymmNet-Large or -Small is compared with."""
+    family, _, size = model.rpartition("_")
+    if family != "asymmnet":
+        raise InputError(f"joins compares asymmnet_large and asymmnet_small, got {model}")
+    return f"{BASE}_{size}"
+
+
 def _export(case: Case, folder: Path) -> dict[str, Path]:
     """Write MobileNetV3 and each form of a net; return their folders."""
-    family, _, size = case.model.rpartition("_")
-    if family != "asymmnet":
-        raise InputError(f"joins compares asymmnet_large and asymmnet_small, got {case.model}")
     base, ours = (
-        random_net(ModelSpec.parse(f"{name}_{size}", width=case.width), case.size)
-        for name in (BASE, family)
+        random_net(ModelSpec.parse(name, width=case.width), case.size)
+        for name in (_base(case.model), case.model)
     )
     made = {BASE: (base, BEFORE)}
     made.update((joins, (ours, joins)) for joins in JOINS)

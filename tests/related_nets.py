@@ -3,6 +3,7 @@
 import numpy as np
 
 from gluon_asymmnet._mxnet import mx
+from gluon_asymmnet.nn.depthwise import note_map_sizes
 from gluon_asymmnet.nn.onednn import INFERENCE, TRAINING, set_graph_mode
 from tests.floats import NET, assert_close
 
@@ -71,6 +72,7 @@ def check_gradients_of_training_graph(make, x, dtype):
     tuned.initialize()
     copy_in_order(tuned, plain)
     set_graph_mode(tuned, TRAINING)
+    note_map_sizes(tuned, x.shape)
     tuned.hybridize(static_alloc=True, static_shape=True)
     found = gradients(tuned, x, dtype)
     for name, expected in gradients(plain, x, "float64").items():
@@ -86,6 +88,7 @@ def check_graph_modes(net, size=32):
     set_graph_mode(net, INFERENCE)
     assert_close(net(images(2, size)), plain, terms=NET)
     set_graph_mode(net, TRAINING)
+    note_map_sizes(net, (4, 3, size, size))
     net.hybridize(static_alloc=True, static_shape=True)
     with mx.autograd.record():
         loss = (net(images(4, size)) ** 2).sum()

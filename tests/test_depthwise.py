@@ -84,13 +84,13 @@ def _operators(block, name):
 
 
 def test_map_sizes_of_a_network():
-    """18 pixels behind the stem; a stride of 2 rounds up."""
+    """18 x 17 pixels behind the stem; a stride of 2 rounds up."""
     net = get_model("asymmnet_small", width=0.35, classes=2)
-    note_map_sizes(net, 35)
+    note_map_sizes(net, (1, 3, 35, 33))
     sizes = []
     net.apply(lambda block: sizes.append(getattr(block, "map_size", 0)))
     assert [size for size in sizes if size] == (
-        [(18, 18), (9, 9)] + [(5, 5)] * 2 + [(3, 3)] * 5 + [(2, 2)] * 2
+        [(18, 17), (9, 9)] + [(5, 5)] * 2 + [(3, 3)] * 5 + [(2, 2)] * 2
     )
 
 
@@ -146,7 +146,7 @@ net = get_model("asymmnet_small", width=0.35, classes=2)
 set_graph_mode(net, TRAINING)
 size = int(sys.argv[1])
 if len(sys.argv) > 2:
-    note_map_sizes(net, size)
+    note_map_sizes(net, (2, 3, size, size))
 net.initialize()
 net.hybridize(static_alloc=True, static_shape=True)
 with mx.autograd.record():

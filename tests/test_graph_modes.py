@@ -29,7 +29,7 @@ def unsettled(*args, **kwargs):
 
 def gradients(net, mode, x, label):
     set_graph_mode(net, mode)
-    note_map_sizes(net, x.shape[2])
+    note_map_sizes(net, x.shape)
     net.hybridize(static_alloc=True, static_shape=True)
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     with mx.autograd.record():

@@ -11,7 +11,7 @@ from gluon_asymmnet.nn.onednn import (
 )
 
 _WIDEST = 3  # columns of a kernel whose gradient oneDNN computes fast
-_SMALL = 5  # pixels: with larger maps the matrices of a small map take longer than convolutions
+_SMALL = 5  # pixels: on larger maps the product takes longer than the slow gradient
 
 
 class _Crops(NamedTuple):
@@ -89,16 +89,19 @@ class DepthwiseConv2D(GraphModeMixin, mx.gluon.nn.Conv2D):
         return F.add_n(*parts)
 
 
-def note_map_sizes(net, input_size: int) -> None:
+def note_map_sizes(net, shape: tuple[int, int, int, int]) -> None:
     """Let each depthwise convolution of ``net`` know the size of its map.
 
-    Its training graph then fits images of ``input_size`` pixels only; another size is an error of
-    MXNet.  Call it before ``hybridize``.
+    The training graph then takes images of this size only; another size is an error of MXNet.
+    Call it before the first forward pass.
+
+    Args:
+        shape: ``(N, C, H, W)`` of the images; any N.
     """
 
     def note(block, inputs):
-        _, (shape,), _ = inputs[0].infer_shape_partial()
-        block.map_size = shape[2:] if all(size > 0 for size in shape) else None
+        _, (found,), _ = inputs[0].infer_shape_partial()
+        block.map_size = found[2:] if all(size > 0 for size in found) else None
 
     hooks = []
 
@@ -109,6 +112,6 @@ def note_map_sizes(net, input_size: int) -> None:
     net.apply(watch)
     if not hooks:
         return
-    net(mx.sym.var("data", shape=(1, 3, input_size, input_size)))
+    net(mx.sym.var("data", shape=shape))
     for hook in hooks:
         hook.detach()

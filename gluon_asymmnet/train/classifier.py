@@ -295,7 +295,7 @@ class ClassifierTask(Task):
         config, net = self.config, self._new_net()
         if self.devices[0].device_type == "cpu":
             set_graph_mode(net, TRAINING)
-            note_map_sizes(net, config.input_size)
+            note_map_sizes(net, (1, 3, config.input_size, config.input_size))
         net.initialize(mx.init.MSRAPrelu(), ctx=self.devices)
         if config.use_pretrained:
             load_published(net, skip_output=self.classes != IMAGENET_CLASSES)
